@@ -1,0 +1,284 @@
+"""The topology: who is master, who may be read, and what is under way. Immutable, with an epoch.
+
+The JSON is that of Ruby's `redis_failover` (`master`, `slaves`, `unavailable`) with fields added, so its
+clients read it as it is. An epoch is consumed each time the master is withdrawn and each time one is
+published; changes to the lists of replicas keep the epoch.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from rfprotocol.errors import ConfigError, RecordError
+
+FORMAT = 1
+"""Version of the record; a greater one was written by a later release and is not touched."""
+
+_NODE = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\s:\[\]/,]+)):(?P<port>\d{1,5})")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Node:
+    """The address of one Redis server."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Node:
+        """Read `host:port`, `1.2.3.4:port` or `[v6]:port`. Raises ConfigError."""
+        match = _NODE.fullmatch(text.strip())
+        if match is None or not 0 < int(match["port"]) < 65536:
+            raise ConfigError(f"{text!r} is not host:port (an IPv6 address is written [::1]:6379)")
+        return cls(match["v6"] or match["host"], int(match["port"]))
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Phase(Enum):
+    """What the group is doing. Only in SERVING is there a master in the record."""
+
+    UNSETTLED = "unsettled"  # no master was ever established: an operator may have to decide
+    SERVING = "serving"
+    FENCING = "fencing"  # unplanned: the master is withdrawn, its successor not yet chosen
+    PROMOTING = "promoting"  # unplanned: `change.target` was chosen among the sealed replicas
+    DRAINING = "draining"  # planned: proxies drain and hold, then `change.target` takes over
+
+
+class Kind(Enum):
+    """Why the master changes."""
+
+    FAILOVER = "failover"  # nobody asked for it
+    SWITCHOVER = "switchover"  # an operator did
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change of master under way, kept in the record so that any manager can finish it."""
+
+    kind: Kind
+    cause: str
+    former: Node | None
+    target: Node | None = None
+    rejected: tuple[Node, ...] = ()  # candidates that failed while they were promoted
+    manager: str = ""  # who began it
+    steps: tuple[tuple[str, float], ...] = ()  # name, wall clock in seconds; for the receipt, never to decide
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """One state of the group."""
+
+    epoch: int
+    phase: Phase
+    master: Node | None = None
+    replicas: tuple[Node, ...] = ()  # may be read from
+    unavailable: tuple[Node, ...] = ()
+    run_id: str = ""  # of the master's (or former master's) process; a different one is a restart
+    replid: str = ""  # its replication history; data of another history is foreign
+    change: Change | None = None
+
+    @property
+    def nodes(self) -> frozenset[Node]:
+        """Every server the record speaks of."""
+        known = {*self.replicas, *self.unavailable}
+        if self.master:
+            known.add(self.master)
+        if self.change:
+            known.update(node for node in (self.change.former, self.change.target) if node)
+        return frozenset(known)
+
+    def encode(self) -> bytes:
+        """JSON for the `nodes` znode."""
+        record: dict[str, Any] = {
+            "master": str(self.master) if self.master else None,
+            "slaves": [str(node) for node in self.replicas],
+            "unavailable": [str(node) for node in self.unavailable],
+            "format": FORMAT,
+            "epoch": self.epoch,
+            "phase": self.phase.value,
+            "run_id": self.run_id,
+            "replid": self.replid,
+        }
+        if self.change:
+            record["change"] = {
+                "kind": self.change.kind.value,
+                "cause": self.change.cause,
+                "former": str(self.change.former) if self.change.former else None,
+                "target": str(self.change.target) if self.change.target else None,
+                "rejected": [str(node) for node in self.change.rejected],
+                "manager": self.change.manager,
+                "steps": [[name, at] for name, at in self.change.steps],
+            }
+        return json.dumps(record).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Topology:
+        """Read a `nodes` znode, also one that the gem wrote (no epoch: epoch 0). Raises RecordError."""
+        record = load_record(data, "nodes")
+        if "master" not in record:
+            raise RecordError("the nodes record has no key 'master'")
+        try:
+            master = optional_node(record["master"])
+            phase = record.get("phase") or ("serving" if master else "unsettled")
+            topology = cls(
+                epoch=whole_number(record.get("epoch", 0)),
+                phase=Phase(phase),
+                master=master,
+                replicas=node_list(record.get("slaves")),
+                unavailable=node_list(record.get("unavailable")),
+                run_id=str(record.get("run_id", "")),
+                replid=str(record.get("replid", "")),
+                change=_decode_change(record.get("change")),
+            )
+        except (ValueError, TypeError, KeyError, AttributeError, ConfigError) as error:
+            raise RecordError(f"the nodes record cannot be read: {error}") from None
+        if (topology.master is None) == (topology.phase is Phase.SERVING):
+            raise RecordError(f"the nodes record contradicts itself: phase {phase}, master {topology.master}")
+        if topology.phase in (Phase.PROMOTING, Phase.DRAINING) and not (topology.change and topology.change.target):
+            raise RecordError(f"the nodes record says {phase} but not for whom")
+        return topology
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReport:
+    """One server as one manager sees it."""
+
+    node: Node
+    available: bool
+    condition: str = "ok"  # or loading, busy, misconf, noauth, refused, closed, timeout, error ...
+    latency: float = 0.0  # seconds of the last round trip
+    role: str = ""  # master | slave, in Redis' words; empty when unknown
+    run_id: str = ""
+    replid: str = ""
+    replid2: str = ""  # the history it continued from, valid up to `replid2_offset`
+    replid2_offset: int = -1
+    offset: int = -1  # bytes of the replication stream it has applied
+    follows: Node | None = None  # the master it is a replica of
+    link_up: bool = False
+    syncing: bool = False  # a full transfer is under way
+    serves_stale: bool = True  # answers reads while its link is down
+    priority: int = 100
+    empty: bool = False  # holds no key at all
+    connected_replicas: int = 0
+
+    def encode(self) -> dict[str, Any]:
+        """Plain data for JSON, without what has its default value."""
+        plain: dict[str, Any] = {}
+        for name, default in _REPORT_DEFAULTS.items():
+            value = getattr(self, name)
+            if value != default:
+                plain[name] = str(value) if isinstance(value, Node) else value
+        return plain
+
+    @classmethod
+    def decode(cls, node: Node, available: bool, plain: dict[str, Any]) -> NodeReport:
+        """The reverse of `encode`; unknown keys of later releases are ignored. Raises ValueError, TypeError."""
+        known = {name: plain[name] for name in _REPORT_DEFAULTS if name in plain}
+        if "follows" in known:
+            known["follows"] = Node.parse(known["follows"])
+        for name, value in known.items():
+            default = _REPORT_DEFAULTS[name]
+            if default is not None and type(value) is not type(default) and not isinstance(value, (int, float)):
+                raise TypeError(f"{name} of {node} is {value!r}")
+        return cls(node, available, **known)
+
+
+_REPORT_DEFAULTS: dict[str, Any] = {
+    name: spec.default for name, spec in NodeReport.__dataclass_fields__.items() if name not in ("node", "available")
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ManagerReport:
+    """All servers as one manager sees them. `sequence` grows with each report, so that age can be told."""
+
+    manager: str
+    sequence: int = 0
+    nodes: tuple[NodeReport, ...] = field(default=())
+
+    def encode(self) -> bytes:
+        """JSON for `manager_node_state/<id>`: the gem's two keys, and the details beside them."""
+        return json.dumps(
+            {
+                "available": {str(n.node): round(n.latency, 6) for n in self.nodes if n.available},
+                "unavailable": [str(n.node) for n in self.nodes if not n.available],
+                "format": FORMAT,
+                "sequence": self.sequence,
+                "nodes": {str(n.node): n.encode() for n in self.nodes},
+            }
+        ).encode()
+
+    @classmethod
+    def decode(cls, manager: str, data: bytes) -> ManagerReport:
+        """Read a report, also a gem's, which has no details. Raises RecordError."""
+        record = load_record(data, f"report of manager {manager}")
+        try:
+            details = dict(record.get("nodes") or {})
+            up = {Node.parse(text): float(latency) for text, latency in dict(record.get("available") or {}).items()}
+            down = node_list(record.get("unavailable"))
+            nodes = [
+                NodeReport.decode(node, node in up, {"latency": up.get(node, 0.0), **details.get(str(node), {})})
+                for node in (*up, *down)
+            ]
+            return cls(manager, whole_number(record.get("sequence", 0)), tuple(nodes))
+        except (ValueError, TypeError, AttributeError, ConfigError) as error:
+            raise RecordError(f"the report of manager {manager} cannot be read: {error}") from None
+
+
+def load_record(data: bytes, what: str) -> dict[str, Any]:
+    """Parse a JSON object and check its format number. Raises RecordError, which names `what`."""
+    try:
+        record = json.loads(data)
+    except ValueError:
+        raise RecordError(f"the {what} record is not JSON: {data[:40]!r}") from None
+    if not isinstance(record, dict):
+        raise RecordError(f"the {what} record is not an object: {data[:40]!r}")
+    version = record.get("format", 1)
+    if not isinstance(version, int) or version > FORMAT:
+        raise RecordError(f"the {what} record has format {version!r}, this release reads up to {FORMAT}: upgrade it")
+    return record
+
+
+def node_list(value: Any) -> tuple[Node, ...]:
+    """A JSON list of `host:port`, or nothing. Raises TypeError, ConfigError."""
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r} is not a list of host:port")
+    return tuple(Node.parse(text) for text in value)
+
+
+def optional_node(value: Any) -> Node | None:
+    """A JSON `host:port`, or null. Raises TypeError, ConfigError."""
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not host:port")
+    return Node.parse(value)
+
+
+def whole_number(value: Any) -> int:
+    """A JSON number that counts something. Raises TypeError."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise TypeError(f"{value!r} is not a count")
+    return value
+
+
+def _decode_change(value: Any) -> Change | None:
+    if value is None:
+        return None
+    return Change(
+        kind=Kind(value["kind"]),
+        cause=str(value.get("cause", "")),
+        former=optional_node(value.get("former")),
+        target=optional_node(value.get("target")),
+        rejected=node_list(value.get("rejected")),
+        manager=str(value.get("manager", "")),
+        steps=tuple((str(name), float(at)) for name, at in value.get("steps", ())),
+    )
