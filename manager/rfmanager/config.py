@@ -1,0 +1,83 @@
+"""Options of `rfmanager`: those of Ruby's node manager with their defaults and meaning, and a few more."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from rfprotocol.optionparser import OptionParser
+from rfprotocol.options import CommonOptions, Count, Flag, RubySymbol, Seconds, Servers
+
+
+class ManagerConfig(CommonOptions):
+    """Times are seconds."""
+
+    env_prefix: ClassVar[str] = "RFMANAGER_"
+
+    nodes: Annotated[Servers, Flag("the servers to manage", ("-n", "--nodes"), "HOST:PORT,...", "Redis servers")] = ()
+
+    max_failures: Annotated[
+        Count, Flag("refusals or timeouts in a row that make a server unavailable", (), "COUNT", "detection")
+    ] = 3
+    probe_interval: Annotated[
+        Seconds, Flag("between two pings of a server that answers", (), "SECONDS", "detection")
+    ] = 0.25
+    probe_timeout: Annotated[
+        Seconds, Flag("a ping without an answer has failed after it", (), "SECONDS", "detection")
+    ] = 0.45
+    reconnect_interval: Annotated[
+        Seconds, Flag("between two connections to a server that refuses them", (), "SECONDS", "detection")
+    ] = 0.03
+    node_strategy: Annotated[
+        Literal["majority", "consensus", "single"],
+        RubySymbol,
+        Flag("how many managers must see a server as down for it to be down", (), "", "detection"),
+    ] = "majority"
+    required_node_managers: Annotated[
+        Count, Flag("managers that must report on a server for its state to be decided", (), "COUNT", "detection")
+    ] = 1
+
+    failover_strategy: Annotated[
+        Literal["offset", "latency"],
+        RubySymbol,
+        Flag(
+            "what decides between replicas that hold the same data; none is preferred over more data",
+            (),
+            "",
+            "changing the master",
+        ),
+    ] = "offset"
+    fence_wait: Annotated[
+        Seconds | None,
+        Flag(
+            "promote after it even if a proxy has not acknowledged that the old master is withdrawn; "
+            "default: wait until its session ends",
+            (),
+            "SECONDS",
+            "changing the master",
+        ),
+    ] = None
+    catch_up_timeout: Annotated[
+        Seconds,
+        Flag(
+            "a planned change is given up when the replica lags behind for longer", (), "SECONDS", "changing the master"
+        ),
+    ] = 1.0
+    history_limit: Annotated[Count, Flag("receipts of changes that are kept", (), "COUNT", "changing the master")] = 100
+
+    verbose: Annotated[bool, Flag("the same as --log-level debug", ("-v", "--verbose"), "", "log")] = False
+
+    @property
+    def least_log_level(self) -> str:
+        """`log_level`, unless `verbose` asks for more."""
+        return "debug" if self.verbose else self.log_level
+
+
+def parser() -> OptionParser[ManagerConfig]:
+    """The command line of the daemon; the commands are added by `cli`."""
+    return OptionParser(
+        ManagerConfig,
+        prog="rfmanager",
+        description="Watch a group of Redis servers together with other managers and move the master role when "
+        "it must be moved. Without a COMMAND, run the daemon.",
+        required=("nodes", "zkservers"),
+    )

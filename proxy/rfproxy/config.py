@@ -1,0 +1,109 @@
+"""Options of `rfproxy`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import ByteSize, Field, model_validator
+
+from rfprotocol.optionparser import OptionParser
+from rfprotocol.options import Address, CommonOptions, Count, Flag, RubySymbol, Seconds, Servers
+from rfprotocol.topology import Node
+
+
+def default_state_dir() -> Path:
+    """systemd's folder for this service, else the user's one."""
+    if folders := os.environ.get("STATE_DIRECTORY"):
+        return Path(folders.split(":")[0])
+    if home := os.environ.get("XDG_STATE_HOME"):
+        return Path(home) / "rfproxy"
+    return Path("~/.local/state/rfproxy").expanduser()
+
+
+class ProxyConfig(CommonOptions):
+    """Times are seconds, sizes are bytes."""
+
+    env_prefix: ClassVar[str] = "RFPROXY_"
+
+    nodes: Annotated[
+        Servers,
+        Flag(
+            "instead of ZooKeeper: embedded mode, for one host and one proxy; the manager of these servers runs inside",
+            ("-n", "--nodes"),
+            "HOST:PORT,...",
+            "Redis servers",
+        ),
+    ] = ()
+    max_failures: Annotated[
+        Count,
+        Flag("in embedded mode: failures in a row that make a server unavailable", (), "COUNT", "Redis servers"),
+    ] = 3
+
+    listen: Annotated[Address, Flag("where clients connect", metavar="HOST:PORT", group="clients")] = Node(
+        "127.0.0.1", 6380
+    )
+    max_clients: Annotated[Count, Flag("more are refused with Redis' own error", (), "COUNT", "clients")] = 10000
+    reads: Annotated[Literal["replica", "master"], RubySymbol, Flag("where reads are sent to", group="clients")] = (
+        "replica"
+    )
+    drain_timeout: Annotated[Seconds, Flag("after SIGTERM, for the commands in flight", (), "SECONDS", "clients")] = (
+        10.0
+    )
+
+    hold_timeout: Annotated[
+        Seconds, Flag("a command waits that long for a master, then gets -MASTERDOWN", (), "SECONDS", "failover")
+    ] = 30.0
+    hold_bytes: Annotated[
+        ByteSize,
+        Field(gt=0),
+        Flag("all that may wait together; 1MiB and the like are understood", (), "BYTES", "failover"),
+    ] = ByteSize(256 * 1024 * 1024)
+    retry_writes: Annotated[
+        Literal["never", "idempotent", "always"],
+        RubySymbol,
+        Flag("which writes are sent again when their master was lost before it replied", (), "", "failover"),
+    ] = "idempotent"
+    on_store_loss: Annotated[
+        Literal["hold", "continue"],
+        RubySymbol,
+        Flag(
+            "what writes do while ZooKeeper is away for longer than a session: 'continue' is only safe with "
+            "a single proxy and no managers",
+            (),
+            "",
+            "failover",
+        ),
+    ] = "hold"
+    state_dir: Annotated[
+        Path,
+        Flag(
+            "folder for the last known servers, to start while ZooKeeper is away; default: $STATE_DIRECTORY, "
+            "$XDG_STATE_HOME/rfproxy or ~/.local/state/rfproxy",
+            (),
+            "PATH",
+            "failover",
+        ),
+    ] = Field(default_factory=default_state_dir)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ProxyConfig:
+        if bool(self.nodes) == bool(self.zkservers):
+            which = "not both" if self.nodes else "one of them is needed"
+            raise ValueError(f"--zk and --nodes: {which}; --nodes is the embedded mode without ZooKeeper")
+        return self
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the manager runs inside."""
+        return bool(self.nodes)
+
+
+def parser() -> OptionParser[ProxyConfig]:
+    """The command line."""
+    return OptionParser(
+        ProxyConfig,
+        prog="rfproxy",
+        description="A proxy for Redis that unmodified clients connect to and that hides failovers from them.",
+    )
