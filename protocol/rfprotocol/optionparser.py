@@ -90,10 +90,10 @@ class OptionParser(Generic[M]):
 
     def _arguments(self, argv: Sequence[str]) -> argparse.Namespace:
         # argparse would take the word after an unknown flag, perhaps a password, for a command, and quote it.
-        known = {"-", "--"}.union(*(parser.names for parser in self._parsers))
+        known: set[str] = set().union(*(parser.names for parser in self._parsers))
         for word in argv:
             name = word.partition("=")[0] if word.startswith("--") else word[:2]
-            if name.startswith("-") and name not in known:
+            if name.startswith("-") and name not in {*known, "-", "--"}:
                 raise ConfigError(f"{name}: no such option{_did_you_mean(name, known)}")
         arguments, rest = self._root.parse_known_args(list(argv))
         if rest:

@@ -1,0 +1,320 @@
+"""Server processes on this host, started and stopped on purpose: for `make run`, `make demo` and the tests.
+
+Every process dies with the thread that started it (PR_SET_PDEATHSIG, by way of util-linux' setpriv), so that
+nothing is left behind when a test run is killed: start them in the main thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+import redis
+
+from rfprotocol.topology import Node
+
+# Below the range that Linux takes the ports of outgoing connections from: a server that was killed finds its
+# port free when it is started again, and no client that keeps trying meanwhile connects to itself.
+_PORTS = range(10_000, 32_000)
+_given_out: set[int] = set()
+
+
+class ProcessError(Exception):
+    """A process did not start, ended too early or never became ready; says what it last wrote."""
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that nobody listens on and that this process has not been given before."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for port in random.sample(_PORTS, 1000):
+        if port in _given_out:
+            continue
+        with socket.socket(family, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):
+            probe.bind((host, port))
+            _given_out.add(port)
+            return port
+    raise ProcessError(f"no free port on {host}")
+
+
+def wait_until(ready: Callable[[], bool], what: str, timeout: float = 20.0) -> None:
+    """Poll until `ready`; raises ProcessError when that takes longer than `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not ready():
+        if time.monotonic() > deadline:
+            raise ProcessError(f"{what}: not within {timeout:g} s")
+        time.sleep(0.01)
+
+
+class Process:
+    """One child process. Its output goes to the file `log`, or where the parent's goes if that is None."""
+
+    def __init__(self, argv: Sequence[str | Path], log: Path | None = None, env: Mapping[str, str] | None = None):
+        self.argv = [str(word) for word in argv]
+        self.log = log
+        self.env = env
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, in a session of its own: Ctrl-C in the terminal reaches the parent only."""
+        command = ["setpriv", "--pdeathsig", "KILL", "--", *self.argv]
+        if self.log is None:
+            self._child = subprocess.Popen(command, start_new_session=True, stdin=subprocess.DEVNULL, env=self.env)
+            return
+        with self.log.open("ab") as output:
+            self._child = subprocess.Popen(
+                command,
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=self.env,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Of the running or last process."""
+        if self._child is None:
+            raise ProcessError(f"{self.argv[0]} was never started")
+        return self._child.pid
+
+    @property
+    def exit_status(self) -> int | None:
+        """None while it runs; negative when a signal ended it."""
+        return None if self._child is None else self._child.poll()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs, frozen or not."""
+        return self._child is not None and self._child.poll() is None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal; nothing happens when it has ended."""
+        if self._child is not None:
+            self._child.send_signal(number)
+
+    def freeze(self) -> None:
+        """Stop it in its tracks: connections stay open, nothing is answered."""
+        self.signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self.signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """SIGKILL, also while frozen, and wait until it is gone."""
+        self.signal(signal.SIGKILL)
+        self.wait()
+
+    def stop(self, timeout: float = 15.0) -> int:
+        """SIGTERM, SIGKILL after `timeout` seconds; returns the exit status."""
+        self.thaw()
+        self.signal(signal.SIGTERM)
+        try:
+            return self.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return self.wait()
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait until it has ended; returns the exit status. Raises subprocess.TimeoutExpired."""
+        return 0 if self._child is None else self._child.wait(timeout)
+
+    def last_words(self) -> str:
+        """The end of its output."""
+        if self.log is None or not self.log.exists():
+            return ""
+        return self.log.read_text(errors="replace")[-2000:]
+
+
+class RedisServer:
+    """A redis-server with a folder of its own, without persistence unless `options` say otherwise.
+
+    Options are directives of redis.conf with underscores, such as `maxmemory="10mb"` or
+    `replicaof="127.0.0.1 6379"`. The process is started by `start` or by entering the context; `restart` starts it
+    again on the same port with the same options, empty if nothing was persisted.
+    """
+
+    def __init__(self, *, bind: str = "127.0.0.1", port: int | None = None, **options: str | int) -> None:
+        self.bind = bind
+        self.folder = Path(tempfile.mkdtemp(prefix="rf-redis-"))
+        self.options: dict[str, str | int] = {
+            "save": '""',
+            "appendonly": "no",
+            "repl_backlog_size": "1mb",
+            "repl_diskless_sync": "yes",
+            "repl_diskless_sync_delay": 0,
+            "repl_ping_replica_period": 1,
+            **options,
+        }
+        self._fixed_port = port
+        self.port = port or free_port(bind)
+        self.process = Process(["redis-server", self.folder / "redis.conf"], self.folder / "redis.log")
+
+    @property
+    def node(self) -> Node:
+        """Its address."""
+        return Node(self.bind, self.port)
+
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        return self.process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process runs, frozen or not."""
+        return self.process.alive
+
+    def start(self) -> None:
+        """Start it and wait until it answers. Raises ProcessError with what the server said."""
+        for attempt in range(5):
+            self._write_configuration()
+            self.process.start()
+            wait_until(lambda: self._answers() or not self.process.alive, f"redis-server on {self.node}")
+            if self.process.alive:
+                return
+            # Someone else may have taken the port meanwhile.
+            if self._fixed_port or attempt == 4 or "in use" not in self.process.last_words():
+                break
+            self.port = free_port(self.bind)
+        raise ProcessError(f"redis-server on {self.node} ended: {self.process.last_words()}")
+
+    def restart(self) -> None:
+        """Start it again where it was; a running one is killed first."""
+        self.process.kill()
+        self._fixed_port = self.port
+        self.start()
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.process.kill()
+
+    def stop(self) -> None:
+        """SIGTERM: the server's own shutdown, which waits for its replicas."""
+        self.process.stop()
+
+    def freeze(self) -> None:
+        """SIGSTOP: it accepts connections and answers nothing."""
+        self.process.freeze()
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        self.process.thaw()
+
+    def close(self) -> None:
+        """Kill it and remove its folder."""
+        self.process.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def client(self, **settings: Any) -> redis.Redis:
+        """A client of this server, to be closed by the caller; answers are text."""
+        password = self.options.get("requirepass")
+        settings = {"password": password and str(password), "socket_timeout": 5.0, "decode_responses": True, **settings}
+        return redis.Redis(host=self.bind, port=self.port, **settings)
+
+    def command(self, *words: str | int | float) -> Any:
+        """One command on a connection of its own, such as `command("SET", "k", 1)`."""
+        with self.client() as client:
+            return client.execute_command(*words)
+
+    def info(self, section: str = "replication") -> dict[str, Any]:
+        """The fields of INFO."""
+        fields: dict[str, Any] = self.command("INFO", section)
+        return fields
+
+    def _write_configuration(self) -> None:
+        fixed = {"bind": self.bind, "port": self.port, "dir": self.folder, "daemonize": "no"}
+        lines = [f"{name.replace('_', '-')} {value}\n" for name, value in {**fixed, **self.options}.items()]
+        (self.folder / "redis.conf").write_text("".join(lines))
+
+    def _answers(self) -> bool:
+        try:
+            self.command("PING")
+        except (redis.AuthenticationError, redis.BusyLoadingError, redis.ResponseError):
+            return True
+        except redis.RedisError:
+            return False
+        return True
+
+
+class RedisGroup:
+    """A master and its replicas, all links up. `options` go to every server."""
+
+    def __init__(self, size: int = 3, *, bind: str = "127.0.0.1", **options: str | int) -> None:
+        self.servers = [RedisServer(bind=bind, port=None, **options) for _ in range(size)]
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """Their addresses; the one that was master at the start comes first."""
+        return tuple(server.node for server in self.servers)
+
+    @property
+    def master(self) -> RedisServer:
+        """The server that was master at the start."""
+        return self.servers[0]
+
+    @property
+    def replicas(self) -> list[RedisServer]:
+        """The servers that were replicas at the start."""
+        return self.servers[1:]
+
+    def __getitem__(self, node: Node) -> RedisServer:
+        """The server with this address."""
+        return next(server for server in self.servers if server.node == node)
+
+    def start(self) -> None:
+        """Start all and wait until the replicas have what the master has. Raises ProcessError."""
+        for server in self.servers:
+            server.start()
+        for replica in self.replicas:
+            # By command, not in the file: after a restart a server is a master, as after a crash in the field.
+            replica.command("REPLICAOF", self.master.bind, self.master.port)
+        self.wait_in_sync()
+
+    def wait_in_sync(self) -> None:
+        """Wait until every replica's link is up and its offset is that of the master it follows."""
+        for replica in self.replicas:
+            wait_until(partial(self._in_sync, replica), f"replica {replica.node} in sync")
+
+    def _in_sync(self, replica: RedisServer) -> bool:
+        seen = replica.info()
+        if seen["role"] != "slave" or seen["master_link_status"] != "up":
+            return False
+        return bool(seen["slave_repl_offset"] >= self.master.info()["master_repl_offset"])
+
+    def close(self) -> None:
+        """Kill all and remove their folders."""
+        for server in self.servers:
+            server.close()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
