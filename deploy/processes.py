@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from rfprotocol.topology import Node
 
@@ -228,10 +230,15 @@ class RedisServer:
         self.close()
 
     def client(self, **settings: Any) -> redis.Redis:
-        """A client of this server, to be closed by the caller; answers are text."""
+        """A client of this server, to be closed by the caller; answers are text, nothing is tried twice."""
         password = self.options.get("requirepass")
-        settings = {"password": password and str(password), "socket_timeout": 5.0, "decode_responses": True, **settings}
-        return redis.Redis(host=self.bind, port=self.port, **settings)
+        defaults: dict[str, Any] = {
+            "password": password and str(password),
+            "socket_timeout": 5.0,
+            "decode_responses": True,
+            "retry": Retry(NoBackoff(), 0),
+        }
+        return redis.Redis(host=self.bind, port=self.port, **{**defaults, **settings})
 
     def command(self, *words: str | int | float) -> Any:
         """One command on a connection of its own, such as `command("SET", "k", 1)`."""
