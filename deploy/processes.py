@@ -146,9 +146,12 @@ class RedisServer:
     again on the same port with the same options, empty if nothing was persisted.
     """
 
-    def __init__(self, *, bind: str = "127.0.0.1", port: int | None = None, **options: str | int) -> None:
+    def __init__(
+        self, *, bind: str = "127.0.0.1", port: int | None = None, folder: Path | None = None, **options: str | int
+    ) -> None:
         self.bind = bind
-        self.folder = Path(tempfile.mkdtemp(prefix="rf-redis-"))
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="rf-redis-"))
+        self.folder.mkdir(exist_ok=True)
         self.options: dict[str, str | int] = {
             "save": '""',
             "appendonly": "no",
@@ -269,7 +272,11 @@ class RedisGroup:
     """A master and its replicas, all links up. `options` go to every server."""
 
     def __init__(self, size: int = 3, *, bind: str = "127.0.0.1", **options: str | int) -> None:
-        self.servers = [RedisServer(bind=bind, port=None, **options) for _ in range(size)]
+        self.folder = Path(tempfile.mkdtemp(prefix="rf-redis-"))
+        self.servers = [
+            RedisServer(bind=bind, port=None, folder=self.folder / f"server-{number}", **options)
+            for number in range(1, size + 1)
+        ]
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -314,6 +321,7 @@ class RedisGroup:
         """Kill all and remove their folders."""
         for server in self.servers:
             server.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> Self:
         try:

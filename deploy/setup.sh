@@ -1,0 +1,109 @@
+#!/bin/sh
+# Sets up this checkout: what is missing of Debian's packages, then a virtual environment in .venv.
+#
+#   sh deploy/setup.sh           enough for `make run`
+#   sh deploy/setup.sh --tests   also ZooKeeper, a Java runtime and the development tools
+#
+# Nothing that is installed here is started or enabled as a service. Run it again at any time.
+set -eu
+cd "$(dirname "$0")/.."
+
+fail() {
+    echo "setup: $1" >&2
+    exit 1
+}
+
+tests=no
+case "${1-}" in
+    --tests) tests=yes ;;
+    '') ;;
+    *) fail "unknown option '$1', only --tests is known" ;;
+esac
+
+# Prints the first Python that is new enough and brings what `python3 -m venv` needs.
+find_python() {
+    for candidate in python3 /usr/bin/python3; do
+        if $candidate -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            echo $candidate
+            return
+        fi
+    done
+}
+
+missing_packages() {
+    [ -n "$(find_python)" ] || echo python3 python3-venv
+    command -v redis-server >/dev/null || echo redis-server
+    command -v redis-cli >/dev/null || echo redis-tools
+    command -v setpriv >/dev/null || echo util-linux
+    if [ "$tests" = yes ]; then
+        command -v java >/dev/null || echo default-jre-headless
+        [ -e /usr/share/java/zookeeper.jar ] || echo libzookeeper-java
+    fi
+}
+
+policy=/usr/sbin/policy-rc.d
+saved=$policy.before-setup
+
+forbid_service_starts() {
+    if $sudo test -e $policy; then $sudo mv $policy $saved; fi
+    trap allow_service_starts EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    printf '#!/bin/sh\nexit 101\n' | $sudo tee $policy >/dev/null
+    $sudo chmod 755 $policy
+}
+
+allow_service_starts() {
+    $sudo rm -f $policy
+    if $sudo test -e $saved; then $sudo mv $saved $policy; fi
+}
+
+install_packages() {
+    command -v apt-get >/dev/null || fail "this is not Debian: install these by hand and try again: $*"
+    sudo=
+    if [ "$(id -u)" -ne 0 ]; then
+        command -v sudo >/dev/null || fail "run as root or install sudo: these Debian packages are missing: $*"
+        sudo=sudo
+    fi
+    echo "setup: installing from Debian: $*"
+    forbid_service_starts
+    apt_get update
+    # A JRE's packages fail where the manual pages were left out, as in slim containers, unless this folder exists.
+    $sudo mkdir -p /usr/share/man/man1
+    apt_get install -y --no-install-recommends "$@"
+    allow_service_starts
+    trap - EXIT INT TERM
+    case " $* " in
+        *' redis-server '*)
+            # Else it would take port 6379 at the next boot.
+            if [ -d /run/systemd/system ]; then $sudo systemctl --quiet disable redis-server || true; fi
+            ;;
+    esac
+}
+
+apt_get() {
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=120 "$@" </dev/null ||
+        fail "apt-get $1 failed, its output above says why"
+}
+
+missing=$(missing_packages)
+if [ -n "$missing" ]; then
+    # shellcheck disable=SC2086 # a list of words
+    install_packages $missing
+fi
+python=$(find_python)
+[ -n "$python" ] || fail "Python 3.11 or later is needed, python3 is $(python3 --version 2>&1)"
+
+# A virtual environment that was interrupted, moved or made by a Python that is gone is of no use.
+if ! .venv/bin/python -c 'import pip' 2>/dev/null; then
+    echo "setup: creating .venv"
+    $python -m venv --clear .venv || fail "python3 -m venv failed, its output above says why"
+fi
+extra=
+if [ "$tests" = yes ]; then extra='[dev]'; fi
+echo "setup: installing the Python packages"
+.venv/bin/python -m pip --disable-pip-version-check install --quiet --editable ".$extra" ||
+    fail "pip failed, its output above says why"
+
+touch .venv/.ready
+if [ "$tests" = yes ]; then touch .venv/.ready-tests; fi
