@@ -1,0 +1,93 @@
+"""Who may become the master, and who should. Pure.
+
+The offset decides, because it counts the writes that a server has; latency only breaks ties, whatever the strategy:
+no data is given up for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from rfprotocol.topology import Node, NodeReport
+
+UNFIT_CONDITIONS = frozenset(
+    {"loading", "noauth", "wrongpass", "noperm", "maxclients", "unknown", "timeout", "refused"}
+)
+"""A server that answers like this serves nobody, or cannot be commanded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The server to promote, if any, and for each that may not be promoted a reason in words."""
+
+    best: NodeReport | None
+    excluded: Mapping[Node, str]
+
+    def explain(self) -> str:
+        """All exclusions in one line."""
+        return "; ".join(f"{node}: {why}" for node, why in self.excluded.items()) or "no server is available"
+
+
+def continues(report: NodeReport, replid: str) -> bool:
+    """Does the server's data belong to the replication history `replid`?
+
+    A promoted or restarted server has a history of its own and remembers as `replid2` the one it continued.
+    """
+    return bool(replid) and (report.replid == replid or (report.replid2 == replid and report.replid2_offset > 0))
+
+
+def reach(report: NodeReport, replid: str) -> int:
+    """How far into the history `replid` the server's data goes, in bytes of the replication stream."""
+    return report.offset if report.replid == replid else min(report.offset, report.replid2_offset - 1)
+
+
+def why_not(report: NodeReport, replid: str) -> str | None:
+    """Why the server may not be promoted; None when it may."""
+    foreign = "empty, of another history" if report.empty else "its data is of another replication history"
+    reasons = (
+        (not report.available, f"unavailable ({report.condition})"),
+        (report.condition in UNFIT_CONDITIONS, f"answers {report.condition}"),
+        (report.syncing, "in the middle of a full transfer"),
+        (not continues(report, replid), foreign),
+        (report.offset < 0, "its last full transfer was interrupted"),
+        (report.priority <= 0, "its replica-priority is 0"),
+    )
+    return next((why for applies, why in reasons if applies), None)
+
+
+def why_not_planned(report: NodeReport, replid: str) -> str | None:
+    """As `why_not`, for a switchover, in which the target must be a connected replica."""
+    why = why_not(report, replid)
+    if why is None and (report.role != "slave" or not report.link_up):
+        why = "it is not connected to the master"
+    return why
+
+
+def choose(reports: Iterable[NodeReport], replid: str, rejected: Collection[Node] = ()) -> Choice:
+    """The best candidate for an unplanned change. Those that failed before only when there is no other."""
+    return _best(reports, replid, rejected, {})
+
+
+def choose_planned(reports: Iterable[NodeReport], replid: str) -> Choice:
+    """The best candidate for a switchover to any replica."""
+    reports = list(reports)
+    unconnected = {
+        report.node: why
+        for report in reports
+        if why_not(report, replid) is None and (why := why_not_planned(report, replid))
+    }
+    return _best(reports, replid, (), unconnected)
+
+
+def _best(reports: Iterable[NodeReport], replid: str, rejected: Collection[Node], excluded: dict[Node, str]) -> Choice:
+    fit: list[NodeReport] = []
+    for report in reports:
+        why = excluded.get(report.node) or why_not(report, replid)
+        if why:
+            excluded[report.node] = why
+        else:
+            fit.append(report)
+    fresh = [report for report in fit if report.node not in rejected]
+    best = min(fresh or fit, key=lambda r: (-reach(r, replid), r.latency, r.node), default=None)
+    return Choice(best, excluded)

@@ -1,0 +1,145 @@
+"""The vocabulary of decisions: what is looked at, what was achieved, and what to do next. All immutable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from rfmanager.quorum import Standing
+from rfprotocol.records import ManualRequest, Receipt
+from rfprotocol.topology import Node, NodeReport, Topology
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What operators may set about a change of master; times in seconds."""
+
+    fence_wait: float | None = None  # None: until each proxy has acknowledged or its session is over
+    catch_up_timeout: float = 1.0  # a planned change is given up when draining, or catching up, takes longer
+    retry_interval: float = 0.5  # between attempts on a server that refused, or on candidates that failed
+
+
+class Stage(Enum):
+    """How far this tenure has come with a planned change."""
+
+    DRAIN = "drain"  # proxies drain
+    CAUGHT_UP = "caught up"  # writes are paused on the former master and the target has them all
+    DEMOTED = "demoted"  # the former master is a replica, or cannot be made one now
+    RELEASED = "released"  # given up: the former master's writes are not paused any more
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What this tenure has done or seen within one epoch. Lost with the tenure: nothing here is needed to be right."""
+
+    epoch: int = -1
+    since: float = 0.0  # when this tenure first read the epoch
+    sealed: Mapping[Node, NodeReport] = field(default_factory=dict)  # states read after sealing
+    promoted: NodeReport | None = None  # the new master, verified
+    stage: Stage = Stage.DRAIN
+    trouble: str = ""  # why a planned change cannot go on
+    failed: Mapping[Node, float] = field(default_factory=dict)  # when a command to the server last failed
+    acted: Mapping[Node, float] = field(default_factory=dict)  # when it last succeeded: older samples are outdated
+    busy: frozenset[Node] = frozenset()  # being re-pointed now
+    steps: tuple[tuple[str, float], ...] = ()  # wall clock; not yet in the record
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Everything a decision depends upon."""
+
+    now: float  # monotonic, seconds
+    wall: float  # for the receipt only
+    manager: str
+    members: tuple[Node, ...]  # configured or in the record, in a stable order
+    topology: Topology | None
+    standings: Mapping[Node, Standing] = field(default_factory=dict)
+    proxies: Mapping[str, int] = field(default_factory=dict)  # the epoch that each has acknowledged
+    request: ManualRequest | None = None
+    paused: bool = False
+    progress: Progress = Progress()
+
+    def fresh(self, node: Node) -> NodeReport | None:
+        """The server's state, if it is available and was sampled after the last thing that could have changed it."""
+        standing = self.standings.get(node)
+        after = max(self.progress.since, self.progress.acted.get(node, self.progress.since))
+        if standing is None or not standing.available or standing.sampled_at < after:
+            return None
+        return standing.report
+
+    def unavailable(self, node: Node) -> bool:
+        """True only with a verdict that says so."""
+        standing = self.standings.get(node)
+        return standing is not None and not standing.available
+
+    def may_retry(self, node: Node, interval: float) -> bool:
+        """Has enough time passed since a command to the server failed?"""
+        failed = self.progress.failed.get(node)
+        return failed is None or self.now >= failed + interval
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Write the topology, and what belongs to it in the same transaction. `name` is for logs and failpoints."""
+
+    name: str
+    topology: Topology
+    receipt: Receipt | None = None
+    settles: bool = False  # the operator's request is answered by this: delete it
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """Let these servers receive what their master has sent, detach them and read their offsets."""
+
+    nodes: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Promote:
+    """Make the server a master, and verify it."""
+
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class CatchUp:
+    """Pause writes on the former master and wait until the target has all it has."""
+
+    former: Node
+    target: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Demote:
+    """Make the former master a replica of the target."""
+
+    former: Node
+    target: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Unpause:
+    """Let writes flow again on the former master of a switchover that is given up."""
+
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Repoint:
+    """Make these servers replicas of the master, all at once, without waiting for them."""
+
+    nodes: tuple[Node, ...]
+    master: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to do before something changes, or before `until`. `reason`, if any, is for the operator."""
+
+    reason: str = ""
+    until: float | None = None
+
+
+Step = Record | Seal | Promote | CatchUp | Demote | Unpause | Repoint | Wait
