@@ -74,10 +74,6 @@ class Tenure:
             self.fence, self.session = fence, session
         return changed
 
-    def reconnected(self, session: int) -> bool:
-        """The store is back, with the same session or another one."""
-        return self.move(Event.RECONNECTED if session == self.session else Event.ENDED)
-
     def proved(self, sent: float, session: int, session_timeout: float) -> None:
         """A round trip to the store that began at `sent` was answered within `session`."""
         if self.state is State.PRIMARY and session == self.session:

@@ -1,0 +1,317 @@
+"""A manager: watches the servers, reports, and, while it is the primary one, gathers, decides and executes.
+
+Four things run side by side; a change of anything wakes the last one, which alone acts:
+
+    probers ─────> own report ──> announcer ──> store
+    store watches ───────────────> mirror ┐
+    campaign, lease keeper ──────> tenure ┼──> view ──> decide ──> executor
+    own report ───────────────────────────┘
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+from structlog.typing import FilteringBoundLogger
+
+from rfmanager.config import ManagerConfig
+from rfmanager.decision import decide
+from rfmanager.detector import Limits
+from rfmanager.executor import Executor, NoTenure, kill_when_asked
+from rfmanager.mirror import Mirror
+from rfmanager.prober import Prober
+from rfmanager.quorum import Roll, Rule, Strategy, judge
+from rfmanager.redis_admin import Credentials, RedisAdmin
+from rfmanager.steps import Policy, View, Wait
+from rfmanager.tenure import Event, State, Tenure
+from rfprotocol.errors import FenceLost, StoreConflict, StoreError, StoreUnavailable
+from rfprotocol.paths import DEFAULT_ROOT, Paths
+from rfprotocol.store import Fence, StoreState, TopologyStore
+from rfprotocol.topology import ManagerReport, Node
+
+ANNOUNCE_INTERVAL = 0.8  # seconds; a report that is not renewed for `Rule.max_age` does not count
+PROOFS_PER_SESSION = 8  # how often the session is proved alive within its timeout
+RETRY = 0.1  # seconds, when the store lost an answer
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the daemon has to know; `of` takes it from the options."""
+
+    nodes: tuple[Node, ...]
+    root: str = DEFAULT_ROOT
+    credentials: Credentials = field(default_factory=Credentials)
+    limits: Limits = field(default_factory=Limits)
+    rule: Rule = field(default_factory=Rule)
+    policy: Policy = field(default_factory=Policy)
+    history_limit: int = 100
+
+    @classmethod
+    def of(cls, config: ManagerConfig) -> Settings:
+        """From the options of `rfmanager`."""
+        password = config.password.get_secret_value() if config.password else None
+        return cls(
+            nodes=config.nodes,
+            root=config.znode_path,
+            credentials=Credentials(config.username, password),
+            limits=Limits(config.max_failures, config.probe_interval, config.probe_timeout, config.reconnect_interval),
+            rule=Rule(Strategy(config.node_strategy), config.required_node_managers),
+            policy=Policy(config.fence_wait, config.catch_up_timeout),
+            history_limit=config.history_limit,
+        )
+
+
+class Daemon:
+    """One manager, named uniquely. The store is started and closed by the caller, after `run` has ended."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: TopologyStore,
+        name: str,
+        log: FilteringBoundLogger | None = None,
+        failpoint: Callable[[str], None] = kill_when_asked,
+    ) -> None:
+        self.name = name
+        self.tenure = Tenure()
+        self._settings = settings
+        self._store = store
+        self._log: FilteringBoundLogger = log or structlog.get_logger()
+        self._paths = Paths(settings.root)
+        self._wake = asyncio.Event()
+        self._report_due = asyncio.Event()
+        self._proof_due = asyncio.Event()
+        self._tenure_over = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._mirror = Mirror(store, self._paths, self._wake.set, self._log)
+        self._roll = Roll()
+        self._probers: dict[Node, Prober] = {}
+        self._admins: dict[Node, RedisAdmin] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._sequence = 0
+        self._said = ""
+        self._executor = Executor(
+            store,
+            self._paths,
+            self._mirror,
+            self.tenure,
+            self._admins,
+            settings.policy,
+            changed=self._hurry,
+            log=self._log,
+            history_limit=settings.history_limit,
+            failpoint=failpoint,
+        )
+
+    async def run(self) -> None:
+        """Work until `stop`, or until cancelled. Both give up leadership at once, if the store can be reached."""
+        self._store.subscribe(self._store_moved)
+        self._mirror.start()
+        try:
+            async with asyncio.TaskGroup() as group:
+                for node in self._settings.nodes:
+                    self._watch(node, group)
+                for work in (self._campaign(), self._announce(), self._prove(), self._act(group)):
+                    self._tasks.append(group.create_task(work))
+                await self._stopping.wait()
+                for task in self._tasks:
+                    task.cancel()
+        finally:
+            self._mirror.stop()
+            await self._executor.stop()
+            await self._withdraw()
+            await asyncio.gather(*(admin.close() for admin in self._admins.values()))
+            self._stopped.set()
+
+    async def stop(self) -> None:
+        """End `run` and wait for its end."""
+        self._stopping.set()
+        await self._stopped.wait()
+
+    async def _withdraw(self) -> None:
+        fence, self.tenure.fence = self.tenure.fence, None
+        with contextlib.suppress(StoreError):
+            if fence is not None:
+                await self._store.resign(fence)
+                self._log.info("gave up the role of primary manager", manager=self.name)
+            await self._store.withdraw(self._paths.manager(self.name))
+
+    # Servers.
+
+    def _watch(self, node: Node, group: asyncio.TaskGroup) -> None:
+        if node in self._probers:
+            return
+        admin = RedisAdmin(node, self._settings.credentials)
+        prober = Prober(
+            admin, self._settings.limits, time.monotonic, lambda significant: self._sampled(node, significant)
+        )
+        self._admins[node], self._probers[node] = admin, prober
+        self._tasks.append(group.create_task(prober.run()))
+
+    def _hurry(self, node: Node) -> None:
+        if node in self._probers:
+            self._probers[node].hurry()
+
+    def _sampled(self, node: Node, significant: bool) -> None:
+        self._wake.set()
+        if not significant:
+            return
+        self._report_due.set()
+        report = self._probers[node].detector.report
+        if report is not None:
+            (self._log.info if report.available else self._log.warning)(
+                "server is available" if report.available else "server is unavailable",
+                node=str(node),
+                condition=report.condition,
+                role=report.role,
+                follows=str(report.follows) if report.follows else None,
+                link="up" if report.link_up else "down",
+                epoch=self._mirror.topology.epoch if self._mirror.topology else 0,
+            )
+
+    def _own_report(self) -> ManagerReport:
+        reports = (prober.detector.report for prober in self._probers.values())
+        return ManagerReport(self.name, self._sequence, tuple(report for report in reports if report is not None))
+
+    async def _announce(self) -> None:
+        while True:
+            self._report_due.clear()
+            self._sequence += 1
+            with contextlib.suppress(StoreError):
+                await self._store.announce(self._paths.manager(self.name), self._own_report().encode())
+            await _wait(self._report_due, ANNOUNCE_INTERVAL)
+
+    # Tenure.
+
+    def _store_moved(self, state: StoreState) -> None:
+        if state is StoreState.SUSPENDED:
+            self.tenure.move(Event.CUT_OFF)
+        elif state is StoreState.LOST:
+            self._end_tenure("the session with the store is over")
+        else:
+            if self._store.session == self.tenure.session:
+                self.tenure.move(Event.RECONNECTED)
+            else:
+                self._end_tenure("the store began a new session")
+            self._report_due.set()
+        self._proof_due.set()
+        self._wake.set()
+        self._log.info("store", state=state.value, manager=self.name)
+
+    def _end_tenure(self, why: str) -> None:
+        if self.tenure.move(Event.ENDED):
+            self._executor.forget()
+            self._log.warning("lost the role of primary manager", manager=self.name, why=why)
+        self._tenure_over.set()
+
+    async def _campaign(self) -> None:
+        while True:
+            fence = await self._store.campaign(self._paths.lock, self.name)
+            self._tenure_over.clear()
+            self._executor.forget()
+            self.tenure.elected(fence, self._store.session)
+            self._log.info("became the primary manager", manager=self.name)
+            self._proof_due.set()
+            await self._tenure_over.wait()
+            with contextlib.suppress(StoreError):
+                await self._store.resign(fence)
+            self.tenure.move(Event.CAMPAIGN)
+
+    async def _prove(self) -> None:
+        while True:
+            self._proof_due.clear()
+            if self.tenure.state is State.PRIMARY and self.tenure.fence is not None:
+                with contextlib.suppress(StoreUnavailable):
+                    await self._prove_once(self.tenure.fence)
+            await _wait(self._proof_due, self._store.session_timeout / PROOFS_PER_SESSION)
+
+    async def _prove_once(self, fence: Fence) -> None:
+        sent, session, covered = time.monotonic(), self._store.session, self.tenure.covers(time.monotonic())
+        await self._store.prove_alive()
+        entry = await self._store.read(fence.path)
+        if entry is None or entry.owner != session:
+            self._end_tenure("another manager took over")
+            return
+        self.tenure.proved(sent, session, self._store.session_timeout)
+        if not covered:
+            self._mirror.spoil_all()  # what was read before this round trip may be older than the tenure
+
+    # Acting.
+
+    async def _act(self, group: asyncio.TaskGroup) -> None:
+        while True:
+            self._wake.clear()
+            await _wait(self._wake, await self._act_once(group))
+
+    async def _act_once(self, group: asyncio.TaskGroup) -> float | None:
+        """Do what is to be done; returns seconds after which to look again though nothing has changed."""
+        try:
+            while True:
+                await self._mirror.refresh()
+                for node in self._mirror.topology.nodes if self._mirror.topology else ():
+                    self._watch(node, group)
+                if not self._mirror.readable or not self.tenure.covers(time.monotonic()):
+                    return None
+                view = self._view()
+                step = decide(view, self._settings.policy)
+                if isinstance(step, Wait):
+                    self._say(step.reason)
+                    return None if step.until is None else max(0.0, step.until - view.now)
+                await self._executor.execute(step)
+        except FenceLost:
+            self._end_tenure("another manager took over")
+        except StoreConflict as error:
+            self._log.warning("the record was changed by someone else: reading it again", error=str(error))
+            return 0.0
+        except StoreUnavailable:
+            self._mirror.spoil_all()
+            return RETRY if self._store.state is StoreState.CONNECTED else None
+        except NoTenure:
+            self._proof_due.set()
+        return None
+
+    def _view(self) -> View:
+        mirror, topology = self._mirror, self._mirror.topology
+        epoch = topology.epoch if topology else -1
+        if epoch != self._executor.progress.epoch:
+            self._executor.begin(epoch)
+            for prober in self._probers.values():
+                prober.hurry()
+        now = time.monotonic()
+        others = {name: report for name, report in mirror.reports.items() if name != self.name}
+        return View(
+            now=now,
+            wall=time.time(),
+            manager=self.name,
+            members=tuple(self._probers),
+            topology=topology,
+            standings=judge(
+                self._own_report(),
+                self._roll.live(now, others, self._settings.rule.max_age),
+                self._settings.rule,
+                {node: prober.detector.sampled_at for node, prober in self._probers.items()},
+            ),
+            proxies={name: record.epoch for name, record in mirror.proxies.items()},
+            request=mirror.request,
+            paused=mirror.paused,
+            progress=self._executor.progress,
+        )
+
+    def _say(self, reason: str) -> None:
+        """Once per reason: the same one comes with every look."""
+        if reason and reason != self._said:
+            topology = self._mirror.topology
+            self._log.warning(reason, epoch=topology.epoch if topology else 0)
+        self._said = reason
+
+
+async def _wait(event: asyncio.Event, seconds: float | None) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

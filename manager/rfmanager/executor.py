@@ -1,0 +1,338 @@
+"""Carries out one step: commands to Redis servers, transactions in the store. Stops at once when tenure is lost.
+
+`RFMANAGER_FAILPOINT=<name>` makes the process kill itself with SIGKILL at that point, to test that another manager
+finishes what it began: after-fence, after-seal, after-mark, after-promote, before-publish, after-publish, and for
+planned changes after-drain, after-catch-up, after-demote.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import TypeVar
+
+from structlog.typing import FilteringBoundLogger
+
+from rfmanager.mirror import Mirror
+from rfmanager.redis_admin import RedisAdmin
+from rfmanager.steps import CatchUp, Demote, Policy, Progress, Promote, Record, Repoint, Seal, Stage, Step, Unpause
+from rfmanager.tenure import Tenure
+from rfprotocol.errors import NodeError, NodeRefused, StoreError
+from rfprotocol.paths import Paths
+from rfprotocol.store import Change, Delete, Put, TopologyStore
+from rfprotocol.topology import Node, NodeReport
+
+Result = TypeVar("Result")
+
+POLL = 0.002  # seconds between two looks at an offset
+SETTLE = 0.1  # seconds that a replica is given to read what its master has sent before it is sealed
+
+
+class NoTenure(Exception):
+    """The lease of the tenure does not cover the action: nothing was done."""
+
+
+def kill_when_asked(point: str) -> None:
+    """The failpoint of real processes."""
+    if os.environ.get("RFMANAGER_FAILPOINT") == point:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Executor:
+    """Keeps the progress of the tenure and moves it with each step."""
+
+    def __init__(
+        self,
+        store: TopologyStore,
+        paths: Paths,
+        mirror: Mirror,
+        tenure: Tenure,
+        admins: Mapping[Node, RedisAdmin],
+        policy: Policy,
+        *,
+        changed: Callable[[Node], None],
+        log: FilteringBoundLogger,
+        history_limit: int = 100,
+        failpoint: Callable[[str], None] = kill_when_asked,
+    ) -> None:
+        self.progress = Progress()
+        self._store = store
+        self._paths = paths
+        self._mirror = mirror
+        self._tenure = tenure
+        self._admins = admins
+        self._policy = policy
+        self._changed = changed  # a server's role or link changed: its samples are old
+        self._log = log
+        self._history_limit = history_limit
+        self._failpoint = failpoint
+        self._background: set[asyncio.Task[None]] = set()
+
+    def begin(self, epoch: int) -> None:
+        """Forget what was achieved in another epoch. To be called with the epoch of the record before deciding."""
+        if epoch != self.progress.epoch:
+            self.progress = Progress(epoch=epoch, since=time.monotonic(), busy=self.progress.busy)
+
+    def forget(self) -> None:
+        """The tenure is over: what it achieved proves nothing any more."""
+        self.progress = Progress()
+
+    async def stop(self) -> None:
+        """Cancel what runs in the background."""
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+
+    async def execute(self, step: Step) -> None:
+        """Carry out one step. Failing servers are noted in the progress.
+
+        Raises NoTenure, and what `TopologyStore.commit` raises.
+        """
+        match step:
+            case Record():
+                await self._record(step)
+            case Seal():
+                await self._seal(step)
+            case Promote():
+                await self._promote(step)
+            case CatchUp():
+                await self._catch_up(step)
+            case Demote():
+                await self._demote(step)
+            case Unpause():
+                await self._unpause(step)
+            case Repoint():
+                self._repoint(step)
+            case _:
+                pass
+
+    # Records.
+
+    async def _record(self, step: Record) -> None:
+        self._require_tenure(self._store.session_timeout / 10)
+        if step.name == "publish":
+            self._failpoint("before-publish")
+        mirror, topology, before = self._mirror, step.topology, self.progress
+        version = mirror.topology_entry.version if mirror.topology_entry else None
+        changes: list[Change] = [Put(self._paths.nodes, topology.encode(), version)]
+        if step.receipt:
+            said = {name: {"epoch": record.epoch, "address": record.address} for name, record in mirror.proxies.items()}
+            receipt = replace(step.receipt, proxies=said)
+            changes.append(Put(self._paths.receipt(receipt.epoch), receipt.encode()))
+        if step.settles and mirror.request_entry is not None:
+            changes.append(Delete(self._paths.manual_failover, mirror.request_entry.version))
+        try:
+            await self._store.commit(*changes, fence=self._tenure.fence)
+        finally:
+            mirror.spoil_all()
+        self.begin(topology.epoch)
+        steps = ((_DONE[step.name], time.time()),) if step.name in _DONE else ()
+        self.progress = replace(self.progress, steps=steps)
+        self._report(step)
+        if step.receipt:
+            self._in_background(self._trim_history())
+        if topology.epoch != before.epoch:
+            for node in topology.nodes:
+                self._changed(node)
+        self._failpoint(f"after-{step.name}")
+
+    def _report(self, step: Record) -> None:
+        topology, receipt = step.topology, step.receipt
+        if step.name == "lists":
+            readable = [str(node) for node in topology.replicas]
+            self._log.info("replicas changed", epoch=topology.epoch, readable=readable)
+        elif receipt is None:
+            change = topology.change
+            self._log.warning(
+                _EVENTS.get(step.name, step.name),
+                epoch=topology.epoch,
+                phase=topology.phase.value,
+                master=_text(topology.master),
+                former=_text(change.former if change else None),
+                target=_text(change.target if change else None),
+                cause=change.cause if change else None,
+            )
+        else:
+            self._log.warning(
+                _EVENTS.get(step.name, step.name),
+                epoch=topology.epoch,
+                master=_text(topology.master),
+                former=_text(receipt.former),
+                cause=receipt.cause,
+                seconds=round(receipt.duration, 4),
+            )
+
+    async def _trim_history(self) -> None:
+        receipts = sorted(await self._store.read_children(self._paths.history))
+        for name in receipts[: -self._history_limit]:
+            await self._store.commit(Delete(f"{self._paths.history}/{name}"), fence=self._tenure.fence)
+
+    # Unplanned changes.
+
+    async def _seal(self, step: Seal) -> None:
+        epoch = self.progress.epoch
+        self._note("acknowledged")
+        await asyncio.gather(*(self._seal_one(node, epoch) for node in step.nodes))
+        self._note("sealed")
+        self._failpoint("after-seal")
+
+    async def _seal_one(self, node: Node, epoch: int) -> None:
+        try:
+            before = await self._settled(node)
+            await self._command(node, RedisAdmin.seal)
+            after = await self._admins[node].probe()
+            if after.role != "slave" or after.follows is not None:
+                raise NodeRefused(f"{node} was pointed to {after.follows or 'nobody'} by somebody else", "ROLE")
+        except NodeError as error:
+            self._log.warning("cannot detach a server from its master", epoch=epoch, node=str(node), error=str(error))
+            self._failed(node)
+            return
+        sealed = replace(after, syncing=before.syncing or after.syncing)
+        self.progress = replace(self.progress, sealed={**self.progress.sealed, node: sealed})
+        self._log.info("sealed", epoch=epoch, node=str(node), offset=sealed.offset)
+
+    async def _settled(self, node: Node) -> NodeReport:
+        """Sealing throws away what the replica has received but not read. Two equal offsets prove that there is none:
+        between two answers Redis reads from every connection that has data."""
+        admin, deadline = self._admins[node], time.monotonic() + SETTLE
+        report = await admin.probe()
+        while report.role == "slave" and report.link_up and time.monotonic() < deadline:
+            last = report
+            await asyncio.sleep(POLL)
+            report = await admin.probe()
+            if report.offset == last.offset:
+                break
+        return report
+
+    async def _promote(self, step: Promote) -> None:
+        node = step.node
+        try:
+            promoted = await self._command(node, RedisAdmin.promote)
+        except NodeError as error:
+            self._log.warning("cannot promote", epoch=self.progress.epoch, node=str(node), error=str(error))
+            self._failed(node, trouble=f"{node} could not be promoted: {error}")
+            return
+        self.progress = replace(self.progress, promoted=promoted)
+        self._note("promoted")
+        self._failpoint("after-promote")
+
+    # Planned changes.
+
+    async def _catch_up(self, step: CatchUp) -> None:
+        self._note("acknowledged")
+        limit = self._policy.catch_up_timeout
+        former, target = self._admins[step.former], self._admins[step.target]
+        try:
+            async with asyncio.timeout(limit):
+                # Long enough for everything up to the demotion; it ends by itself if all managers die meanwhile.
+                await self._command(step.former, lambda admin: admin.pause_writes(limit + 1.0))
+                goal = (await former.probe()).offset
+                await _reached(target, goal)
+        except TimeoutError:
+            why = f"{step.target} did not catch up with {step.former} within {limit:g} s"
+            self.progress = replace(self.progress, trouble=why)
+        except NodeError as error:
+            self.progress = replace(self.progress, trouble=f"while {step.target} caught up: {error}")
+        else:
+            self.progress = replace(self.progress, stage=Stage.CAUGHT_UP)
+            self._note("caught up")
+            self._failpoint("after-catch-up")
+
+    async def _demote(self, step: Demote) -> None:
+        try:
+            await self._command(step.former, lambda admin: admin.demote_and_unpause(step.target))
+        except NodeError as error:
+            # No proxy writes to it any more; it is made a replica when it can be reached again.
+            self._log.warning("cannot demote", epoch=self.progress.epoch, node=str(step.former), error=str(error))
+        self.progress = replace(self.progress, stage=Stage.DEMOTED)
+        self._note("demoted")
+        self._failpoint("after-demote")
+
+    async def _unpause(self, step: Unpause) -> None:
+        try:
+            await self._command(step.node, RedisAdmin.unpause)
+        except NodeError as error:
+            self._log.warning("cannot unpause", epoch=self.progress.epoch, node=str(step.node), error=str(error))
+        self.progress = replace(self.progress, stage=Stage.RELEASED)
+
+    # Upkeep.
+
+    def _repoint(self, step: Repoint) -> None:
+        self._require_tenure(self._admins[step.master].timeout if step.master in self._admins else 1.0)
+        self.progress = replace(self.progress, busy=self.progress.busy | set(step.nodes))
+        for node in step.nodes:
+            self._in_background(self._repoint_one(node, step.master))
+
+    async def _repoint_one(self, node: Node, master: Node) -> None:
+        epoch = self.progress.epoch
+        try:
+            await self._command(node, lambda admin: admin.replicate(master))
+        except (NodeError, NoTenure) as error:
+            self._log.warning("cannot make it a replica", epoch=epoch, node=str(node), error=str(error))
+            self._failed(node)
+        else:
+            self._log.info("made a replica", epoch=epoch, node=str(node), master=str(master))
+        finally:
+            self.progress = replace(self.progress, busy=self.progress.busy - {node})
+        self._changed(node)
+
+    # What all have in common.
+
+    async def _command(self, node: Node, command: Callable[[RedisAdmin], Awaitable[Result]]) -> Result:
+        admin = self._admins[node]
+        self._require_tenure(admin.timeout)
+        result = await command(admin)
+        self.progress = replace(self.progress, acted={**self.progress.acted, node: time.monotonic()})
+        self._changed(node)
+        return result
+
+    def _require_tenure(self, seconds: float) -> None:
+        if not self._tenure.covers(time.monotonic(), seconds):
+            raise NoTenure("the tenure as primary manager is not certain")
+
+    def _failed(self, node: Node, trouble: str = "") -> None:
+        failed = {**self.progress.failed, node: time.monotonic()}
+        self.progress = replace(self.progress, failed=failed, trouble=self.progress.trouble or trouble)
+        self._changed(node)
+
+    def _note(self, step: str) -> None:
+        if step not in dict(self.progress.steps):
+            self.progress = replace(self.progress, steps=(*self.progress.steps, (step, time.time())))
+
+    def _in_background(self, work: Awaitable[None]) -> None:
+        async def run() -> None:
+            try:
+                await work
+            except StoreError as error:
+                self._log.warning("receipts were not trimmed", error=str(error))
+
+        task = asyncio.create_task(run())
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+
+_DONE = {"fence": "fenced", "drain": "draining"}
+_EVENTS = {
+    "settle": "found the master",
+    "fence": "withdrew the master",
+    "mark": "chose the next master",
+    "publish": "published a new master",
+    "drain": "began a planned change of master",
+    "abort": "gave up a planned change of master",
+    "refuse": "refused a planned change of master",
+}
+
+
+async def _reached(admin: RedisAdmin, offset: int) -> None:
+    while True:
+        if (await admin.probe()).offset >= offset:
+            return
+        await asyncio.sleep(POLL)
+
+
+def _text(node: Node | None) -> str | None:
+    return str(node) if node else None

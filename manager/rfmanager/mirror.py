@@ -1,0 +1,123 @@
+"""The manager's copy of what the store holds: re-read where it changed, decoded, bad records said once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TypeVar
+
+from structlog.typing import FilteringBoundLogger
+
+from rfprotocol.errors import RecordError
+from rfprotocol.paths import Paths
+from rfprotocol.records import ManualRequest, ProxyRecord
+from rfprotocol.store import Entry, TopologyStore
+from rfprotocol.topology import ManagerReport, Topology
+
+NEVER_ACKNOWLEDGED = ProxyRecord(epoch=-1)
+"""A proxy whose record cannot be read has acknowledged nothing."""
+
+Decoded = TypeVar("Decoded")
+
+
+class Mirror:
+    """Calls `changed` when something may be worth reading again with `refresh`."""
+
+    def __init__(
+        self, store: TopologyStore, paths: Paths, changed: Callable[[], None], log: FilteringBoundLogger
+    ) -> None:
+        self.topology: Topology | None = None
+        self.topology_entry: Entry | None = None
+        self.readable = True  # False: `nodes` holds something else than a topology, nobody may touch it
+        self.reports: Mapping[str, ManagerReport] = {}
+        self.proxies: Mapping[str, ProxyRecord] = {}
+        self.request: ManualRequest | None = None
+        self.request_entry: Entry | None = None
+        self.paused = False
+        self._store = store
+        self._paths = paths
+        self._changed = changed
+        self._log = log
+        self._readers = {
+            paths.nodes: self._read_topology,
+            paths.managers: self._read_reports,
+            paths.proxies: self._read_proxies,
+            paths.manual_failover: self._read_request,
+            paths.paused: self._read_paused,
+        }
+        self._stale = set(self._readers)
+        self._complained: set[tuple[str, int, int]] = set()
+        self._watches: list[Callable[[], None]] = []
+
+    def start(self) -> None:
+        """Watch the store."""
+        self._watches = [self._store.watch(path, partial(self.spoil, path)) for path in self._readers]
+
+    def stop(self) -> None:
+        """Stop watching."""
+        for end in self._watches:
+            end()
+        self._watches = []
+
+    def spoil(self, path: str) -> None:
+        """The record at `path` has to be read again."""
+        self._stale.add(path)
+        self._changed()
+
+    def spoil_all(self) -> None:
+        """Everything has to be read again: after an own change, a new tenure, or an unknown outcome."""
+        self._stale.update(self._readers)
+        self._changed()
+
+    async def refresh(self) -> None:
+        """Read what is stale. Raises StoreUnavailable, after which it is still stale."""
+        stale, self._stale = self._stale, set()
+        results = await asyncio.gather(*(self._readers[path]() for path in stale), return_exceptions=True)
+        failures = [failure for failure in results if isinstance(failure, BaseException)]
+        if failures:
+            self._stale |= stale
+            raise failures[0]
+
+    async def _read_topology(self) -> None:
+        entry = await self._store.read(self._paths.nodes)
+        if entry is None:
+            self.topology, self.readable = None, True
+        else:
+            topology = self._decode(self._paths.nodes, entry, Topology.decode)
+            self.readable = topology is not None
+            self.topology = topology or self.topology  # the last good one stays
+        self.topology_entry = entry
+
+    async def _read_reports(self) -> None:
+        entries = await self._store.read_children(self._paths.managers)
+        decoded = {
+            name: self._decode(self._paths.manager(name), entry, partial(ManagerReport.decode, name))
+            for name, entry in entries.items()
+        }
+        self.reports = {name: report for name, report in decoded.items() if report is not None}
+
+    async def _read_proxies(self) -> None:
+        entries = await self._store.read_children(self._paths.proxies)
+        self.proxies = {
+            name: self._decode(self._paths.proxy(name), entry, ProxyRecord.decode) or NEVER_ACKNOWLEDGED
+            for name, entry in entries.items()
+        }
+
+    async def _read_request(self) -> None:
+        self.request_entry = await self._store.read(self._paths.manual_failover)
+        entry = self.request_entry
+        self.request = self._decode(self._paths.manual_failover, entry, ManualRequest.decode) if entry else None
+
+    async def _read_paused(self) -> None:
+        self.paused = await self._store.read(self._paths.paused) is not None
+
+    def _decode(self, path: str, entry: Entry, decode: Callable[[bytes], Decoded]) -> Decoded | None:
+        try:
+            return decode(entry.data)
+        except RecordError as error:
+            version = (path, entry.created, entry.version)
+            if version not in self._complained:
+                self._complained = {known for known in self._complained if known[0] != path} | {version}
+                self._log.error("a record cannot be read and is left alone", path=path, error=str(error))
+            return None
