@@ -1,0 +1,140 @@
+"""The log: one line per event, whoever logged it."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+from pydantic import SecretStr
+
+from rfprotocol import logs
+from rfprotocol.topology import Node, Phase
+
+
+@pytest.fixture(autouse=True)
+def undone() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.fixture
+def stream() -> io.StringIO:
+    return io.StringIO()
+
+
+def lines(stream: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_every_json_line_begins_with_time_level_and_event(stream: io.StringIO) -> None:
+    logs.configure("json", "info", stream)
+    structlog.get_logger().info("master changed", epoch=7)
+    (line,) = lines(stream)
+    assert list(line) == ["timestamp", "level", "event", "epoch"]
+    assert (line["level"], line["event"], line["epoch"]) == ("info", "master changed", 7)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", line["timestamp"])
+
+
+def test_values_are_written_as_people_write_them(stream: io.StringIO) -> None:
+    logs.configure("json", "info", stream)
+    nodes = (Node("a", 1), Node("::1", 2))
+    structlog.get_logger().info(
+        "x", master=nodes[0], replicas=nodes, phase=Phase.SERVING, offsets={nodes[0]: 3}, n=None
+    )
+    (line,) = lines(stream)
+    del line["timestamp"], line["level"], line["event"]
+    assert line == {
+        "master": "a:1",
+        "replicas": ["a:1", "[::1]:2"],
+        "phase": "serving",
+        "offsets": {"a:1": 3},
+        "n": None,
+    }
+
+
+def test_a_secret_that_is_logged_by_mistake_stays_masked(stream: io.StringIO) -> None:
+    logs.configure("json", "info", stream)
+    structlog.get_logger().info("x", password=SecretStr("hunter2"), nested=[SecretStr("hunter2")])
+    assert "hunter2" not in stream.getvalue()
+
+
+def test_a_readable_line_holds_the_same(stream: io.StringIO) -> None:
+    logs.configure("text", "info", stream)
+    structlog.get_logger().warning("node is down", node=Node("a", 1))
+    assert re.fullmatch(r"\S+Z \[warning +\] node is down +node=a:1\n", stream.getvalue())
+
+
+def test_without_a_terminal_the_default_is_json(stream: io.StringIO) -> None:
+    logs.configure(stream=stream)
+    structlog.get_logger().info("x")
+    assert lines(stream)[0]["event"] == "x"
+
+
+def test_on_a_terminal_the_default_is_text() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    logs.configure(stream=stream)
+    structlog.get_logger().info("hello")
+    assert "hello" in stream.getvalue()
+    assert not stream.getvalue().startswith("{")
+
+
+def test_events_below_the_level_are_not_logged(stream: io.StringIO) -> None:
+    logs.configure("json", "warning", stream)
+    structlog.get_logger().info("x")
+    logging.getLogger("anything").info("x")
+    assert stream.getvalue() == ""
+
+
+def test_what_libraries_log_comes_out_in_the_same_form_with_their_name(stream: io.StringIO) -> None:
+    logs.configure("json", "info", stream)
+    logging.getLogger("kazoo.client").warning("connection %s", "dropped")
+    (line,) = lines(stream)
+    assert (line["level"], line["event"], line["logger"]) == ("warning", "connection dropped", "kazoo.client")
+    assert "timestamp" in line
+
+
+@pytest.mark.parametrize(("level", "shown"), [("info", False), ("debug", True)])
+def test_small_talk_of_libraries_is_shown_only_on_debug(stream: io.StringIO, level: logs.Level, shown: bool) -> None:
+    logs.configure("json", level, stream)
+    logging.getLogger("kazoo.client").info("connecting")
+    assert bool(stream.getvalue()) is shown
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_a_traceback_is_part_of_its_event(stream: io.StringIO, form: logs.Format) -> None:
+    logs.configure(form, "info", stream)
+    try:
+        raise RuntimeError("boom")
+    except RuntimeError:
+        structlog.get_logger().exception("it broke")
+        logging.getLogger("kazoo").exception("it broke there")
+    assert stream.getvalue().count("RuntimeError: boom") == 2
+    if form == "json":
+        assert all("RuntimeError" in line["exception"] for line in lines(stream))
+
+
+def test_a_log_that_cannot_be_written_stops_nobody() -> None:
+    class Broken(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+        def flush(self) -> None:
+            raise ValueError("closed")
+
+    logs.configure("json", "info", Broken())
+    structlog.get_logger().info("x")
+    logging.getLogger("kazoo").warning("x")
