@@ -1,0 +1,403 @@
+"""A session with ZooKeeper, safe to build leases and leaderships upon; the only module that imports kazoo.
+
+kazoo runs a thread for the connection and two for callbacks. Everything here runs on the event loop, save the few
+lines marked otherwise, which only hand over to it (`_hop`). What kazoo does differently from what is needed:
+
+* While cut off it queues calls and sends them after the reconnection, however late that is. Here a call is refused
+  unless connected, and each has a time limit.
+* It says LOST only after it has reached a server again. Here a session counts as lost when nothing was heard for
+  the session timeout, by a timer of our own.
+* It takes requests for heartbeats, so a busy client never notices that the server is frozen. Here the connection
+  is cut when a call ran out of time and nothing at all was heard meanwhile.
+* It hides the session timeout that the server granted, waits for a dead host as long as a session lives, and backs
+  off for up to an hour. Here it gets sockets of ours, and no pause is longer than a second.
+* Its connection thread can die of an answer it does not understand. Here a new client takes over.
+* A refused transaction is a successful call to it, with an error per operation. Here errors are outcomes throughout.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable
+from enum import Enum
+from typing import Any
+
+import structlog
+from kazoo import exceptions as zk
+from kazoo.client import KazooClient
+from kazoo.handlers.threading import AsyncResult, SequentialThreadingHandler
+from kazoo.protocol.states import EventType, KazooState, WatchedEvent
+from kazoo.retry import KazooRetry
+
+from rfprotocol.errors import ConfigError, StoreConflict, StoreError, StoreUnavailable
+from rfprotocol.store import StoreState
+from rfprotocol.zkwatch import Watched
+
+Outcome = Any
+"""What became of a request: its value, or a StoreError, returned and not raised."""
+
+Client = KazooClient
+Answer = AsyncResult
+Request = Callable[[Client], Answer]
+
+_TICK = 0.5  # seconds between two looks at the connection
+
+_CONSUMED = {
+    EventType.CREATED: (Watched.RECORD, Watched.CHILDREN),
+    EventType.DELETED: (Watched.RECORD, Watched.CHILDREN),
+    EventType.CHANGED: (Watched.RECORD,),
+    EventType.CHILD: (Watched.CHILDREN,),
+}
+
+
+class NoRecord(StoreConflict):
+    """There is no such record, or no parent to create it below."""
+
+
+class RolledBack(StoreConflict):
+    """Nothing was wrong with this operation, but with another one of its transaction."""
+
+
+_ERRORS: tuple[tuple[tuple[type[Exception], ...], type[StoreError], str], ...] = (
+    ((zk.NoNodeError,), NoRecord, "there is no such record"),
+    ((zk.RolledBackError, zk.RuntimeInconsistency), RolledBack, "another operation of the transaction failed"),
+    ((zk.NodeExistsError,), StoreConflict, "the record exists already"),
+    ((zk.BadVersionError,), StoreConflict, "the record has another version"),
+    ((zk.NotEmptyError,), StoreConflict, "the record is not empty"),
+    ((zk.NoChildrenForEphemeralsError,), StoreConflict, "the parent lives with a session and can hold nothing"),
+    (
+        (
+            zk.ConnectionLoss,
+            zk.SessionExpiredError,
+            zk.SessionMovedError,
+            zk.OperationTimeoutError,
+            zk.RequestTimeoutError,
+            zk.ThrottledOpError,
+        ),
+        StoreUnavailable,
+        "the connection with ZooKeeper broke",
+    ),
+)
+
+
+class _Phase(Enum):
+    """The life of a link."""
+
+    IDLE = "not started"
+    CONNECTED = "connected"
+    SUSPENDED = "cut off"
+    LOST = "not connected"
+    CLOSED = "closed"
+
+
+_STATES = {_Phase.CONNECTED: StoreState.CONNECTED, _Phase.SUSPENDED: StoreState.SUSPENDED}
+
+
+class Link:
+    """One session after the other with the ensemble at `servers` (`host:port,host:port`), until it is closed.
+
+    `moved` is called on every change of the state or session, `fired` with each event of a watch. Times are in seconds.
+    Raises ConfigError when `servers` cannot be read.
+    """
+
+    def __init__(
+        self,
+        servers: str,
+        *,
+        session_timeout: float,
+        request_timeout: float,
+        moved: Callable[[StoreState], None],
+        fired: Callable[[str, tuple[Watched, ...]], None],
+    ) -> None:
+        self.session = 0
+        self.session_timeout = session_timeout
+        self._servers = servers
+        self._asked_timeout = session_timeout
+        self._request_timeout = request_timeout
+        self._on_move = moved
+        self._on_event = fired
+        self._phase = _Phase.IDLE
+        self._phase_changed = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._log = structlog.get_logger().bind(zookeeper=servers)
+        self._client = self._new_client()
+        self._loop: asyncio.AbstractEventLoop
+
+    @property
+    def state(self) -> StoreState:
+        """The state now."""
+        return _STATES.get(self._phase, StoreState.LOST)
+
+    @property
+    def is_closed(self) -> bool:
+        """It was closed and will not connect again."""
+        return self._phase is _Phase.CLOSED
+
+    def start(self) -> None:
+        """Begin to connect, on the running loop."""
+        if self._phase is _Phase.IDLE:
+            self._loop = asyncio.get_running_loop()
+            self._move(_Phase.LOST)
+            self._client.start_async()
+            self._tick()
+
+    async def close(self) -> None:
+        """End the session. Takes no longer than a request may, also when ZooKeeper does not answer."""
+        before, client = self._phase, self._client
+        self._move(_Phase.CLOSED)
+        if before in (_Phase.IDLE, _Phase.CLOSED):
+            return
+        if self._timer:
+            self._timer.cancel()
+        ended = asyncio.Event()
+        self._dispose(client, ended.set)
+        try:
+            async with asyncio.timeout(self._request_timeout):
+                await ended.wait()
+        except TimeoutError:
+            client.wire.cut()  # kazoo's thread ends by itself then; the session ends by its timeout
+
+    async def ask(self, *requests: Request) -> list[Outcome]:
+        """Send the requests, in one go and in order, and return what became of each.
+
+        Raises StoreUnavailable when not connected (nothing was sent) or when an outcome is unknown.
+        """
+        if self._phase is not _Phase.CONNECTED or not self._client.connected:
+            raise StoreUnavailable(self._complaint())
+        sent, wire = time.monotonic(), self._client.wire
+        futures = [self.post(request) for request in requests]
+        _, pending = await asyncio.wait(futures, timeout=self._request_timeout)
+        if pending:
+            if wire.heard < sent:
+                wire.cut()
+            raise StoreUnavailable(f"ZooKeeper at {self._servers} did not answer within {self._request_timeout:g} s")
+        outcomes = [future.result() for future in futures]
+        for outcome in outcomes:
+            if isinstance(outcome, StoreUnavailable):
+                raise outcome
+        return outcomes
+
+    def post(self, request: Request) -> asyncio.Future[Outcome]:
+        """Send a request without a time limit: it ends with the connection at the latest."""
+        future: asyncio.Future[Outcome] = self._loop.create_future()
+
+        def settle(result: AsyncResult) -> None:  # in kazoo's completion thread
+            self._hop(_settle, future, result.value if result.successful() else result.exception)
+
+        request(self._client).rawlink(settle)
+        return future
+
+    def soon(self, callback: Callable[..., object], *args: Any) -> None:
+        """Call back in a moment, so that an error of the callback stays its own."""
+        self._loop.call_soon(callback, *args)
+
+    async def reachable(self) -> None:
+        """Return when connected, but not at once: whoever asks has just failed. Raises StoreUnavailable when closed."""
+        await asyncio.sleep(min(0.1, self._request_timeout))
+        while self._phase is not _Phase.CONNECTED:
+            if self._phase is _Phase.CLOSED:
+                raise StoreUnavailable(self._complaint())
+            self._phase_changed.clear()
+            await self._phase_changed.wait()
+
+    def watcher(self, event: WatchedEvent) -> None:
+        """What to give kazoo as a watch. In kazoo's callback thread."""
+        if event.path is not None and event.type in _CONSUMED:  # not so: the watch ended with the connection
+            self._hop(self._on_event, event.path, _CONSUMED[event.type])
+
+    def _new_client(self) -> _Client:
+        try:
+            client = _Client(self._servers, self._asked_timeout)
+        except ValueError as error:
+            raise ConfigError(f"{self._servers!r} is not a list of ZooKeeper's host:port: {error}") from None
+
+        def moved(state: str) -> None:  # in kazoo's connection thread
+            session = client.client_id[0] if client.client_id else 0
+            self._hop(self._follow, client, state, session, client.wire.granted_timeout)
+
+        client.add_listener(moved)
+        return client
+
+    def _follow(self, client: _Client, state: str, session: int, timeout: float) -> None:
+        """kazoo's view has changed."""
+        if client is not self._client or self._phase is _Phase.CLOSED:
+            return
+        if state == KazooState.CONNECTED and session:
+            self.session, self.session_timeout = session, timeout
+            self._move(_Phase.CONNECTED)
+        elif state == KazooState.SUSPENDED:
+            if self._phase is _Phase.CONNECTED:
+                self._move(_Phase.SUSPENDED)
+        elif state == KazooState.LOST:
+            self._move(_Phase.LOST)
+
+    def _move(self, phase: _Phase) -> None:
+        """The only place where the phase changes."""
+        if self._phase in (phase, _Phase.CLOSED):
+            return
+        before, self._phase = self.state, phase
+        self._phase_changed.set()
+        if self.state is before:
+            return
+        if phase is _Phase.CONNECTED:
+            self._client.journal.reason = ""
+            self._log.info("connected to ZooKeeper", session=f"{self.session:#x}", timeout=self.session_timeout)
+            if self.session_timeout < self._asked_timeout:
+                self._log.warning(
+                    f"ZooKeeper grants sessions of {self.session_timeout:g} s instead of {self._asked_timeout:g} s: "
+                    "ask for less, or raise its maxSessionTimeout"
+                )
+        elif phase is not _Phase.CLOSED:
+            self._log.warning(self._complaint(), session=f"{self.session:#x}")
+        self._on_move(self.state)
+
+    def _tick(self) -> None:
+        """Find out what kazoo does not tell: that the session must be over, and that its thread has died."""
+        rest = _TICK
+        if self._phase in (_Phase.CONNECTED, _Phase.SUSPENDED):
+            rest = self._client.wire.heard + self.session_timeout - time.monotonic()
+            if rest <= 0:
+                # Also after this process itself was frozen: then kazoo still believes to be connected.
+                self._client.wire.cut()
+                self._move(_Phase.LOST)
+        if not self._client.wire.is_alive():
+            self._dispose(self._client)
+            self._client = self._new_client()
+            self._move(_Phase.LOST)
+            self._client.start_async()
+        self._timer = self._loop.call_later(rest if 0 < rest < _TICK else _TICK, self._tick)
+
+    def _dispose(self, client: _Client, done: Callable[[], None] = lambda: None) -> None:
+        """Close a client in a thread of its own, because kazoo waits in `stop` until the server has answered."""
+
+        def end() -> None:
+            with contextlib.suppress(Exception):  # there is nobody who could do anything about it
+                client.stop()
+                client.close()
+            self._hop(done)
+
+        threading.Thread(target=end, name="zookeeper-close", daemon=True).start()
+
+    def _complaint(self) -> str:
+        reason = f" ({self._client.journal.reason})" if self._client.journal.reason else ""
+        return f"ZooKeeper at {self._servers} is {self._phase.value}{reason}"
+
+    def _hop(self, callback: Callable[..., object], *args: Any) -> None:
+        """Let the loop call back. The only method here that another thread may call."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: there is nobody left to tell
+            self._loop.call_soon_threadsafe(callback, *args)
+
+
+class _Client(KazooClient):
+    """A kazoo client with our sockets, our pauses and our idea of what to log."""
+
+    def __init__(self, servers: str, timeout: float) -> None:
+        self.journal = _Journal(logging.getLogger("kazoo"), {})
+        self.wire = _Wire(timeout / (servers.count(",") + 1))
+        # kazoo jitters a pause by up to 40 % beyond its maximum.
+        pauses = KazooRetry(max_tries=-1, delay=0.05, max_delay=0.7, sleep_func=self.wire.sleep_func)
+        super().__init__(servers, timeout, handler=self.wire, connection_retry=pauses, logger=self.journal)
+
+
+class _Wire(SequentialThreadingHandler):
+    """kazoo's threads and sockets. `patience` (seconds) is how long a host may take to accept a connection."""
+
+    def __init__(self, patience: float) -> None:
+        super().__init__()
+        self.heard = time.monotonic()
+        self._patience = patience
+        self._threads: list[threading.Thread] = []
+        self._socket: _Socket | None = None
+
+    @property
+    def granted_timeout(self) -> float:
+        """Seconds, as in the server's answer to the latest handshake."""
+        return self._socket.granted_timeout if self._socket else 0.0
+
+    def is_alive(self) -> bool:
+        """No thread of kazoo's has ended."""
+        return all(thread.is_alive() for thread in self._threads)
+
+    def cut(self) -> None:
+        """End the connection, so that kazoo makes another."""
+        with contextlib.suppress(OSError):
+            if self._socket:
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    def spawn(self, func: Callable[..., object], *args: Any, **kwargs: Any) -> threading.Thread:
+        """Called by kazoo to start a thread."""
+        thread = super().spawn(func, *args, **kwargs)
+        self._threads.append(thread)
+        return thread
+
+    def create_connection(
+        self, address: tuple[str, int], hostname: str | None = None, timeout: float | None = None, **options: Any
+    ) -> socket.socket:
+        """Called by kazoo in its connection thread."""
+        patience = min(self._patience, timeout or self._patience)
+        plain = super().create_connection(address, hostname, patience, **options)
+        self._socket = _Socket(plain, self._listen)
+        return self._socket
+
+    def _listen(self) -> None:
+        self.heard = time.monotonic()
+
+
+class _Socket(socket.socket):
+    """A connection that notes when something was heard, and what timeout the server grants in the handshake."""
+
+    def __init__(self, plain: socket.socket, heard: Callable[[], None]) -> None:
+        patience = plain.gettimeout()
+        super().__init__(plain.family, plain.type, plain.proto, fileno=plain.detach())
+        self.settimeout(patience)
+        self._heard = heard
+        self._greeting = b""
+
+    @property
+    def granted_timeout(self) -> float:
+        """Seconds; ConnectResponse is an int of length, an int of version, the timeout as an int of milliseconds."""
+        return int.from_bytes(self._greeting[8:12], "big") / 1000
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        """As `socket.recv`."""
+        data = super().recv(size, flags)
+        if data:
+            self._heard()
+        if len(self._greeting) < 12:
+            self._greeting += data
+        return data
+
+
+class _Journal(logging.LoggerAdapter[logging.Logger]):
+    """kazoo's running commentary. Errors are logged; of the rest the latest trouble is kept for our own messages."""
+
+    reason = ""
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        """As `Logger.log`."""
+        if level == logging.WARNING and not str(msg).startswith("Transition"):
+            self.reason = str(msg) % args
+        if level >= logging.ERROR:
+            super().log(level, msg, *args, **kwargs)
+
+
+def _settle(future: asyncio.Future[Outcome], outcome: object) -> None:
+    if not future.done():
+        future.set_result(_in_our_words(outcome))
+
+
+def _in_our_words(outcome: object) -> Outcome:
+    """Errors of kazoo's become ours, also among the results of a transaction."""
+    if isinstance(outcome, list):
+        return [_in_our_words(item) for item in outcome]
+    if not isinstance(outcome, Exception):
+        return outcome
+    for theirs, ours, meaning in _ERRORS:
+        if isinstance(outcome, theirs):
+            return ours(f"{meaning} ({type(outcome).__name__})")
+    return StoreError(f"ZooKeeper refused: {type(outcome).__name__} {outcome}")

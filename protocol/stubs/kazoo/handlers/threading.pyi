@@ -1,0 +1,19 @@
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+class AsyncResult:
+    value: Any
+    @property
+    def exception(self) -> BaseException | None: ...
+    def successful(self) -> bool: ...
+    def rawlink(self, callback: Callable[[AsyncResult], object]) -> None: ...
+
+class SequentialThreadingHandler:
+    sleep_func: Callable[[float], None]
+    def __init__(self) -> None: ...
+    def create_connection(
+        self, address: tuple[str, int], hostname: str | None = None, timeout: float | None = None, **options: Any
+    ) -> socket.socket: ...
+    def spawn(self, func: Callable[..., object], *args: Any, **kwargs: Any) -> threading.Thread: ...
