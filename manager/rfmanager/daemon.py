@@ -258,6 +258,7 @@ class Daemon:
                     self._watch(node, group)
                 if not self._mirror.readable or not self.tenure.covers(time.monotonic()):
                     return None
+                await self._executor.complete_receipt()
                 view = self._view()
                 step = decide(view, self._settings.policy)
                 if isinstance(step, Wait):

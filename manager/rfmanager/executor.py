@@ -8,11 +8,12 @@ planned changes after-drain, after-catch-up, after-demote.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TypeVar
 
 from structlog.typing import FilteringBoundLogger
@@ -23,12 +24,14 @@ from rfmanager.steps import CatchUp, Demote, Policy, Progress, Promote, Record, 
 from rfmanager.tenure import Tenure
 from rfprotocol.errors import NodeError, NodeRefused, StoreError
 from rfprotocol.paths import Paths
+from rfprotocol.records import Receipt
 from rfprotocol.store import Change, Delete, Put, TopologyStore
 from rfprotocol.topology import Node, NodeReport
 
 Result = TypeVar("Result")
 
 POLL = 0.002  # seconds between two looks at an offset
+LINK_UP = 0.5  # seconds that a new replica's link is looked at closely
 SETTLE = 0.1  # seconds that a replica is given to read what its master has sent before it is sealed
 
 
@@ -70,6 +73,7 @@ class Executor:
         self._log = log
         self._history_limit = history_limit
         self._failpoint = failpoint
+        self._open_receipt: Receipt | None = None
         self._background: set[asyncio.Task[None]] = set()
 
     def begin(self, epoch: int) -> None:
@@ -80,6 +84,7 @@ class Executor:
     def forget(self) -> None:
         """The tenure is over: what it achieved proves nothing any more."""
         self.progress = Progress()
+        self._open_receipt = None
 
     async def stop(self) -> None:
         """Cancel what runs in the background."""
@@ -120,9 +125,7 @@ class Executor:
         version = mirror.topology_entry.version if mirror.topology_entry else None
         changes: list[Change] = [Put(self._paths.nodes, topology.encode(), version)]
         if step.receipt:
-            said = {name: {"epoch": record.epoch, "address": record.address} for name, record in mirror.proxies.items()}
-            receipt = replace(step.receipt, proxies=said)
-            changes.append(Put(self._paths.receipt(receipt.epoch), receipt.encode()))
+            changes.append(Put(self._paths.receipt(step.receipt.epoch), step.receipt.encode()))
         if step.settles and mirror.request_entry is not None:
             changes.append(Delete(self._paths.manual_failover, mirror.request_entry.version))
         try:
@@ -134,6 +137,7 @@ class Executor:
         self.progress = replace(self.progress, steps=steps)
         self._report(step)
         if step.receipt:
+            self._open_receipt = step.receipt
             self._in_background(self._trim_history())
         if topology.epoch != before.epoch:
             for node in topology.nodes:
@@ -165,6 +169,17 @@ class Executor:
                 cause=receipt.cause,
                 seconds=round(receipt.duration, 4),
             )
+
+    async def complete_receipt(self) -> None:
+        """Add what the proxies say of the last change, when all of them have seen its end."""
+        receipt, proxies = self._open_receipt, self._mirror.proxies
+        if receipt is None or any(record.epoch < receipt.epoch for record in proxies.values()):
+            return
+        self._open_receipt = None
+        if proxies:
+            said = {name: asdict(record) for name, record in proxies.items()}
+            complete = Put(self._paths.receipt(receipt.epoch), replace(receipt, proxies=said).encode(), version=0)
+            await self._store.commit(complete, fence=self._tenure.fence)
 
     async def _trim_history(self) -> None:
         receipts = sorted(await self._store.read_children(self._paths.history))
@@ -231,7 +246,7 @@ class Executor:
                 # Long enough for everything up to the demotion; it ends by itself if all managers die meanwhile.
                 await self._command(step.former, lambda admin: admin.pause_writes(limit + 1.0))
                 goal = (await former.probe()).offset
-                await _reached(target, goal)
+                await _poll(target, lambda report: report.offset >= goal)
         except TimeoutError:
             why = f"{step.target} did not catch up with {step.former} within {limit:g} s"
             self.progress = replace(self.progress, trouble=why)
@@ -248,6 +263,8 @@ class Executor:
         except NodeError as error:
             # No proxy writes to it any more; it is made a replica when it can be reached again.
             self._log.warning("cannot demote", epoch=self.progress.epoch, node=str(step.former), error=str(error))
+        else:
+            self._in_background(self._linked(step.former))
         self.progress = replace(self.progress, stage=Stage.DEMOTED)
         self._note("demoted")
         self._failpoint("after-demote")
@@ -276,8 +293,15 @@ class Executor:
             self._failed(node)
         else:
             self._log.info("made a replica", epoch=epoch, node=str(node), master=str(master))
+            await self._linked(node)
         finally:
             self.progress = replace(self.progress, busy=self.progress.busy - {node})
+
+    async def _linked(self, node: Node) -> None:
+        """A resumed link is up after milliseconds: see it then, so that the replica is read from soon."""
+        with contextlib.suppress(TimeoutError, NodeError):
+            async with asyncio.timeout(LINK_UP):
+                await _poll(self._admins[node], lambda report: report.link_up)
         self._changed(node)
 
     # What all have in common.
@@ -327,9 +351,10 @@ _EVENTS = {
 }
 
 
-async def _reached(admin: RedisAdmin, offset: int) -> None:
+async def _poll(admin: RedisAdmin, satisfied: Callable[[NodeReport], bool]) -> None:
+    """Ask again and again; the caller bounds it in time."""
     while True:
-        if (await admin.probe()).offset >= offset:
+        if satisfied(await admin.probe()):
             return
         await asyncio.sleep(POLL)
 
