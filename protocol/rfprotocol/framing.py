@@ -1,0 +1,231 @@
+"""Where each reply of a server ends, without decoding it.
+
+Replies are passed on as the bytes they came in, so all that must be known is how many are complete and whether one of
+them
+    feed ──> data    +OK\\r\\n  >2\\r\\n...  $5\\r\\nhello\\r\\n  *2\\r\\n$1\\r\\na
+                     ╰reply╯  ╰─push─╯  ╰────reply────╯  ╰─held until it ends─
+    take(2) ──> the replies as one run of bytes;  pushes ──> [the push]
+
+RESP2 and RESP3 as in the specification, with its null forms. Streamed types are refused: no Redis sends them. The two
+bytes behind a string are not looked at. Nothing here but plain typed Python: the module is meant to be compiled.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from rfprotocol.errors import ProtocolError
+
+_MAX_HEADER: Final = 32
+_TO_LINE_END: Final = -1
+
+_REPLY: Final = 0
+_PUSH: Final = 1
+_ATTRIBUTE: Final = 2  # what describes the reply behind it, and belongs to it
+
+_LINES: Final = b"+-:,#_("
+_STRINGS: Final = b"$=!"
+_ERRORS: Final = b"-!"
+_VALUES_EACH: Final = {0x2A: 1, 0x7E: 1, 0x3E: 1, 0x25: 2, 0x7C: 2}  # * ~ > % |
+_DOLLAR: Final = 0x24
+_MINUS: Final = 0x2D
+_ARROW: Final = 0x3E
+_BAR: Final = 0x7C
+
+_SKIPS: Final = {b"-1": 0, **{b"%d" % n: n + 2 for n in range(4097)}}
+"""What to step over behind the header of a string of that length."""
+
+
+class Taken(NamedTuple):
+    """Whole replies; `has_error` when one of them is an error itself (not merely contains one)."""
+
+    data: bytes
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
+    has_error: bool
+
+
+class ReplyScanner:
+    """Finds the replies in what one connection receives.
+
+    `pushes` collects the out-of-band messages of RESP3 found so far, each as its bytes; the owner empties it.
+    They are found as soon as nothing unread stands before them.
+    """
+
+    def __init__(self) -> None:
+        self.pushes: list[bytes] = []
+        self._data = b""
+        self._pos = 0  # of the first byte in `_data` that was not scanned
+        self._parts: list[bytes] = []  # earlier bytes of the reply or push that is half scanned
+        self._kind = _REPLY
+        self._begun = False  # its first header (behind attributes) was read
+        self._error = False
+        self._values = 0  # still to come inside of it
+        self._skip = 0  # bytes to step over before the next header; _TO_LINE_END = up to the end of a line
+
+    def feed(self, data: bytes) -> None:
+        """Add what arrived. Raises ProtocolError when a push that it begins with is not RESP."""
+        self._data = self._data[self._pos :] + data if self._pos < len(self._data) else data
+        self._pos = 0
+        if self._kind == _PUSH or (not self._begun and self._data[:1] == b">"):
+            self.take(0)
+
+    def take(self, most: int) -> Taken:
+        """Up to `most` complete replies, the same object that was fed if it holds nothing else.
+
+        Raises ProtocolError when bytes are not RESP: nothing more can be read from this connection.
+        """
+        data, start = self._data, self._pos
+        pos, count, has_error = start, 0, False
+        pieces: list[bytes] = []
+        while True:
+            if not self._begun and not self._parts:
+                pos, plain, failed = _plain_values(data, pos, most - count)
+                count += plain
+                has_error = has_error or failed
+            if pos >= len(data) or (count == most and not self._push_at(pos)):
+                break
+            first = pos
+            pos, complete = self._scan(data, pos)
+            if complete and self._kind != _PUSH:
+                pieces += self._parts  # only ever of the first one: nothing is in `pieces` yet
+                count += 1
+                has_error = has_error or self._error
+                self._next()
+                continue
+            if first > start:
+                pieces.append(data[start:first])
+            if pos > first:
+                self._parts.append(data[first:pos])
+            start = pos
+            if not complete:
+                break
+            self.pushes.append(b"".join(self._parts))
+            self._next()
+        self._pos = pos
+        if pos > start:
+            pieces.append(data[start:pos])
+        return Taken(b"".join(pieces), count, has_error)
+
+    def _push_at(self, pos: int) -> bool:
+        return self._kind == _PUSH if self._begun else self._data[pos] == _ARROW
+
+    def _scan(self, data: bytes, pos: int) -> tuple[int, bool]:
+        """Go on in the current reply or push. Returns how far it was scanned, and whether that is its end."""
+        while True:
+            pos = self._step_over(data, pos)
+            if self._skip:
+                return pos, False
+            if self._values:
+                pos, plain, _ = _plain_values(data, pos, self._values)
+                self._values -= plain
+            if self._begun and not self._values:
+                if self._kind != _ATTRIBUTE:
+                    return pos, True
+                self._kind, self._begun = _REPLY, False
+            behind = self._read_header(data, pos) if pos < len(data) else -1
+            if behind < 0:
+                return pos, False
+            pos = behind
+
+    def _step_over(self, data: bytes, pos: int) -> int:
+        """Go behind what need not be looked at, as far as it is here."""
+        if self._skip == _TO_LINE_END:
+            line = data.find(b"\r\n", pos)
+            if line < 0:
+                return max(pos, len(data) - 1) if data.endswith(b"\r") else len(data)
+            self._skip = 0
+            return line + 2
+        step = min(self._skip, len(data) - pos)
+        self._skip -= step
+        return pos + step
+
+    def _read_header(self, data: bytes, pos: int) -> int:
+        """Note what the header at `pos` announces. Returns where it ends, or -1 when it is not complete."""
+        kind = data[pos]
+        inside = 0
+        if kind in _LINES:
+            self._skip = _TO_LINE_END
+            behind = pos + 1
+        else:
+            line = _header_end(data, pos)
+            if line < 0:
+                return -1
+            number = _number(data[pos + 1 : line])
+            if kind in _STRINGS:
+                self._skip = number + 2 if number >= 0 else 0
+            else:
+                inside = max(0, number) * _VALUES_EACH[kind]
+            behind = line + 2
+        if self._begun:
+            self._values += inside if kind == _BAR else inside - 1
+        else:
+            self._begun = True
+            self._kind = _PUSH if kind == _ARROW else _ATTRIBUTE if kind == _BAR else _REPLY
+            self._error = kind in _ERRORS
+            self._values = inside
+        return behind
+
+    def _next(self) -> None:
+        """What was begun is complete."""
+        self._kind, self._begun, self._error, self._parts = _REPLY, False, False, []
+
+
+def _plain_values(data: bytes, pos: int, most: int) -> tuple[int, int, bool]:
+    """Step over up to `most` short strings and lines that are complete, as nearly all replies are.
+
+    Returns where it stopped, how many there were, and whether an error was among them.
+    """
+    count = 0
+    failed = False
+    size = len(data)
+    find = data.find
+    while count < most and pos < size:
+        kind = data[pos]
+        if kind == _DOLLAR:
+            line = find(b"\r\n", pos, pos + _MAX_HEADER)
+            end = line + 2 + _SKIPS.get(data[pos + 1 : line], size) if line > 0 else -1
+        elif kind in _LINES:
+            end = find(b"\r\n", pos) + 2
+            failed = failed or (kind == _MINUS and end > 1)
+        else:
+            break
+        if end < 2 or end > size:
+            break
+        pos = end
+        count += 1
+    return pos, count, failed
+
+
+def _header_end(data: bytes, pos: int) -> int:
+    """Where the line of a header with a number ends, or -1 when that has not come yet. Raises ProtocolError."""
+    kind = data[pos]
+    if kind not in _STRINGS and kind not in _VALUES_EACH:
+        raise ProtocolError(f"no reply starts with {data[pos : pos + 1]!r}")
+    line = data.find(b"\r\n", pos, pos + _MAX_HEADER)
+    if line < 0 and len(data) - pos >= _MAX_HEADER:
+        raise ProtocolError("the length of a reply is no number")
+    return line
+
+
+def _number(digits: bytes) -> int:
+    """The number of a header; -1 is that of a null. Raises ProtocolError."""
+    if digits.isdigit():
+        return int(digits)
+    if digits == b"-1":
+        return -1
+    raise ProtocolError("the length of a reply is no number")
+
+
+def split(data: bytes) -> list[bytes]:
+    """Cut a run of whole replies and pushes into single ones. Raises ProtocolError when the last one is not whole."""
+    scanner = ReplyScanner()
+    items: list[bytes] = []
+    pos = 0
+    while pos < len(data):
+        end, complete = scanner._scan(data, pos)
+        if not complete:
+            raise ProtocolError("the last reply is not complete")
+        scanner._next()
+        items.append(data[pos:end])
+        pos = end
+    return items
