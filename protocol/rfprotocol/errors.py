@@ -8,9 +8,10 @@
     │   ├── StoreUnavailable   the store cannot be reached; whether a write happened is unknown
     │   ├── StoreConflict      the store said no: another version, or the node exists (or does not)
     │   └── FenceLost          the store said no: the tenure behind the fencing token is over
-    └── NodeError
-        ├── NodeUnreachable    a Redis server does not accept, does not answer, or hung up
-        └── NodeRefused        a Redis server answered with an error
+    ├── NodeError
+    │   ├── NodeUnreachable    a Redis server does not accept, does not answer, or hung up
+    │   └── NodeRefused        a Redis server answered with an error
+    └── OperationFailed        what an operator asked for was not done; the program exits 1 with one line
 
 "The store says no" and "the store cannot be reached" are different types on purpose: the first is an
 answer to act upon, after the second nothing is known until the store has been read again.
@@ -69,3 +70,7 @@ class NodeRefused(NodeError):
     def __init__(self, message: str, code: str = "ERR") -> None:
         super().__init__(message)
         self.code = code
+
+
+class OperationFailed(RfError):
+    """A command of an operator was not carried out; the text says why, and what to do."""

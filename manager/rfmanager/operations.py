@@ -1,0 +1,214 @@
+"""What operators do to a running group, through the store alone. No printing here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from rfmanager.report import pause_text, request_text
+from rfmanager.snapshot import Pause, Snapshot
+from rfprotocol.errors import OperationFailed, RecordError, StoreConflict, StoreError, StoreUnavailable
+from rfprotocol.paths import Paths
+from rfprotocol.records import ManualRequest, Receipt
+from rfprotocol.store import Delete, Entry, Put, StoreState, TopologyStore
+from rfprotocol.topology import Kind, Node, Phase
+
+_LAST_CHANCE = 2.0
+"""Seconds for the withdrawal of a request that nobody waits for any more."""
+
+
+@asynccontextmanager
+async def connected(store: TopologyStore, timeout: float, where: str) -> AsyncIterator[None]:
+    """Start `store`, wait until it is connected, and close it in the end.
+
+    Raises OperationFailed, which names `where`, when that takes longer than `timeout` seconds.
+    """
+    up = asyncio.Event()
+
+    def moved(state: StoreState) -> None:
+        if state is StoreState.CONNECTED:
+            up.set()
+
+    store.subscribe(moved)
+    try:
+        await store.start()
+        moved(store.state)
+        try:
+            async with asyncio.timeout(timeout):
+                await up.wait()
+        except TimeoutError:
+            raise OperationFailed(f"ZooKeeper at {where} does not answer (waited {timeout:g} s)") from None
+        yield
+    finally:
+        await store.close()
+
+
+async def status(store: TopologyStore, paths: Paths) -> Snapshot:
+    """Everything that the store holds on the group. Raises StoreUnavailable."""
+    managers, seats, proxies, nodes, paused, request = await asyncio.gather(
+        store.read_children(paths.managers),
+        store.read_children(paths.lock),
+        store.read_children(paths.proxies),
+        store.read(paths.nodes),
+        store.read(paths.paused),
+        store.read(paths.manual_failover),
+    )
+    return Snapshot.of(nodes=nodes, managers=managers, seats=seats, proxies=proxies, paused=paused, request=request)
+
+
+async def history(store: TopologyStore, paths: Paths, limit: int | None = None) -> tuple[list[Receipt], list[str]]:
+    """The last `limit` receipts (None: all), the newest last, and a line for each that cannot be read."""
+    entries = sorted((await store.read_children(paths.history)).items())
+    receipts: list[Receipt] = []
+    unreadable: list[str] = []
+    for name, entry in entries if limit is None else entries[-limit:]:
+        try:
+            receipts.append(Receipt.decode(entry.data))
+        except RecordError as error:
+            unreadable.append(f"{paths.history}/{name}: {error}")
+    return receipts, unreadable
+
+
+async def pause(store: TopologyStore, paths: Paths, by: str) -> Pause | None:
+    """Let the managers watch without acting. Returns the pause that was there already, if there was one."""
+    try:
+        await store.commit(Put(paths.paused, Pause(by, time.time()).encode()))
+    except StoreConflict:
+        entry = await store.read(paths.paused)
+        return Pause.decode(entry.data) if entry else Pause()
+    return None
+
+
+async def resume(store: TopologyStore, paths: Paths) -> bool:
+    """Let the managers act again. False when they were not paused."""
+    try:
+        await store.commit(Delete(paths.paused))
+    except StoreConflict:
+        return False
+    return True
+
+
+async def failover(store: TopologyStore, paths: Paths, target: Node | None, timeout: float) -> Receipt:
+    """Ask for another master, `target` or any replica, and wait for the receipt, which may say that it was refused.
+
+    Raises OperationFailed when it makes no sense to ask, and when there is no receipt after `timeout` seconds; the
+    request is then withdrawn, as it is when the caller is cancelled. Raises StoreUnavailable when it is not even
+    known whether the request was made.
+    """
+    _check(await status(store, paths), paths)
+    before = _newest(await store.read_children(paths.history))
+    try:
+        await store.commit(Put(paths.manual_failover, ManualRequest(target).encode()))
+        entry = await store.read(paths.manual_failover)
+    except StoreConflict:
+        raise OperationFailed("another operator was faster: 'rfmanager status' shows the request") from None
+    except StoreUnavailable as error:
+        raise StoreUnavailable(f"{error}: look with 'rfmanager status' whether the request was made") from None
+    mine = _Request(store, paths, entry.created if entry else 0, before)
+    try:
+        async with asyncio.timeout(timeout):
+            return await mine.receipt()
+    except TimeoutError:
+        return await mine.give_up(timeout)
+    except asyncio.CancelledError:
+        async with asyncio.timeout(_LAST_CHANCE):
+            await mine.withdraw()
+        raise
+
+
+def _check(snapshot: Snapshot, paths: Paths) -> None:
+    """Raise OperationFailed for a request that could only wait in vain."""
+    if snapshot.request:
+        raise OperationFailed(f"a request is under way already: {request_text(snapshot.request)}")
+    for name in ("nodes", "manual_failover"):
+        if why := snapshot.unreadable.get(name):
+            raise OperationFailed(f"{why}: the managers do nothing until {paths.root}/{name} is put right")
+    if not snapshot.managers:
+        raise OperationFailed(f"no manager of {paths.root} runs: start rfmanager first")
+    if snapshot.pause:
+        raise OperationFailed(f"the managers are paused {pause_text(snapshot.pause)}: 'rfmanager resume' first")
+
+
+def _newest(entries: Mapping[str, Entry]) -> int:
+    return max((entry.created for entry in entries.values()), default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A request that was made.
+
+    There is one at a time, and its receipt is written in the transaction that removes it. So its receipt is the first
+    one of a switchover that was created after it.
+    """
+
+    store: TopologyStore
+    paths: Paths
+    created: int  # in the store's own order; 0 when it was answered before it could be read back
+    before: int  # when the newest receipt of an earlier request was created
+
+    async def receipt(self) -> Receipt:
+        """Wait for it. Raises OperationFailed when the request vanished without one."""
+        changed = asyncio.Event()
+        watches = [self.store.watch(path, changed.set) for path in (self.paths.manual_failover, self.paths.history)]
+        try:
+            while True:
+                changed.clear()
+                # Cut off: the watches report as soon as the store is back.
+                with contextlib.suppress(StoreUnavailable):
+                    if not await self._waits():
+                        return await self._answer()
+                await changed.wait()
+        finally:
+            for end in watches:
+                end()
+
+    async def withdraw(self) -> None:
+        """Take it back; nothing happens when it was answered meanwhile."""
+        with contextlib.suppress(StoreError):
+            entry = await self.store.read(self.paths.manual_failover)
+            if entry and entry.created == self.created:
+                await self.store.commit(Delete(self.paths.manual_failover, entry.version))
+
+    async def give_up(self, timeout: float) -> Receipt:
+        """Take it back and say so with OperationFailed, or return the receipt that came in the last moment."""
+        try:
+            if await self._waits():
+                snapshot = await status(self.store, self.paths)
+                await self.withdraw()
+                raise OperationFailed(f"not done within {timeout:g} s: {_where_it_stands(snapshot)}")
+            return await self._answer()
+        except StoreUnavailable:
+            raise OperationFailed(
+                "lost ZooKeeper while waiting: the request may still be there, look with 'rfmanager status'"
+            ) from None
+
+    async def _waits(self) -> bool:
+        entry = await self.store.read(self.paths.manual_failover)
+        return entry is not None and entry.created == self.created
+
+    async def _answer(self) -> Receipt:
+        for _, entry in sorted((await self.store.read_children(self.paths.history)).items()):
+            if entry.created > max(self.created, self.before):
+                receipt = Receipt.decode(entry.data)
+                if receipt.kind is Kind.SWITCHOVER:
+                    return receipt
+        raise OperationFailed(
+            "the request vanished without a receipt: it was withdrawn, or a node manager of Ruby's redis_failover "
+            "took it; look with 'rfmanager status'"
+        )
+
+
+def _where_it_stands(snapshot: Snapshot) -> str:
+    phase = snapshot.topology.phase if snapshot.topology else None
+    if phase in (Phase.DRAINING, Phase.PROMOTING):
+        return f"the managers are in the middle of it (epoch {snapshot.epoch}, {phase.value}): see 'rfmanager status'"
+    if not snapshot.primary:
+        return "there is no primary manager; the request is withdrawn"
+    said = f"phase {phase.value}" if phase else "no topology"
+    return (
+        f"the primary manager {snapshot.primary} has not begun it ({said}), its log says why; the request is withdrawn"
+    )

@@ -1,0 +1,246 @@
+"""What the operators' commands print: tables for people, JSON for programs. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from tabulate import tabulate
+
+from rfmanager.snapshot import Pause, Server, Snapshot
+from rfprotocol.records import ManualRequest, ProxyRecord, Receipt
+from rfprotocol.topology import ManagerReport, Topology
+
+_SERVERS = ("SERVER", "LISTED AS", "ROLE", "CONDITION", "OFFSET", "LAG", "UP FOR")
+_MANAGERS = ("MANAGER", "", "SERVERS UP")
+_PROXIES = ("PROXY", "ADDRESS", "EPOCH", "CLIENTS", "HELD", "REPLAYED", "UNCERTAIN", "LONGEST WAIT")
+_HISTORY = ("EPOCH", "BEGAN", "KIND", "OUTCOME", "FROM", "TO", "TOOK", "CAUSE")
+
+_ROLES = {"master": "master", "slave": "replica"}
+"""Redis' words in ours."""
+
+
+def status_text(snapshot: Snapshot) -> str:
+    """The state of the group on one screen."""
+    parts = [_pairs(_summary(snapshot))]
+    if servers := snapshot.servers:
+        parts.append(_table(_SERVERS, map(_row, servers)))
+    if managers := sorted(snapshot.managers.items()):
+        parts.append(_table(_MANAGERS, (_manager_row(name, manager, snapshot) for name, manager in managers)))
+    if proxies := sorted(snapshot.proxies.items()):
+        parts.append(_table(_PROXIES, (_proxy_row(name, proxy, snapshot.epoch) for name, proxy in proxies)))
+    return "\n\n".join(parts)
+
+
+def status_json(snapshot: Snapshot) -> str:
+    """The same as one JSON object. Offsets and lag are bytes, times are seconds."""
+    topology = snapshot.topology
+    return _json(
+        {
+            "epoch": topology.epoch if topology else None,
+            "phase": topology.phase.value if topology else None,
+            "master": str(topology.master) if topology and topology.master else None,
+            "change": _plain_change(topology),
+            "primary": snapshot.primary or None,
+            "paused": {"by": snapshot.pause.by, "at": snapshot.pause.at} if snapshot.pause else None,
+            "request": snapshot.request.encode().decode() if snapshot.request else None,
+            "unreadable": dict(snapshot.unreadable),
+            "servers": [_plain_server(server) for server in snapshot.servers],
+            "managers": [
+                {"name": name, "primary": name == snapshot.primary, "sequence": manager.sequence}
+                for name, manager in sorted(snapshot.managers.items())
+            ],
+            "proxies": [
+                {"name": name, **json.loads(proxy.encode())} for name, proxy in sorted(snapshot.proxies.items())
+            ],
+        }
+    )
+
+
+def history_text(receipts: Sequence[Receipt]) -> str:
+    """One line per change of master, in the order given."""
+    if not receipts:
+        return "no change of master is on record"
+    rows = (
+        (
+            receipt.epoch,
+            moment(receipt.steps[0][1]) if receipt.steps else "-",
+            receipt.kind.value,
+            receipt.outcome.value,
+            receipt.former or "-",
+            receipt.master or "-",
+            _duration(receipt),
+            receipt.cause,
+        )
+        for receipt in receipts
+    )
+    return _table(_HISTORY, rows)
+
+
+def history_json(receipts: Sequence[Receipt]) -> str:
+    """The receipts as they are in the store, as a JSON list."""
+    return _json([json.loads(receipt.encode()) for receipt in receipts])
+
+
+def receipt_text(receipt: Receipt) -> str:
+    """Everything that is known about one change of master."""
+    began = receipt.steps[0][1] if receipt.steps else 0.0
+    steps = ", ".join(f"{name} +{at - began:.3f}" for name, at in receipt.steps)
+    rows = [
+        (receipt.kind.value, f"{receipt.outcome.value}, epoch {receipt.epoch}"),
+        ("from", str(receipt.former or "none")),
+        ("to", str(receipt.master or "none")),
+        ("cause", receipt.cause),
+        ("began", moment(began) if receipt.steps else ""),
+        ("took", _duration(receipt) if receipt.steps else ""),
+        ("steps", steps),
+        ("offsets", _facts(receipt.offsets)),
+        ("proxies", ", ".join(_proxy_said(name, said) for name, said in sorted(receipt.proxies.items()))),
+        ("manager", receipt.manager),
+    ]
+    return _pairs(rows)
+
+
+def moment(at: float) -> str:
+    """A wall clock time, in UTC like the log."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "Z"
+
+
+def request_text(request: ManualRequest) -> str:
+    """What an operator asked for."""
+    return f"make {request.target} the master" if request.target else "make any replica the master"
+
+
+def pause_text(pause: Pause) -> str:
+    """Who paused the managers, as far as it was said."""
+    said = [f"by {pause.by}"] if pause.by else []
+    said += [f"since {moment(pause.at)}"] if pause.at else []
+    return " ".join(said) or "by an unknown operator"
+
+
+def _summary(snapshot: Snapshot) -> list[tuple[str, str]]:
+    topology = snapshot.topology
+    master = str(topology.master or "none") if topology else "unknown: there is no topology that can be read"
+    rows = [("master", master)]
+    if topology:
+        rows += [("phase", topology.phase.value), ("epoch", str(topology.epoch))]
+        rows += [("change", change) for change in [_change(topology)] if change]
+    rows.append(("primary manager", snapshot.primary or "none: no manager leads"))
+    rows += [("paused", f"{pause_text(snapshot.pause)}: end it with 'rfmanager resume'")] if snapshot.pause else []
+    rows += [("request", f"{request_text(snapshot.request)}: under way")] if snapshot.request else []
+    rows += [("unreadable", why) for why in snapshot.unreadable.values()]
+    return rows
+
+
+def _change(topology: Topology) -> str:
+    change = topology.change
+    if change is None:
+        return ""
+    since = f" since {moment(change.steps[0][1])}" if change.steps else ""
+    target = change.target or "a server to be chosen"
+    return f"{change.kind.value} from {change.former or 'none'} to {target}{since}: {change.cause}"
+
+
+def _row(server: Server) -> Sequence[object]:
+    report = server.report
+    if report is None:
+        return (server.node, server.listed, "-", "not reported", "-", "-", "-")
+    lag = "-" if server.lag is None else server.lag
+    offset = report.offset if report.offset >= 0 else "-"
+    return (server.node, server.listed, _role(server), report.condition, offset, lag, _up_for(server))
+
+
+def _role(server: Server) -> str:
+    """The server's own view; with what an operator would not expect of it."""
+    report = server.report
+    if report is None or not report.role:
+        return "-"
+    if report.role != "slave":
+        return _ROLES.get(report.role, report.role)
+    state = "syncing" if report.syncing else "" if report.link_up else "link down"
+    return ", ".join(filter(None, (f"replica of {report.follows}" if report.follows else "replica", state)))
+
+
+def _up_for(server: Server) -> str:
+    """How many managers see it up; by name those that are of another opinion than the one shown, and theirs."""
+    shown = server.report
+    others = [
+        f"{name}: {report.condition}"
+        for name, report in sorted(server.seen.items())
+        if shown and (report.available, report.condition) != (shown.available, shown.condition)
+    ]
+    count = f"{len(server.available_for)} of {len(server.seen)}"
+    return f"{count} ({', '.join(others)})" if others else count
+
+
+def _manager_row(name: str, manager: ManagerReport, snapshot: Snapshot) -> Sequence[object]:
+    up = sum(report.available for report in manager.nodes)
+    return (name, "primary" if name == snapshot.primary else "", f"{up} of {len(manager.nodes)}")
+
+
+def _proxy_row(name: str, proxy: ProxyRecord, epoch: int) -> Sequence[object]:
+    acknowledged = f"{proxy.epoch}" if proxy.epoch >= epoch else f"{proxy.epoch} (behind)"
+    wait = f"{proxy.longest_wait:.3f} s" if proxy.longest_wait else "-"
+    counts = (proxy.clients, proxy.held, proxy.replayed, proxy.uncertain)
+    return (name, proxy.address or "-", acknowledged, *counts, wait)
+
+
+def _proxy_said(name: str, said: Mapping[str, Any]) -> str:
+    return f"{name} ({_facts(said)})" if said else name
+
+
+def _facts(facts: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in sorted(facts.items()) if value not in ("", None))
+
+
+def _duration(receipt: Receipt) -> str:
+    return f"{receipt.duration:.3f} s"
+
+
+def _plain_server(server: Server) -> dict[str, Any]:
+    report = server.report
+    known: dict[str, Any] = {}
+    if report:
+        known = {
+            "role": _ROLES.get(report.role, report.role) or None,
+            "condition": report.condition,
+            "available": report.available,
+            "offset": report.offset if report.offset >= 0 else None,
+            "follows": str(report.follows) if report.follows else None,
+            "link_up": report.link_up,
+            "syncing": report.syncing,
+            "latency": report.latency,
+            "priority": report.priority,
+            "run_id": report.run_id,
+            "replid": report.replid,
+        }
+    return {
+        "address": str(server.node),
+        "listed": server.listed,
+        **known,
+        "lag": server.lag,
+        "managers": {
+            name: {"available": said.available, "condition": said.condition}
+            for name, said in sorted(server.seen.items())
+        },
+    }
+
+
+def _plain_change(topology: Topology | None) -> Any:
+    return json.loads(topology.encode()).get("change") if topology else None
+
+
+def _table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    # Numbers are not to be guessed: an address or a name may look like one.
+    text = tabulate([[str(cell) for cell in row] for row in rows], headers, tablefmt="plain", disable_numparse=True)
+    return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def _pairs(rows: Iterable[tuple[str, str]]) -> str:
+    return _table((), [row for row in rows if row[1]])
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2)

@@ -1,0 +1,152 @@
+"""A group as its operators see it: every record of the store, decoded, and what follows from them. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+
+from rfprotocol.errors import RecordError
+from rfprotocol.records import ManualRequest, ProxyRecord
+from rfprotocol.store import Entry
+from rfprotocol.topology import FORMAT, ManagerReport, Node, NodeReport, Phase, Topology, load_record
+
+Decoded = TypeVar("Decoded")
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Who asked the managers to watch only, and when: the content of `paused`."""
+
+    by: str = ""
+    at: float = 0.0  # wall clock, seconds; 0: not said
+
+    def encode(self) -> bytes:
+        """JSON."""
+        return json.dumps({"format": FORMAT, "by": self.by, "at": self.at}).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Pause:
+        """Never fails: that the record exists is what counts, an operator may have made an empty one by hand."""
+        try:
+            record = load_record(data, "paused")
+            return cls(str(record.get("by", "")), float(record.get("at", 0.0)))
+        except (RecordError, TypeError, ValueError):
+            return cls()
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One Redis server: how the topology lists it, and what the managers say of it."""
+
+    node: Node
+    listed: str  # master | replica (may be read) | former | target | unavailable | unlisted
+    report: NodeReport | None  # the primary manager's, or another one's; None when nobody reports it
+    lag: int | None  # bytes behind the master, in the eyes of the manager that reports both
+    seen: Mapping[str, NodeReport]  # by manager
+
+    @property
+    def available_for(self) -> list[str]:
+        """The managers that see it up."""
+        return [name for name, report in self.seen.items() if report.available]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The whole group. A record that cannot be read is missing, and `unreadable` says by its name why."""
+
+    topology: Topology | None = None
+    primary: str = ""  # the manager that leads; empty when none does
+    managers: Mapping[str, ManagerReport] = field(default_factory=dict)
+    proxies: Mapping[str, ProxyRecord] = field(default_factory=dict)
+    pause: Pause | None = None
+    request: ManualRequest | None = None
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        nodes: Entry | None = None,
+        managers: Mapping[str, Entry] | None = None,
+        seats: Mapping[str, Entry] | None = None,
+        proxies: Mapping[str, Entry] | None = None,
+        paused: Entry | None = None,
+        request: Entry | None = None,
+    ) -> Snapshot:
+        """From the records as they were read; `seats` are the contenders for the role of primary manager."""
+        unreadable: dict[str, str] = {}
+
+        def read(name: str, decode: Callable[[bytes], Decoded], entry: Entry | None) -> Decoded | None:
+            try:
+                return decode(entry.data) if entry else None
+            except RecordError as error:
+                unreadable[name] = str(error)
+                return None
+
+        reports = {
+            name: read(f"manager_node_state/{name}", partial(ManagerReport.decode, name), entry)
+            for name, entry in (managers or {}).items()
+        }
+        records = {name: read(f"proxies/{name}", ProxyRecord.decode, entry) for name, entry in (proxies or {}).items()}
+        return cls(
+            topology=read("nodes", Topology.decode, nodes),
+            primary=leader(seats or {}),
+            managers={name: report for name, report in reports.items() if report},
+            proxies={name: record for name, record in records.items() if record},
+            pause=Pause.decode(paused.data) if paused else None,
+            request=read("manual_failover", ManualRequest.decode, request),
+            unreadable=unreadable,
+        )
+
+    @property
+    def epoch(self) -> int:
+        """Of the topology; 0 when there is none."""
+        return self.topology.epoch if self.topology else 0
+
+    @property
+    def servers(self) -> list[Server]:
+        """Every server that is in the topology or in a report: the master first, then by address."""
+        nodes = set(self.topology.nodes if self.topology else ())
+        nodes.update(report.node for manager in self.managers.values() for report in manager.nodes)
+        return sorted(map(self._server, nodes), key=lambda server: (server.listed != "master", server.node))
+
+    def _server(self, node: Node) -> Server:
+        seen = {
+            name: report for name, manager in self.managers.items() for report in manager.nodes if report.node == node
+        }
+        # The primary's own view is what it acts upon; else one that could look into the server.
+        best = sorted(seen, key=lambda name: (name != self.primary, not seen[name].role, name))
+        report = seen[best[0]] if best else None
+        lag = self._lag(best[0], report) if report else None
+        return Server(node, _listed(self.topology, node), report, lag, seen)
+
+    def _lag(self, manager: str, report: NodeReport) -> int | None:
+        """Offsets are only compared within one history, and within one manager's report, which is of one moment."""
+        master = self.topology.master if self.topology else None
+        at_master = next((r for r in self.managers[manager].nodes if r.node == master), None)
+        if at_master is None or report.role != "slave" or report.offset < 0 or report.replid != at_master.replid:
+            return None
+        return max(0, at_master.offset - report.offset)
+
+
+def leader(seats: Mapping[str, Entry]) -> str:
+    """The contender that came first, by the number that ZooKeeper gave its seat; empty when there is none."""
+    numbered = [name for name in seats if name[-10:].isdigit()]
+    first = min(numbered, key=lambda name: name[-10:], default=None)
+    return seats[first].data.decode(errors="replace") if first else ""
+
+
+def _listed(topology: Topology | None, node: Node) -> str:
+    if topology is None or node not in topology.nodes:
+        return "unlisted"
+    if node == topology.master:
+        return "master"
+    if topology.phase is not Phase.SERVING and topology.change:
+        if node == topology.change.target:
+            return "target"
+        if node == topology.change.former:
+            return "former"
+    return "replica" if node in topology.replicas else "unavailable"
