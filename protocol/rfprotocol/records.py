@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any
 
 from rfprotocol.errors import ConfigError, RecordError
-from rfprotocol.topology import FORMAT, Kind, Node, load_record, optional_node, whole_number
+from rfprotocol.topology import FORMAT, Kind, Node, like, load_record, optional_node, whole_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,9 @@ class ProxyRecord:
         known = {spec.name: record[spec.name] for spec in fields(cls) if spec.name in record}
         try:
             whole_number(known.get("epoch"))
+            for spec in fields(cls)[1:]:
+                if not like(known.get(spec.name, spec.default), spec.default):
+                    raise TypeError(f"{spec.name} is {known[spec.name]!r}")
             return cls(**known)
         except TypeError as error:
             raise RecordError(f"the record of a proxy cannot be read: {error}") from None

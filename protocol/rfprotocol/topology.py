@@ -184,7 +184,7 @@ class NodeReport:
             known["follows"] = Node.parse(known["follows"])
         for name, value in known.items():
             default = _REPORT_DEFAULTS[name]
-            if default is not None and type(value) is not type(default) and not isinstance(value, (int, float)):
+            if default is not None and not like(value, default):
                 raise TypeError(f"{name} of {node} is {value!r}")
         return cls(node, available, **known)
 
@@ -268,6 +268,11 @@ def whole_number(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise TypeError(f"{value!r} is not a count")
     return value
+
+
+def like(value: Any, default: Any) -> bool:
+    """Whether a JSON value has the type of `default`; JSON may write 1.0 as 1."""
+    return type(value) is type(default) or (type(default) is float and type(value) is int)
 
 
 def _decode_change(value: Any) -> Change | None:

@@ -53,8 +53,8 @@ def test_sizes_may_have_units() -> None:
     ("environ", "folder"),
     [
         ({"STATE_DIRECTORY": "/var/lib/rfproxy:/var/lib/other", "XDG_STATE_HOME": "/state"}, "/var/lib/rfproxy"),
-        ({"XDG_STATE_HOME": "/state", "HOME": "/home/x"}, "/state/rfproxy"),
-        ({"HOME": "/home/x"}, "/home/x/.local/state/rfproxy"),
+        ({"XDG_STATE_HOME": "/state", "HOME": "/h"}, "/state/rfproxy"),
+        ({"HOME": "/h"}, "/h/.local/state/rfproxy"),
     ],
 )
 def test_the_state_is_kept_where_systemd_or_the_user_keeps_it(

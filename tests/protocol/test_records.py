@@ -1,0 +1,138 @@
+"""The smaller records: written and read by both programs, and by Ruby's client."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import string
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rfprotocol.errors import RecordError
+from rfprotocol.records import ManualRequest, Outcome, ProxyRecord, Receipt
+from rfprotocol.topology import FORMAT, Kind, Node
+
+COUNTS = st.integers(0, 2**53)
+NODES = st.builds(Node, st.sampled_from(["a", "10.0.0.1", "::1"]), st.integers(1, 65535))
+TIMES = st.floats(0, 4e9)
+PROXIES = st.builds(
+    ProxyRecord,
+    epoch=COUNTS,
+    address=st.text(),
+    version=st.text(),
+    clients=COUNTS,
+    held=COUNTS,
+    replayed=COUNTS,
+    uncertain=COUNTS,
+    longest_wait=TIMES,
+)
+RECEIPTS = st.builds(
+    Receipt,
+    epoch=COUNTS,
+    kind=st.sampled_from(Kind),
+    outcome=st.sampled_from(Outcome),
+    cause=st.text(),
+    former=st.none() | NODES,
+    master=st.none() | NODES,
+    manager=st.text(),
+    steps=st.lists(st.tuples(st.text(), TIMES)).map(tuple),
+    offsets=st.dictionaries(st.text(string.ascii_letters), COUNTS),
+    proxies=st.dictionaries(st.text(), st.dictionaries(st.text(), COUNTS | st.text())),
+)
+
+
+@given(PROXIES)
+def test_a_proxys_record_is_read_as_it_was_written(record: ProxyRecord) -> None:
+    assert ProxyRecord.decode(record.encode()) == record
+
+
+@given(RECEIPTS)
+def test_a_receipt_is_read_as_it_was_written(receipt: Receipt) -> None:
+    assert Receipt.decode(receipt.encode()) == receipt
+
+
+@given(st.none() | NODES)
+def test_a_request_is_read_as_it_was_written(target: Node | None) -> None:
+    assert ManualRequest.decode(ManualRequest(target).encode()) == ManualRequest(target)
+
+
+def test_a_request_has_the_form_that_rubys_client_writes() -> None:
+    assert ManualRequest(None).encode() == b"ANY_SLAVE"
+    assert ManualRequest(Node("localhost", 2222)).encode() == b"localhost:2222"
+    assert ManualRequest.decode(b"ANY_SLAVE") == ManualRequest(None)
+    assert ManualRequest.decode(b"localhost:2222\n") == ManualRequest(Node("localhost", 2222))
+
+
+def test_a_request_that_rubys_client_has_created_but_not_filled_is_none_yet() -> None:
+    assert ManualRequest.decode(b"") is None
+
+
+@pytest.mark.parametrize("data", [b"any_slave", b"localhost", b"localhost:0", b"\xff\xfe", b"a:1 b:2"])
+def test_a_request_for_something_else_is_refused(data: bytes) -> None:
+    with pytest.raises(RecordError, match="manual failover"):
+        ManualRequest.decode(data)
+
+
+def test_fields_of_later_releases_are_passed_over() -> None:
+    plain = {**json.loads(ProxyRecord(7).encode()), "mood": "good"}
+    assert ProxyRecord.decode(json.dumps(plain).encode()) == ProxyRecord(7)
+    receipt = Receipt(7, Kind.FAILOVER, Outcome.DONE, "x")
+    plain = {**json.loads(receipt.encode()), "mood": "good"}
+    assert Receipt.decode(json.dumps(plain).encode()) == receipt
+
+
+@pytest.mark.parametrize("kind", [ProxyRecord, Receipt])
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"[]", b"null", b"\xff", b"{}", b'{"epoch": -1}', b'{"epoch": "1"}', b'{"epoch": true}']
+)
+def test_a_corrupt_record_is_an_error(kind: type[ProxyRecord | Receipt], data: bytes) -> None:
+    with pytest.raises(RecordError):
+        kind.decode(data)
+
+
+@pytest.mark.parametrize("wrong", [{"address": 5}, {"clients": "1"}, {"held": 1.5}, {"longest_wait": None}])
+def test_a_proxys_record_with_a_wrong_value_is_an_error(wrong: dict[str, Any]) -> None:
+    with pytest.raises(RecordError, match=f"{next(iter(wrong))} is"):
+        ProxyRecord.decode(json.dumps({"epoch": 7, **wrong}).encode())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"kind": "coup"},
+        {"outcome": "maybe"},
+        {"former": "a"},
+        {"master": 5},
+        {"steps": 5},
+        {"steps": [["x"]]},
+        {"offsets": [1]},
+        {"proxies": {"p": 5}},
+    ],
+)
+def test_a_receipt_with_a_wrong_value_is_an_error(wrong: dict[str, Any]) -> None:
+    plain = json.loads(Receipt(7, Kind.FAILOVER, Outcome.DONE, "x").encode())
+    with pytest.raises(RecordError):
+        Receipt.decode(json.dumps({**plain, **wrong}).encode())
+
+
+@pytest.mark.parametrize("record", [ProxyRecord(7), Receipt(7, Kind.FAILOVER, Outcome.DONE, "x")])
+def test_a_record_of_a_future_format_is_not_guessed_at(record: ProxyRecord | Receipt) -> None:
+    plain = {**json.loads(record.encode()), "format": FORMAT + 1}
+    with pytest.raises(RecordError, match="upgrade"):
+        type(record).decode(json.dumps(plain).encode())
+
+
+@given(st.binary())
+def test_no_bytes_raise_anything_else(data: bytes) -> None:
+    for kind in (ProxyRecord, Receipt, ManualRequest):
+        with contextlib.suppress(RecordError):
+            kind.decode(data)
+
+
+def test_a_receipt_knows_how_long_the_change_took() -> None:
+    assert Receipt(7, Kind.FAILOVER, Outcome.DONE, "x").duration == 0.0
+    steps = (("fenced", 100.0), ("promoted", 100.25), ("published", 100.5))
+    assert Receipt(7, Kind.FAILOVER, Outcome.DONE, "x", steps=steps).duration == 0.5
