@@ -154,9 +154,11 @@ def _forced(view: View, topology: Topology, change: Change, choice: Choice, poli
         return _mark(view, topology, replace(change, kind=Kind.SWITCHOVER, cause=cause), report)
     known = {standing.node: why for standing in view.standings.values() if (why := why_not(standing.report, ""))}
     reasons = Choice(None, {node: choice.excluded.get(node, known.get(node, "unknown")) for node in view.members})
+    why = f"no server can be promoted: {reasons.explain()}"
+    if view.request is not None:
+        return upkeep.refuse(view, topology, f"{target or 'no server'} cannot be taken as it is either; {why}")
     return Wait(
-        f"no server can be promoted: {reasons.explain()}. Start one that has the data, or name one to take as it is: "
-        "'rfmanager failover --to host:port'",
+        f"{why}. Start one that has the data, or name one to take as it is: 'rfmanager failover --to host:port'",
         view.now + policy.retry_interval if view.progress.failed else None,
     )
 

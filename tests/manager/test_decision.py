@@ -159,6 +159,19 @@ def test_an_operator_can_name_a_server_of_another_history_when_there_is_no_candi
     assert "although" in world.receipts[-1].cause
 
 
+def test_a_request_that_cannot_help_a_group_without_a_candidate_is_refused() -> None:
+    world = serving(size=2)
+    world[1].alive = world[2].alive = False
+    world.ask(B)
+    world.run()
+    assert world.request is None
+    assert world.receipts[-1].outcome is Outcome.REFUSED
+    assert "no server can be promoted" in world.receipts[-1].cause
+    world[2].alive = True
+    world.run()
+    assert master_of(world) == B
+
+
 def test_a_master_that_somebody_made_a_replica_is_replaced() -> None:
     world = serving()
     world[1].follow(B)
