@@ -31,6 +31,7 @@ SHELL = {
     "rfmanager.daemon": "gathers, decides, executes, in a loop",
     "rfmanager.executor": "applies one step at a time and waits for what it needs",
     "rfmanager.mirror": "keeps a copy of what the store holds, refreshed by its watches",
+    "rfmanager.operations": "an operator's commands, which wait for what the managers do",
     "rfmanager.prober": "asks one Redis server again and again",
     "rfmanager.redis_admin": "commands to Redis servers over redis-py",
 }
@@ -47,7 +48,7 @@ LONG: dict[str, str] = {}
 
 
 def is_cli(module: str) -> bool:
-    return module.endswith(".cli")
+    return module.endswith((".cli", ".__main__"))
 
 
 def layer(module: str) -> int:
@@ -119,7 +120,7 @@ def test_modules_do_not_import_in_circles() -> None:
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_module_has_its_test_and_every_test_its_module(package: str) -> None:
     folder = PACKAGES[package]
-    modules = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__"}
     tests = {path.stem.removeprefix("test_") for path in (ROOT / "tests" / folder.parent.name).glob("test_*.py")}
     assert modules - tests == set(), "modules without a test"
     assert tests - modules == set(), "tests without a module"
