@@ -67,7 +67,7 @@ class ManagerConfig(CommonOptions):
     verbose: Annotated[bool, Flag("the same as --log-level debug", ("-v", "--verbose"), "", "log")] = False
 
     @property
-    def least_log_level(self) -> str:
+    def least_log_level(self) -> Literal["debug", "info", "warning", "error"]:
         """`log_level`, unless `verbose` asks for more."""
         return "debug" if self.verbose else self.log_level
 

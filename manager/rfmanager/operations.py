@@ -115,8 +115,9 @@ async def failover(store: TopologyStore, paths: Paths, target: Node | None, time
     except TimeoutError:
         return await mine.give_up(timeout)
     except asyncio.CancelledError:
-        async with asyncio.timeout(_LAST_CHANCE):
-            await mine.withdraw()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_CHANCE):
+                await mine.withdraw()
         raise
 
 

@@ -10,11 +10,11 @@ from typing import Any
 from tabulate import tabulate
 
 from rfmanager.snapshot import Pause, Server, Snapshot
-from rfprotocol.records import ManualRequest, ProxyRecord, Receipt
+from rfprotocol.records import ManualRequest, Outcome, ProxyRecord, Receipt
 from rfprotocol.topology import ManagerReport, Topology
 
 _SERVERS = ("SERVER", "LISTED AS", "ROLE", "CONDITION", "OFFSET", "LAG", "UP FOR")
-_MANAGERS = ("MANAGER", "", "SERVERS UP")
+_MANAGERS = ("MANAGER", "ROLE", "SERVERS UP")
 _PROXIES = ("PROXY", "ADDRESS", "EPOCH", "CLIENTS", "HELD", "REPLAYED", "UNCERTAIN", "LONGEST WAIT")
 _HISTORY = ("EPOCH", "BEGAN", "KIND", "OUTCOME", "FROM", "TO", "TOOK", "CAUSE")
 
@@ -90,8 +90,7 @@ def receipt_text(receipt: Receipt) -> str:
     steps = ", ".join(f"{name} +{at - began:.3f}" for name, at in receipt.steps)
     rows = [
         (receipt.kind.value, f"{receipt.outcome.value}, epoch {receipt.epoch}"),
-        ("from", str(receipt.former or "none")),
-        ("to", str(receipt.master or "none")),
+        *_masters(receipt),
         ("cause", receipt.cause),
         ("began", moment(began) if receipt.steps else ""),
         ("took", _duration(receipt) if receipt.steps else ""),
@@ -101,6 +100,12 @@ def receipt_text(receipt: Receipt) -> str:
         ("manager", receipt.manager),
     ]
     return _pairs(rows)
+
+
+def _masters(receipt: Receipt) -> list[tuple[str, str]]:
+    if receipt.outcome is Outcome.DONE:
+        return [("from", str(receipt.former or "none")), ("to", str(receipt.master or "none"))]
+    return [("master", f"{receipt.master or 'none'}, as before")]
 
 
 def moment(at: float) -> str:
@@ -177,7 +182,7 @@ def _up_for(server: Server) -> str:
 
 def _manager_row(name: str, manager: ManagerReport, snapshot: Snapshot) -> Sequence[object]:
     up = sum(report.available for report in manager.nodes)
-    return (name, "primary" if name == snapshot.primary else "", f"{up} of {len(manager.nodes)}")
+    return (name, "primary" if name == snapshot.primary else "-", f"{up} of {len(manager.nodes)}")
 
 
 def _proxy_row(name: str, proxy: ProxyRecord, epoch: int) -> Sequence[object]:

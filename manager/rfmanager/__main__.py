@@ -1,0 +1,7 @@
+"""`python -m rfmanager`."""
+
+import sys
+
+from rfmanager.cli import main
+
+sys.exit(main())

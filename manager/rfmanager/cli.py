@@ -1,0 +1,228 @@
+"""`rfmanager`: the daemon, and the commands of operators.
+
+Exit status: 0 done; 1 not done, stderr says why in one line; 2 an option or a file is wrong; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import getpass
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+
+import structlog
+import uvloop
+
+from rfmanager import operations, report
+from rfmanager.config import ManagerConfig, parser
+from rfmanager.daemon import Daemon, Settings
+from rfprotocol import logs
+from rfprotocol.errors import ConfigError, OperationFailed, RfError
+from rfprotocol.optionparser import OptionParser, Parsed
+from rfprotocol.paths import Paths
+from rfprotocol.records import Outcome
+from rfprotocol.store import StoreState, TopologyStore
+from rfprotocol.topology import Node
+from rfprotocol.zkstore import ZkStore
+
+DONE, NOT_DONE, INTERRUPTED = 0, 1, 130
+_ENDINGS = (signal.SIGINT, signal.SIGTERM)
+
+_FIRST_WORD = 1.0
+"""Seconds that ZooKeeper may be away at the start before the daemon says so."""
+_NEXT_WORD = 30.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The program. Returns the exit status; raises SystemExit(2) for wrong options."""
+    parsed = _parser().parse_or_exit(argv)
+    try:
+        return _run(_daemon(parsed.config) if not parsed.command else _command(parsed))
+    except ConfigError as error:
+        return _complain(error, 2)
+    except RfError as error:
+        return _complain(error, NOT_DONE)
+    except asyncio.CancelledError:
+        return _complain("interrupted", INTERRUPTED)
+    except BrokenPipeError:  # the reader of a pipe has seen enough; Python would complain of it once more at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NOT_DONE
+
+
+def _parser() -> OptionParser[ManagerConfig]:
+    options = parser()
+    _client_command(options, "status", "show servers, managers and proxies", _json_option)
+    _client_command(options, "failover", "make a replica the master, without losing anything", _failover_options)
+    _client_command(options, "pause", "let the managers watch without acting, for maintenance")
+    _client_command(options, "resume", "let the managers act again")
+    _client_command(options, "history", "show the last changes of master", _json_option, _history_options)
+    return options
+
+
+def _client_command(
+    options: OptionParser[ManagerConfig], name: str, help: str, *extend: Callable[[argparse.ArgumentParser], None]
+) -> None:
+    command = options.command(name, help)
+    command.add_argument(
+        "--connect-timeout", type=_seconds, default=5.0, metavar="SECONDS", help="for ZooKeeper (default: 5)"
+    )
+    for add in extend:
+        add(command)
+
+
+def _json_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _failover_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--to", type=_node, metavar="HOST:PORT", help="the next master (default: any replica)")
+    command.add_argument(
+        "--timeout", type=_seconds, default=30.0, metavar="SECONDS", help="then give up and withdraw it (default: 30)"
+    )
+
+
+def _history_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("-n", type=_count, default=20, metavar="COUNT", help="so many of them (default: 20)")
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time in seconds")
+    return seconds
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a count")
+    return int(text)
+
+
+def _node(text: str) -> Node:
+    try:
+        return Node.parse(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _run(work: Coroutine[None, None, int]) -> int:
+    """Run on uvloop; Ctrl-C and SIGTERM cancel the work, so that it can clean up."""
+
+    async def cancellable() -> int:
+        task = asyncio.ensure_future(work)
+        for number in _ENDINGS:
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        return await task
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(cancellable())
+
+
+def _complain(what: object, status: int) -> int:
+    print(f"rfmanager: {what}", file=sys.stderr)
+    return status
+
+
+# The daemon.
+
+
+async def _daemon(config: ManagerConfig) -> int:
+    logs.configure(config.log_format, config.least_log_level)
+    log = structlog.get_logger()
+    store = ZkStore(config.zookeeper, session_timeout=config.session_timeout)
+    daemon = Daemon(Settings.of(config), store, _unique_name(), log)
+    log.info("started", manager=daemon.name, nodes=config.nodes, zookeeper=config.zookeeper, root=config.znode_path)
+    waiting = asyncio.create_task(_say_that_it_waits(store, config))
+    try:
+        await store.start()
+        await daemon.run()
+    except asyncio.CancelledError:
+        pass  # asked to end: leadership was given up on the way here
+    finally:
+        waiting.cancel()
+        await store.close()
+    log.info("stopped", manager=daemon.name)
+    return DONE
+
+
+def _unique_name() -> str:
+    """Tells managers apart, also two on one host, and one before a restart from the one after it."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+async def _say_that_it_waits(store: TopologyStore, config: ManagerConfig) -> None:
+    """Later losses are reported by the store; that it was never there is not."""
+    await asyncio.sleep(_FIRST_WORD)
+    while store.state is not StoreState.CONNECTED and store.session == 0:
+        structlog.get_logger().warning("waiting for ZooKeeper, which does not answer", zookeeper=config.zookeeper)
+        await asyncio.sleep(_NEXT_WORD)
+
+
+# Commands.
+
+
+async def _command(parsed: Parsed[ManagerConfig]) -> int:
+    config, arguments = parsed.config, parsed.arguments
+    # What the store says of its connection would only be in the way of the answer.
+    level: logs.Level = config.log_level if "log_level" in config.model_fields_set else "error"
+    logs.configure(config.log_format, level)
+    store = ZkStore(config.zookeeper, session_timeout=config.session_timeout)
+    async with operations.connected(store, arguments.connect_timeout, config.zookeeper):
+        return await _COMMANDS[parsed.command](store, Paths(config.znode_path), arguments)
+
+
+async def _status(store: TopologyStore, paths: Paths, arguments: argparse.Namespace) -> int:
+    snapshot = await operations.status(store, paths)
+    print(report.status_json(snapshot) if arguments.json else report.status_text(snapshot))
+    return DONE
+
+
+async def _failover(store: TopologyStore, paths: Paths, arguments: argparse.Namespace) -> int:
+    try:
+        receipt = await operations.failover(store, paths, arguments.to, arguments.timeout)
+    except asyncio.CancelledError:
+        raise OperationFailed("interrupted: the request is withdrawn") from None
+    print(report.receipt_text(receipt))
+    return DONE if receipt.outcome is Outcome.DONE else NOT_DONE
+
+
+async def _pause(store: TopologyStore, paths: Paths, arguments: argparse.Namespace) -> int:
+    before = await operations.pause(store, paths, _operator())
+    print(f"paused already, {report.pause_text(before)}" if before else "paused: nobody is promoted until 'resume'")
+    return DONE
+
+
+async def _resume(store: TopologyStore, paths: Paths, arguments: argparse.Namespace) -> int:
+    was_paused = await operations.resume(store, paths)
+    print("resumed: the managers act again" if was_paused else "the managers were not paused")
+    return DONE
+
+
+async def _history(store: TopologyStore, paths: Paths, arguments: argparse.Namespace) -> int:
+    receipts, unreadable = await operations.history(store, paths, arguments.n)
+    for line in unreadable:
+        _complain(line, NOT_DONE)
+    print(report.history_json(receipts) if arguments.json else report.history_text(receipts))
+    return DONE
+
+
+_Command = Callable[[TopologyStore, Paths, argparse.Namespace], Awaitable[int]]
+_COMMANDS: dict[str, _Command] = {
+    "status": _status,
+    "failover": _failover,
+    "pause": _pause,
+    "resume": _resume,
+    "history": _history,
+}
+
+
+def _operator() -> str:
+    with contextlib.suppress(KeyError, OSError):
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    return f"uid {os.getuid()}@{socket.gethostname()}"  # a container's user without a name
