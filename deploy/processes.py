@@ -14,6 +14,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -138,6 +139,11 @@ class Process:
         return self.log.read_text(errors="replace")[-2000:]
 
 
+def _removal(owner: object, folder: Path) -> Callable[[], object]:
+    """What removes the folder; called by itself when the owner was forgotten or never started."""
+    return weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
+
+
 class RedisServer:
     """A redis-server with a folder of its own, without persistence unless `options` say otherwise.
 
@@ -152,6 +158,7 @@ class RedisServer:
         self.bind = bind
         self.folder = folder or Path(tempfile.mkdtemp(prefix="rf-redis-"))
         self.folder.mkdir(exist_ok=True)
+        self._remove_folder = _removal(self, self.folder)
         self.options: dict[str, str | int] = {
             "save": '""',
             "appendonly": "no",
@@ -219,7 +226,7 @@ class RedisServer:
     def close(self) -> None:
         """Kill it and remove its folder."""
         self.process.kill()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._remove_folder()
 
     def __enter__(self) -> Self:
         try:
@@ -273,6 +280,7 @@ class RedisGroup:
 
     def __init__(self, size: int = 3, *, bind: str = "127.0.0.1", **options: str | int) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="rf-redis-"))
+        self._remove_folder = _removal(self, self.folder)
         self.servers = [
             RedisServer(bind=bind, port=None, folder=self.folder / f"server-{number}", **options)
             for number in range(1, size + 1)
@@ -321,7 +329,7 @@ class RedisGroup:
         """Kill all and remove their folders."""
         for server in self.servers:
             server.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._remove_folder()
 
     def __enter__(self) -> Self:
         try:
