@@ -1,0 +1,112 @@
+"""Holds what must wait for a master; bounded in time and in bytes.
+
+    FENCED   the topology has no master: one is being replaced
+    LAPSED   the lease ran out: there may be another master by now
+    RESTING  the master could not be reached, or refused, a moment ago: tried again shortly
+    OPEN     writes pass
+
+The state is derived from what is known, never stored. Sessions wait in the order in which they came; the owner
+(the router) asks them to go on whenever the state may have changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from enum import Enum
+from typing import Generic, TypeVar
+
+from rfprotocol.topology import Topology
+from rfproxy.lease import Lease
+
+FIRST_REST = 0.01
+LONGEST_REST = 0.25
+"""Seconds between attempts to reach a master that nobody has declared dead; doubled from first to longest."""
+
+Waiter = TypeVar("Waiter", bound=Hashable)
+
+
+class GateState(Enum):
+    """Why writes pass, or do not."""
+
+    OPEN = "open"
+    FENCED = "no master"
+    LAPSED = "lease run out"
+    RESTING = "master unreachable"
+
+
+class Gate(Generic[Waiter]):
+    """The waiting room. Waiters are sessions; it only compares them."""
+
+    def __init__(self, lease: Lease, *, timeout: float, capacity: int, leaseless: bool = False) -> None:
+        """`timeout` in seconds, `capacity` in bytes; `leaseless`: go on without a store (on_store_loss: continue)."""
+        self._lease = lease
+        self._timeout = timeout
+        self._capacity = capacity
+        self._leaseless = leaseless
+        self._topology: Topology | None = None
+        self._rest = 0.0
+        self._rest_until = float("-inf")
+        self._waiting: dict[Waiter, tuple[float, int]] = {}  # since when, bytes
+        self._bytes = 0
+
+    def state(self, now: float) -> GateState:
+        """Whether a write may be sent at `now`, or why not."""
+        if self._topology is None or self._topology.master is None:
+            return GateState.FENCED
+        if not self._leaseless and not self._lease.valid(now):
+            return GateState.LAPSED
+        return GateState.RESTING if now < self._rest_until else GateState.OPEN
+
+    def trusts(self, now: float) -> bool:
+        """Whether a reply of the master may be believed: asked before a success is relayed."""
+        return self._leaseless or self._lease.valid(now)
+
+    def apply(self, topology: Topology) -> None:
+        """Another topology is in force; a rest after failed attempts is over."""
+        self._topology = topology
+        self.recovered()
+
+    def rest(self, now: float) -> float:
+        """The master did not serve; returns when to try again, each time later."""
+        self._rest = min(max(self._rest * 2, FIRST_REST), LONGEST_REST)
+        self._rest_until = now + self._rest
+        return self._rest_until
+
+    def recovered(self) -> None:
+        """The master serves."""
+        self._rest = 0.0
+        self._rest_until = float("-inf")
+
+    def hold(self, waiter: Waiter, size: int, now: float) -> bool:
+        """Let `waiter` wait with `size` bytes in all; False when there is no room for them."""
+        since, before = self._waiting.get(waiter, (now, 0))
+        if self._bytes - before + size > self._capacity:
+            return False
+        self._bytes += size - before
+        self._waiting[waiter] = (since, size)
+        return True
+
+    def release(self, waiter: Waiter, now: float) -> float | None:
+        """`waiter` waits no more; returns for how many seconds it did, or None if it did not wait."""
+        entry = self._waiting.pop(waiter, None)
+        if entry is None:
+            return None
+        self._bytes -= entry[1]
+        return now - entry[0]
+
+    def __contains__(self, waiter: Waiter) -> bool:
+        return waiter in self._waiting
+
+    def waiting(self) -> list[Waiter]:
+        """All who wait, the longest first."""
+        return list(self._waiting)
+
+    def expired(self, now: float) -> list[Waiter]:
+        """Those who have waited for the whole timeout; they stay until released."""
+        return [waiter for waiter, (since, _) in self._waiting.items() if now - since >= self._timeout]
+
+    def next_expiry(self) -> float | None:
+        """When the longest waiting one runs out of time, or None when nobody waits."""
+        for since, _ in self._waiting.values():  # in order of arrival: the first is the oldest
+            return since + self._timeout
+        return None

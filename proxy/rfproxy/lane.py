@@ -1,0 +1,228 @@
+r"""One connection to a server: a queue of runs to be sent, and a queue of runs that wait for their replies.
+
+    sessions --enqueue--> [queued | queued]  --flush, once per loop iteration-->  server
+    sessions <--deliver-- [in flight | in flight | in flight]  <--feed--  server
+
+    CONNECTING --> GREETING --> READY --> RETIRED --> CLOSED
+         \____________\___________\__________________/
+
+Replies come in the order of the commands (RESP), so the first run in flight owns the next replies. A shared lane
+serves every session with the same key; an exclusive one belongs to a single session, which may also take
+what the server sends unasked. RETIRED accepts no more runs and closes when the last reply is in.
+
+When the connection dies or the topology moves on, each run goes back to its session in order, with the
+knowledge whether it was sent: what becomes of it is decided there.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol
+
+import hiredis
+
+from rfprotocol.errors import ProtocolError
+from rfprotocol.framing import ReplyScanner
+from rfproxy.entries import Run
+from rfproxy.greeting import Greeting, LaneKey, Welcome
+
+if TYPE_CHECKING:
+    from rfproxy.session import Session
+
+
+class Writer(Protocol):
+    """The sending half of a connection, as asyncio's transports have it."""
+
+    def write(self, data: bytes) -> None:
+        """Send, or keep until it can be sent."""
+
+    def abort(self) -> None:
+        """Close at once; what was not sent is lost."""
+
+
+class LaneOwner(Protocol):
+    """Who looks after lanes (the router)."""
+
+    def lane_ready(self, lane: Lane, now: float) -> None:
+        """The server is what it should be; runs are flowing."""
+
+    def lane_over(self, lane: Lane, now: float) -> None:
+        """The lane is CLOSED, and its runs are back at their sessions but not yet looked at again."""
+
+    def lane_dirty(self, lane: Lane) -> None:
+        """The lane has something to flush."""
+
+    def may_send(self, lane: Lane, now: float) -> bool:
+        """Whether runs may be sent on this lane at this moment."""
+
+    def may_relay(self, lane: Lane, now: float) -> bool:
+        """Whether a reply that arrives on this lane at this moment may be believed."""
+
+
+class LaneState(Enum):
+    """See the drawing at the head of this module."""
+
+    CONNECTING = "connecting"
+    GREETING = "greeting"
+    READY = "ready"
+    RETIRED = "retired"
+    CLOSED = "closed"
+
+
+class Lane:
+    """See the drawing at the head of this module. All times are seconds of the caller's monotonic clock."""
+
+    def __init__(self, key: LaneKey, owner: LaneOwner, *, run_id: str = "", guest: Session | None = None) -> None:
+        """`guest`: the only session of an exclusive lane; it is handed what the server sends unasked."""
+        self.key = key
+        self.run_id = run_id
+        self.guest = guest
+        self.used = float("-inf")  # when runs were last sent
+        self.state = LaneState.CONNECTING
+        self.welcome: Welcome | None = None
+        self.streaming = False  # RESP2 subscriptions, MONITOR: everything is unasked, and nothing is counted
+        self._owner = owner
+        self._greeting = Greeting(key, run_id)
+        self._scanner = ReplyScanner()
+        self._writer: Writer | None = None
+        self._queue: list[Run] = []
+        self._in_flight: deque[Run] = deque()
+
+    @property
+    def usable(self) -> bool:
+        """Whether runs may be enqueued."""
+        return self.state in _USABLE
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits to be sent or answered."""
+        return not self._queue and not self._in_flight
+
+    def enqueue(self, run: Run) -> None:
+        """Send a run with the next flush, or when the server has been greeted."""
+        if not self._queue and self.state is LaneState.READY:
+            self._owner.lane_dirty(self)
+        self._queue.append(run)
+
+    def connected(self, writer: Writer) -> None:
+        """The connection stands: greet the server."""
+        if self.state is LaneState.CLOSED:
+            writer.abort()
+            return
+        self._writer = writer
+        self.state = LaneState.GREETING
+        writer.write(self._greeting.request)
+
+    def flush(self, now: float) -> None:
+        """Send all that is queued in one write."""
+        if not self._queue or self.state not in (LaneState.READY, LaneState.RETIRED) or self._writer is None:
+            return
+        if not self._owner.may_send(self, now):
+            self._give_back(now, unsent_only=True)
+            return
+        self.used = now
+        queue, self._queue = self._queue, []
+        self._in_flight.extend(run for run in queue if run.left)
+        self._writer.write(queue[0].raw if len(queue) == 1 else b"".join([run.raw for run in queue]))
+
+    def feed(self, data: bytes, now: float) -> None:
+        """Bytes from the server."""
+        if self.state is LaneState.GREETING:
+            self._greeted(data, now)
+        elif self.state is not LaneState.CLOSED:
+            if not self._owner.may_relay(self, now):
+                self.lose(now)
+                return
+            try:
+                self._scanner.feed(data)
+                self._distribute(now)
+            except ProtocolError:
+                self.lose(now)
+
+    def retire(self, now: float) -> None:
+        """Accept no more runs, and close when those in flight are answered."""
+        if self.state in (LaneState.CONNECTING, LaneState.GREETING):
+            self.lose(now)
+        elif self.state is LaneState.READY:
+            self.state = LaneState.RETIRED
+            self._give_back(now, unsent_only=True)
+            self._close_if_done(now)
+
+    def lose(self, now: float, welcome: Welcome | None = None) -> None:
+        """The connection is of no use any more: close it, and give every run back to its session."""
+        if self.state is LaneState.CLOSED:
+            return
+        self.welcome = welcome or self.welcome
+        self.state = LaneState.CLOSED
+        if self._writer is not None:
+            self._writer.abort()
+        self._give_back(now)
+
+    def _greeted(self, data: bytes, now: float) -> None:
+        try:
+            welcome = self._greeting.feed(data)
+        except hiredis.ProtocolError:
+            self.lose(now)
+            return
+        if welcome is None:
+            return
+        if welcome.refusal is not None:
+            self.lose(now, welcome)
+            return
+        self.welcome = welcome
+        self.state = LaneState.READY
+        self._owner.lane_ready(self, now)
+        self.flush(now)
+
+    def _distribute(self, now: float) -> None:
+        """Hand each session the replies it waits for."""
+        scanner, in_flight = self._scanner, self._in_flight
+        while not self.streaming and in_flight:
+            run = in_flight[0]
+            taken = scanner.take(run.left)
+            if not taken.count:
+                break
+            run.left -= taken.count
+            if not run.left:
+                in_flight.popleft()
+            run.session.deliver(run, taken, now)
+        if self.guest is not None:
+            self._hand_over_unasked(now)
+        elif scanner.pushes:
+            scanner.pushes.clear()
+        if self.state is LaneState.RETIRED:
+            self._close_if_done(now)
+
+    def _hand_over_unasked(self, now: float) -> None:
+        assert self.guest is not None
+        while self.streaming and (taken := self._scanner.take(_MANY)).count:
+            self.guest.unasked(taken.data, now)
+        pushes, self._scanner.pushes = self._scanner.pushes, []
+        for push in pushes:
+            self.guest.unasked(push, now)
+
+    def _close_if_done(self, now: float) -> None:
+        if self.idle:
+            self.lose(now)
+
+    def _give_back(self, now: float, *, unsent_only: bool = False) -> None:
+        sent = [] if unsent_only else list(self._in_flight)
+        unsent, self._queue = self._queue, []
+        if not unsent_only:
+            self._in_flight.clear()
+        for run in sent:
+            run.session.returned(run, self, sent=True)
+        for run in unsent:
+            run.session.returned(run, self, sent=False)
+        if self.state is LaneState.CLOSED:
+            self._owner.lane_over(self, now)
+        # Only now, when every run is accounted for and the owner knows, may a session send them elsewhere.
+        for session in dict.fromkeys(run.session for run in (*sent, *unsent)):
+            session.settle(now)
+        if self.guest is not None and self.state is LaneState.CLOSED:
+            self.guest.lane_gone(self, now)
+
+
+_USABLE = frozenset([LaneState.CONNECTING, LaneState.GREETING, LaneState.READY])
+_MANY = 1 << 30

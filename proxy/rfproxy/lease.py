@@ -1,0 +1,35 @@
+"""How long this proxy may believe its view of the topology.
+
+The manager that deposes a master waits until every registered proxy has acknowledged that, or until the
+store has ended the proxy's session. So a proxy may act on what it last read only while its session certainly
+lives: from the moment it *sent* the last request that was answered within that session, for the session
+timeout, less a margin. The clock is the monotonic one of the caller.
+
+The margin covers what happens inside ZooKeeper: a follower passes the signs of life of its clients on to the
+leader only with the leader's pings, twice per tick, and the shortest session a server grants is two ticks. A
+proof can therefore count up to a quarter of the session timeout less than the client thinks; a third is kept.
+"""
+
+from __future__ import annotations
+
+MARGIN = 1 / 3
+"""Part of the session timeout that is not relied upon."""
+
+
+class Lease:
+    """Valid until a moment in time; renewed by proofs of life, revoked with the session."""
+
+    def __init__(self) -> None:
+        self.until = float("-inf")
+
+    def renew(self, sent: float, session_timeout: float) -> None:
+        """A round trip that began at `sent` (seconds, monotonic) was answered within the session."""
+        self.until = max(self.until, sent + session_timeout * (1 - MARGIN))
+
+    def revoke(self) -> None:
+        """The session is over; only a proof from the next one counts."""
+        self.until = float("-inf")
+
+    def valid(self, now: float) -> bool:
+        """Whether nobody can have deposed the known master without this proxy's consent."""
+        return now < self.until

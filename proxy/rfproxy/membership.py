@@ -1,0 +1,193 @@
+"""The proxy's place in the store: registered, informed, and sure of its lease.
+
+    announce proxies/<id>  ->  read nodes  ->  prove alive, renew the lease  ->  read nodes  -> ...
+
+The order carries the promise. A manager that withdraws a master looks at `proxies` after it has written that. Since a
+proxy is registered before it reads the topology it acts upon, the manager finds every proxy that may still act
+on the older one, and waits for it. And since the lease is only renewed within the session of the registration, a
+proxy whose registration is gone stops in time.
+
+Needs asyncio: it waits for the store, and keeps time between the proofs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from importlib.metadata import version
+from typing import NoReturn
+
+from rfprotocol.errors import RecordError, StoreError
+from rfprotocol.paths import Paths
+from rfprotocol.records import ProxyRecord
+from rfprotocol.store import StoreState, TopologyStore
+from rfprotocol.topology import Topology
+from rfproxy.cache import TopologyCache
+from rfproxy.server import Server
+
+VERSION = version("redis-failover-proxy")
+PROOFS = 6
+"""Proofs of life per session timeout; the lease survives a lost one or two."""
+PATIENCE = 1.0
+"""Seconds at the start that the store is waited for before the topology of the last run is used."""
+
+
+class Membership:
+    """Keeps one proxy registered under `name` and its router informed."""
+
+    def __init__(self, server: Server, store: TopologyStore, paths: Paths, name: str, cache: TopologyCache) -> None:
+        self._server = server
+        self._store = store
+        self._paths = paths
+        self._path = paths.proxy(name)
+        self._cache = cache
+        self._address = ""
+        self._news = asyncio.Event()  # something in the store may have changed
+        self._announcing = asyncio.Lock()
+        self._known: tuple[int, int] | None = None  # (created, version) of the record in force
+        self._told: tuple[int, int] | None = None  # of the record last complained about
+        self._lapse: asyncio.TimerHandle | None = None
+        self._tasks: list[asyncio.Task[NoReturn]] = []
+        self._acknowledgements: set[asyncio.Task[None]] = set()
+        self.informed = asyncio.Event()
+        """Set when a topology is in force."""
+
+    async def start(self, address: str) -> None:
+        """Connect, register and follow, in the background. `address` is what other people read in `status`."""
+        self._address = address
+        self._server.on_acknowledge = self._acknowledge
+        self._store.subscribe(self._state_changed)
+        self._store.watch(self._paths.nodes, self._news.set)
+        await self._store.start()
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._follow())]
+        loop.call_later(PATIENCE, self._recall)
+
+    async def stop(self) -> None:
+        """Leave: the managers wait for this proxy no more."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._lapse is not None:
+            self._lapse.cancel()
+        with contextlib.suppress(StoreError):
+            await self._store.withdraw(self._path)
+        await self._store.close()
+
+    async def _follow(self) -> NoReturn:
+        while True:
+            try:
+                await self._belong()
+            except StoreError as error:
+                self._server.log.warning("store_unavailable", error=str(error), epoch=self._server.router.epoch)
+            await self._wait(self._store.session_timeout / PROOFS)
+
+    async def _belong(self) -> None:
+        """Register in this session, and prove that it lives for as long as it does."""
+        if self._store.state is not StoreState.CONNECTED:
+            return
+        session = self._store.session
+        await self._announce()
+        while True:
+            self._news.clear()
+            await self._read()
+            sent = self._server.now()
+            await self._store.prove_alive()
+            if self._store.session != session:
+                return
+            self._renew(sent)
+            await self._wait(self._store.session_timeout / PROOFS)
+
+    async def _wait(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
+
+    async def _read(self) -> None:
+        entry = await self._store.read(self._paths.nodes)
+        if entry is None:
+            self._complain((0, 0), "no record of the servers yet: is a manager running for this --znode-path?")
+            return
+        seen = (entry.created, entry.version)
+        if seen == self._known:
+            return
+        try:
+            topology = Topology.decode(entry.data)
+        except RecordError as error:
+            self._complain(seen, f"{error}; the last good one stays in force")
+            return
+        remade = self._known is None or self._known[0] != entry.created
+        if topology.epoch < self._server.router.epoch and not remade:
+            self._complain(
+                seen, f"the record went back to epoch {topology.epoch}; the last good topology stays in force"
+            )
+            return
+        self._known = seen
+        self._server.router.apply(topology, self._server.now())
+        self._cache.save(topology)
+        self.informed.set()
+
+    def _complain(self, seen: tuple[int, int], problem: str) -> None:
+        if seen != self._told:
+            self._told = seen
+            self._server.log.warning("topology_unusable", path=self._paths.nodes, error=problem)
+
+    def _recall(self) -> None:
+        """The store is not there: start from what was known when it last was. Writes still wait for a lease."""
+        if self._server.router.topology is None and (topology := self._cache.load()) is not None:
+            self._server.log.warning("topology_from_cache", path=str(self._cache.path), epoch=topology.epoch)
+            self._server.router.apply(topology, self._server.now())
+            self.informed.set()
+
+    # --- the lease
+
+    def _renew(self, sent: float) -> None:
+        server = self._server
+        was_valid = server.lease.valid(server.now())
+        server.lease.renew(sent, self._store.session_timeout)
+        if self._lapse is not None:
+            self._lapse.cancel()
+        self._lapse = asyncio.get_running_loop().call_at(server.lease.until, self._lapsed)
+        if not was_valid:
+            server.log.info("lease_valid", epoch=server.router.epoch)
+            server.router.resume(server.now())
+
+    def _lapsed(self) -> None:
+        server = self._server
+        if not server.lease.valid(server.now()):
+            server.log.warning("lease_lapsed", epoch=server.router.epoch, error="no word from the store: writes wait")
+            server.router.lapse(server.now())
+
+    def _state_changed(self, state: StoreState) -> None:
+        self._news.set()
+        self._server.log.info("store", state=state.value, epoch=self._server.router.epoch)
+        if state is StoreState.LOST:
+            self._server.lease.revoke()
+            self._lapsed()
+
+    # --- acknowledgements
+
+    def _acknowledge(self, epoch: int) -> None:
+        task = asyncio.get_running_loop().create_task(self._announce_or_not())
+        self._acknowledgements.add(task)
+        task.add_done_callback(self._acknowledgements.discard)
+
+    async def _announce_or_not(self) -> None:
+        # Not announced is not acknowledged; the next session announces anew.
+        with contextlib.suppress(StoreError):
+            await self._announce()
+
+    async def _announce(self) -> None:
+        async with self._announcing:
+            stats, router = self._server.stats, self._server.router
+            record = ProxyRecord(
+                epoch=max(router.acknowledged, 0),
+                address=self._address,
+                version=VERSION,
+                clients=stats.clients,
+                held=stats.change.held,
+                replayed=stats.change.replayed,
+                uncertain=stats.change.uncertain,
+                longest_wait=round(stats.change.longest_wait, 6),
+            )
+            await self._store.announce(self._path, record.encode())

@@ -1,0 +1,82 @@
+"""May a command be sent again? The safety argument of the proxy lives here.
+
+A command that was never sent, and one that the server answered with an error that it gives *before*
+executing anything, can be sent again without thought. The rest was sent and got no reply: it may have been
+executed, and its effect may have reached the new master or not. Sending it again is harmless when
+
+* it has no effect (`reads_only` in the command table), or
+* executing it twice leaves what executing it once leaves, and its reply tells the caller nothing that the
+  second execution would answer differently in a way callers act upon.
+
+By default (`idempotent`) only commands that meet this are repeated:
+
+    SET, SETEX, PSETEX, MSET      overwrite; without NX, XX, GET, whose reply depends on what was there before
+    HSET, HMSET                   overwrite fields; HSET's count of *new* fields may read 0 instead of n
+    LSET, SETRANGE                overwrite one place; same reply each time
+    EXPIRE, PEXPIRE, *AT          without NX, XX, GT, LT; the same moment, or the same span counted from now
+    RESTORE with REPLACE          overwrites
+    SCRIPT LOAD                   the same digest
+
+Not among them, although the final state is the same, because callers read the reply as "was it me?": DEL and
+UNLINK (locks), SADD, SREM, ZADD, ZREM, HDEL, SETNX, PERSIST, SETBIT. Not among them because a second time is
+another effect: INCR, APPEND, the list commands, streams, PUBLISH, scripts, FLUSHALL (it would wipe what others
+wrote meanwhile). All of these are answered -UNCERTAIN.
+
+A repeated SET can undo what another client wrote between the two executions. The first client still waits for
+its reply then, so its write may take effect at any moment before it: that is the freedom used here. A caller who
+cannot grant it runs with `retry_writes: never`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+
+from rfprotocol.commands import Command
+
+
+class RetryWrites(Enum):
+    """Which writes that were sent and not answered are sent again."""
+
+    NEVER = "never"
+    IDEMPOTENT = "idempotent"
+    ALWAYS = "always"
+
+
+REFUSALS = (b"-READONLY ", b"-LOADING ", b"-MASTERDOWN ", b"-UNBLOCKED ")
+"""Errors a server gives instead of executing (Redis: processCommand, and unblockClient on a change of role)."""
+
+_ALWAYS_SAME = frozenset(
+    ["SETEX", "PSETEX", "MSET", "HSET", "HMSET", "LSET", "SETRANGE", "SCRIPT|LOAD"],
+)
+_SAME_UNLESS = {
+    "SET": frozenset([b"NX", b"XX", b"GET", b"IFEQ", b"IFNE", b"IFDEQ", b"IFDNE"]),
+    "EXPIRE": frozenset([b"NX", b"XX", b"GT", b"LT"]),
+    "PEXPIRE": frozenset([b"NX", b"XX", b"GT", b"LT"]),
+    "EXPIREAT": frozenset([b"NX", b"XX", b"GT", b"LT"]),
+    "PEXPIREAT": frozenset([b"NX", b"XX", b"GT", b"LT"]),
+}
+
+
+def refused(reply: bytes) -> bool:
+    """Whether this reply says that the command was not executed and belongs on another server, or later."""
+    return reply.startswith(REFUSALS)
+
+
+def idempotent(command: Command, args: Sequence[bytes]) -> bool:
+    """Whether executing the write twice is as good as once, by the rule at the head of this module."""
+    name = command.name
+    if name in _ALWAYS_SAME:
+        return True
+    unless = _SAME_UNLESS.get(name)
+    if unless is not None:
+        # The value itself (args[2]) may read like an option and is none.
+        return not any(arg.upper() in unless for arg in args[3:])
+    return name == "RESTORE" and any(arg.upper() == b"REPLACE" for arg in args[4:])
+
+
+def may_resend(command: Command, args: Sequence[bytes], policy: RetryWrites) -> bool:
+    """Whether a command that was sent and never answered may be sent again."""
+    if command.reads_only or policy is RetryWrites.ALWAYS:
+        return True
+    return policy is RetryWrites.IDEMPOTENT and idempotent(command, args)

@@ -1,0 +1,336 @@
+"""Command + topology -> which lane; and what happens to the lanes when the topology changes.
+
+    reads   a replica, always the same one for a session while it is there, so that a client does not see time
+            run backwards; the master when there is no replica, or when `reads: master`
+    writes  the master, through the gate
+
+An epoch without a master closes the lanes to the former one: at once when it failed, after the last reply when
+the change is planned. When they are closed this proxy sends nothing to that server any more, and says
+so: `acknowledged`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol
+
+from rfprotocol.topology import Node, Phase, Topology
+from rfproxy.entries import Need
+from rfproxy.gate import Gate, GateState
+from rfproxy.greeting import Account, Duty, Identity, LaneKey, Refusal
+from rfproxy.lane import Lane, LaneState
+from rfproxy.lease import Lease
+from rfproxy.replay import RetryWrites
+from rfproxy.stats import Stats
+
+if TYPE_CHECKING:
+    from rfproxy.session import Session
+
+SHED = 0.1
+"""Seconds for which a replica that failed is passed over, unless the topology changes before."""
+POOL = 64
+"""Exclusive lanes kept for the next session that needs one."""
+IDLE = 60.0
+"""Seconds after which a lane that nobody used is closed, unless it is one of the default account and database."""
+
+
+class Reads(Enum):
+    """Where reads go."""
+
+    REPLICA = "replica"
+    MASTER = "master"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The options that the core needs. Times in seconds."""
+
+    reads: Reads = Reads.REPLICA
+    hold_timeout: float = 30.0
+    hold_bytes: int = 256 << 20
+    retry_writes: RetryWrites = RetryWrites.IDEMPOTENT
+    leaseless: bool = False  # on_store_loss: continue
+    account: Account | None = None  # of clients that do not say who they are
+
+
+class Shell(Protocol):
+    """What the core asks of the event loop that drives it."""
+
+    def connect(self, lane: Lane) -> None:
+        """Open a connection to `lane.key.node`, then call `lane.connected`, or `lane.lose` when that fails."""
+
+    def flush_soon(self) -> None:
+        """Call `Router.flush` once, when what has arrived in this turn of the loop is dealt with."""
+
+    def wake_at(self, when: float) -> None:
+        """Call `Router.tick` at that time (seconds, monotonic), or earlier."""
+
+    def acknowledge(self, epoch: int) -> None:
+        """Tell the managers that nothing is sent to a master of an earlier epoch any more."""
+
+
+class Log(Protocol):
+    """The part of structlog's loggers that the core uses."""
+
+    def info(self, event: str, **fields: object) -> object:
+        """Something an operator may want to know."""
+
+    def warning(self, event: str, **fields: object) -> object:
+        """Something an operator should look at."""
+
+
+class Router:
+    """All lanes of one proxy process, and the topology they follow."""
+
+    def __init__(self, policy: Policy, shell: Shell, lease: Lease, stats: Stats, log: Log) -> None:
+        self.policy = policy
+        self.stats = stats
+        self.log = log
+        self.topology: Topology | None = None
+        self.gate: Gate[Session] = Gate(
+            lease, timeout=policy.hold_timeout, capacity=policy.hold_bytes, leaseless=policy.leaseless
+        )
+        self.acknowledged = -1
+        self.server_version = ""
+        self._shell = shell
+        self._shared: dict[LaneKey, Lane] = {}
+        self._exclusive: dict[Lane, None] = {}
+        self._pool: dict[LaneKey, list[Lane]] = {}
+        self._retiring: dict[Lane, None] = {}
+        self._dirty: list[Lane] = []
+        self._shed: dict[Node, float] = {}
+
+    # --- where to
+
+    def lane(self, number: int, identity: Identity, need: Need, now: float) -> Lane | None:
+        """The shared lane for a run of session `number`, or None when it has to wait."""
+        key = self._key(number, identity, need, now)
+        return self._shared.get(key) or self._open(key) if key else None
+
+    def open(self, now: float) -> bool:
+        """Whether commands may be sent to the master."""
+        return self.gate.state(now) is GateState.OPEN
+
+    def exclusive(self, session: Session, now: float) -> Lane | None:
+        """A lane to the master for this session alone, or None when it has to wait."""
+        key = self._master_key(session.identity, now)
+        if key is None:
+            return None
+        pooled = self._pool.get(key)
+        lane = pooled.pop() if pooled else self._open(key, exclusive=True)
+        lane.guest = session
+        return lane
+
+    def give_back(self, lane: Lane, now: float) -> None:
+        """A session needs its exclusive lane no more, and left nothing on it that the next one could meet."""
+        lane.guest = None
+        pooled = self._pool.setdefault(lane.key, [])
+        if lane.state is LaneState.READY and lane.idle and len(pooled) < POOL and lane in self._exclusive:
+            pooled.append(lane)
+        else:
+            lane.lose(now)
+
+    def _key(self, number: int, identity: Identity, need: Need, now: float) -> LaneKey | None:
+        topology = self.topology
+        if topology is None:
+            return None
+        if need is Need.MASTER:
+            return self._master_key(identity, now)
+        if self.policy.reads is Reads.REPLICA:
+            replicas = topology.replicas
+            for turn in range(len(replicas)):
+                node = replicas[(number + turn) % len(replicas)]
+                if self._shed.get(node, now) <= now:
+                    return LaneKey(node, Duty.REPLICA, identity)
+            self.stats.spilled += 1
+        if topology.master and self.gate.state(now) is GateState.LAPSED:
+            return LaneKey(topology.master, Duty.ANY, identity)
+        return self._master_key(identity, now)
+
+    def _master_key(self, identity: Identity, now: float) -> LaneKey | None:
+        if self.topology is None or self.topology.master is None or not self.open(now):
+            return None
+        return LaneKey(self.topology.master, Duty.MASTER, identity)
+
+    def _open(self, key: LaneKey, *, exclusive: bool = False) -> Lane:
+        run_id = self.topology.run_id if self.topology and key.duty is Duty.MASTER else ""
+        lane = Lane(key, self, run_id=run_id)
+        if exclusive:
+            self._exclusive[lane] = None
+        else:
+            self._shared[key] = lane
+        self._shell.connect(lane)
+        return lane
+
+    # --- what lanes report
+
+    def lane_ready(self, lane: Lane, now: float) -> None:
+        """The server is what it should be."""
+        if lane.welcome and lane.welcome.version:
+            self.server_version = lane.welcome.version
+        if lane.key.duty is Duty.MASTER:
+            self.gate.recovered()
+        self._shed.pop(lane.key.node, None)
+
+    def lane_over(self, lane: Lane, now: float) -> None:
+        """A lane closed. One that failed while it was in service is not replaced at once, to let others serve."""
+        in_service = self._shared.get(lane.key) is lane or lane in self._exclusive
+        self._forget(lane)
+        denied = lane.welcome is not None and lane.welcome.refusal is Refusal.DENIED
+        if in_service and not denied:
+            reason = lane.welcome.text if lane.welcome and lane.welcome.refusal else "connection lost"
+            self.log.info("lane_lost", node=str(lane.key.node), reason=reason, epoch=self.epoch)
+            self.rest(lane, now)
+        self._acknowledge()
+
+    def rest(self, lane: Lane, now: float) -> None:
+        """The server behind a lane did not serve: leave it alone for a moment."""
+        if lane.key.duty is Duty.REPLICA:
+            self._shed[lane.key.node] = now + SHED
+            self._shell.wake_at(now + SHED)
+        elif self.topology and lane.key.node == self.topology.master:
+            self._shell.wake_at(self.gate.rest(now))
+
+    def lane_dirty(self, lane: Lane) -> None:
+        """A lane has something to flush."""
+        if not self._dirty:
+            self._shell.flush_soon()
+        self._dirty.append(lane)
+
+    def may_send(self, lane: Lane, now: float) -> bool:
+        """Nothing is sent to a master that may have been deposed."""
+        return lane.key.duty is not Duty.MASTER or self.gate.state(now) is GateState.OPEN
+
+    def may_relay(self, lane: Lane, now: float) -> bool:
+        """No success of a master is relayed that may have been deposed before it was executed."""
+        return lane.key.duty is not Duty.MASTER or self.gate.trusts(now)
+
+    def flush(self, now: float) -> None:
+        """Send what sessions have queued since the last turn of the loop."""
+        dirty, self._dirty = self._dirty, []
+        for lane in dirty:
+            lane.flush(now)
+
+    # --- what sessions report
+
+    @property
+    def epoch(self) -> int:
+        """Of the topology in force; -1 before the first."""
+        return self.topology.epoch if self.topology else -1
+
+    def hold(self, session: Session, entries: int, size: int, now: float) -> bool:
+        """A session cannot go on; False when there is no room for its `size` bytes."""
+        if session not in self.gate:
+            self.stats.change.held += entries
+        if not self.gate.hold(session, size, now):
+            return False
+        if (when := self.gate.next_expiry()) is not None:
+            self._shell.wake_at(when)
+        return True
+
+    def release(self, session: Session, now: float) -> None:
+        """A session goes on, or is gone."""
+        waited = self.gate.release(session, now)
+        if waited is not None:
+            self.stats.change.waited(waited)
+
+    def masterdown(self, now: float) -> str:
+        """The error for a command that waited too long."""
+        state = self.gate.state(now)
+        where = self.topology.master if self.topology and self.topology.master else "no master"
+        return (
+            f"MASTERDOWN held for {self.policy.hold_timeout:g} s and not sent: {state.value} "
+            f"({where}, epoch {self.epoch}); see `rfmanager status`"
+        )
+
+    # --- what changes
+
+    def apply(self, topology: Topology, now: float) -> None:
+        """Follow another topology."""
+        former, self.topology = self.topology, topology
+        if topology.master is None and (former is None or former.master is not None):
+            self.stats.begin_change()
+        self.log.info(
+            "topology",
+            epoch=topology.epoch,
+            phase=topology.phase.value,
+            master=str(topology.master) if topology.master else None,
+            replicas=[str(node) for node in topology.replicas],
+            unavailable=[str(node) for node in topology.unavailable],
+        )
+        self.gate.apply(topology)
+        self._shed.clear()
+        for lane in self._all_lanes():
+            if not self._fits(lane, topology):
+                self._depose(lane, now)
+        self._acknowledge()
+        self.resume(now)
+
+    def lapse(self, now: float) -> None:
+        """The lease ran out: what is in flight on the master can no longer be believed when it comes."""
+        for lane in self._all_lanes():
+            if lane.key.duty is Duty.MASTER and not self.gate.trusts(now):
+                self._forget(lane)
+                lane.lose(now)
+
+    def tick(self, now: float) -> None:
+        """Time has passed: give up on those who waited too long, try again for the others."""
+        for session in self.gate.expired(now):
+            session.give_up(now)
+        self.resume(now)
+        if (when := self.gate.next_expiry()) is not None:
+            self._shell.wake_at(when)
+
+    def resume(self, now: float) -> None:
+        """Let everyone who waits look again."""
+        for session in self.gate.waiting():
+            session.pump(now)
+
+    def reap(self, now: float) -> None:
+        """Close lanes of accounts and databases that nobody has used for a while."""
+        for lane in list(self._shared.values()):
+            plain = lane.key.identity == Identity(account=self.policy.account)
+            if not plain and lane.idle and now - lane.used > IDLE:
+                self._forget(lane)
+                lane.retire(now)
+
+    def close(self, now: float) -> None:
+        """The program ends."""
+        for lane in self._all_lanes():
+            self._forget(lane)
+            lane.lose(now)
+
+    def _fits(self, lane: Lane, topology: Topology) -> bool:
+        """Whether a lane may stay as it is."""
+        if lane.key.duty is Duty.REPLICA:
+            return lane.key.node in topology.replicas
+        same_process = not lane.run_id or not topology.run_id or lane.run_id == topology.run_id
+        return lane.key.node == topology.master and same_process
+
+    def _depose(self, lane: Lane, now: float) -> None:
+        planned = self.topology is not None and self.topology.phase is Phase.DRAINING
+        if not planned or lane.key.duty is Duty.REPLICA:
+            self._forget(lane)
+            lane.lose(now)
+        elif lane.guest is None or not lane.guest.rests_on(lane):
+            self._forget(lane)
+            self._retiring[lane] = None
+            lane.retire(now)
+
+    def _acknowledge(self) -> None:
+        """Say which epoch is in force, when nothing of an earlier one is in flight to a former master."""
+        if not self._retiring and self.epoch != self.acknowledged:
+            self.acknowledged = self.epoch
+            self._shell.acknowledge(self.epoch)
+
+    def _all_lanes(self) -> list[Lane]:
+        return [*self._shared.values(), *self._exclusive, *self._retiring]
+
+    def _forget(self, lane: Lane) -> None:
+        if self._shared.get(lane.key) is lane:
+            del self._shared[lane.key]
+        self._exclusive.pop(lane, None)
+        self._retiring.pop(lane, None)
+        if lane in (pooled := self._pool.get(lane.key, [])):
+            pooled.remove(lane)

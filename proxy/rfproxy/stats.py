@@ -1,0 +1,35 @@
+"""What the proxy counts: for the receipt of a failover, and in total."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class ChangeStats:
+    """What clients went through during one change of master."""
+
+    held: int = 0  # commands that waited for a master
+    replayed: int = 0  # commands sent a second time
+    uncertain: int = 0  # commands answered -UNCERTAIN
+    longest_wait: float = 0.0  # seconds that a command waited
+
+    def waited(self, seconds: float) -> None:
+        """A held command was let go after that long."""
+        self.longest_wait = max(self.longest_wait, seconds)
+
+
+@dataclass(slots=True)
+class Stats:
+    """Totals since the start, and `change`: those since the last change of master began."""
+
+    clients: int = 0
+    clients_total: int = 0
+    clients_refused: int = 0
+    errors: int = 0  # errors of the proxy's own making that clients saw
+    spilled: int = 0  # runs of reads that went to the master for want of a replica
+    change: ChangeStats = field(default_factory=ChangeStats)
+
+    def begin_change(self) -> None:
+        """The master was withdrawn: count anew for the next receipt."""
+        self.change = ChangeStats()

@@ -1,0 +1,221 @@
+"""Sessions with a connection of their own: WATCH, blocking commands, subscriptions."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.playbook import Playbook
+
+OK = b"+OK\r\n"
+QUEUED = b"+QUEUED\r\n"
+
+
+@pytest.fixture
+def play() -> Playbook:
+    play = Playbook()
+    play.topology(1, master="m:1", replicas=["r:1"])
+    return play
+
+
+def fail_over(play: Playbook, epoch: int = 2) -> None:
+    play.topology(epoch, replicas=["r:1"])
+    play.topology(epoch + 1, master="r:1")
+
+
+# --- WATCH
+
+
+def test_a_watch_has_a_connection_of_its_own_until_exec(play: Playbook) -> None:
+    client = play.client().says("WATCH", "k")
+    master = play.server("m:1")
+    master.hears("WATCH", "k", exclusive=True).answers(OK)
+    client.says("GET", "k")
+    master.hears("GET", "k", exclusive=True).answers(b"$1\r\n1\r\n")
+    client.pipelines("MULTI", "SET k 2", "EXEC")
+    master.hears("MULTI", exclusive=True)
+    master.hears("SET", "k", "2", exclusive=True)
+    master.hears("EXEC", exclusive=True).answers(OK + QUEUED + b"*1\r\n" + OK)
+    client.hears(OK + b"$1\r\n1\r\n" + OK + QUEUED + b"*1\r\n" + OK)
+    client.says("INCR", "j")
+    master.hears("INCR", "j")
+
+
+def test_a_watch_broken_by_a_failover_answers_exec_with_nil(play: Playbook) -> None:
+    client = play.client().says("WATCH", "k")
+    play.server("m:1").hears("WATCH", "k", exclusive=True).answers(OK)
+    fail_over(play)
+    client.pipelines("MULTI", "SET k 2", "EXEC")
+    client.hears(OK + OK + QUEUED + b"*-1\r\n")
+    play.server("r:1").hears_nothing()
+    client.says("INCR", "j")
+    play.server("r:1").hears("INCR", "j")
+
+
+def test_a_watch_broken_behind_multi_answers_exec_with_nil(play: Playbook) -> None:
+    client = play.client().says("WATCH", "k")
+    master = play.server("m:1")
+    master.hears("WATCH", "k", exclusive=True).answers(OK)
+    client.pipelines("MULTI", "SET k 2")
+    master.hears("MULTI", exclusive=True).answers(OK + QUEUED)
+    fail_over(play)
+    client.says("EXEC").hears(OK + OK + QUEUED + b"*-1\r\n")
+
+
+def test_what_was_unanswered_behind_multi_is_answered_as_queued(play: Playbook) -> None:
+    client = play.client().says("WATCH", "k")
+    play.server("m:1").hears("WATCH", "k", exclusive=True).answers(OK)
+    client.hears(OK)
+    client.pipelines("MULTI", "SET k 2")
+    fail_over(play)
+    client.hears(OK + QUEUED)
+    client.says("EXEC").hears(b"*-1\r\n")
+
+
+def test_an_exec_behind_watch_whose_reply_is_lost_is_uncertain_and_the_watch_is_over(play: Playbook) -> None:
+    client = play.client().says("WATCH", "k")
+    play.server("m:1").hears("WATCH", "k", exclusive=True).answers(OK)
+    client.hears(OK)
+    client.pipelines("MULTI", "SET k 2", "EXEC")
+    play.server("m:1").hears("MULTI", exclusive=True).answers(OK + QUEUED)
+    client.hears(OK + QUEUED)
+    fail_over(play)
+    client.hears_error("UNCERTAIN EXEC")
+    client.says("INCR", "j")
+    play.server("r:1").hears("INCR", "j")
+
+
+def test_exec_behind_watch_waits_while_the_master_is_drained_and_is_nil_after_the_change(play: Playbook) -> None:
+    client = play.client().says("WATCH", "k")
+    play.server("m:1").hears("WATCH", "k", exclusive=True).answers(OK)
+    client.hears(OK)
+    play.topology(2, replicas=["r:1"], draining=("m:1", "r:1"))
+    client.pipelines("MULTI", "SET k 2", "EXEC")
+    play.topology(3, master="r:1", replicas=["m:1"])
+    client.hears(OK + QUEUED + b"*-1\r\n")
+
+
+def test_unwatch_without_watch_is_answered_at_once(play: Playbook) -> None:
+    play.client().says("UNWATCH").hears(OK)
+
+
+# --- blocking commands
+
+
+def test_a_blocking_command_holds_up_nobody_else(play: Playbook) -> None:
+    blocked = play.client().says("BLPOP", "q", "10")
+    other = play.client().says("INCR", "k")
+    play.server("m:1").hears("INCR", "k").answers(b":1\r\n")
+    other.hears(b":1\r\n")
+    pop = b"*2\r\n$1\r\nq\r\n$1\r\nx\r\n"
+    play.server("m:1").hears("BLPOP", "q", "10", exclusive=True).answers(pop)
+    blocked.hears(pop)
+
+
+def test_commands_behind_a_blocking_one_wait_for_it(play: Playbook) -> None:
+    client = play.client().pipelines("BLPOP q 10", "INCR k")
+    connection = play.server("m:1").hears("BLPOP", "q", "10", exclusive=True)
+    play.server("m:1").hears_nothing()
+    connection.answers(b"*-1\r\n")
+    play.server("m:1").hears("INCR", "k").answers(b":1\r\n")
+    client.hears(b"*-1\r\n:1\r\n")
+
+
+def test_the_connection_of_a_blocking_command_is_used_again(play: Playbook) -> None:
+    client = play.client().says("BLPOP", "q", "10")
+    first = play.server("m:1").hears("BLPOP", "q", "10", exclusive=True).answers(b"*-1\r\n")
+    client.says("BRPOP", "q", "10")
+    assert play.server("m:1").hears("BRPOP", "q", "10", exclusive=True) is first
+
+
+def test_a_blocking_command_is_asked_again_after_a_failover_for_the_time_that_remains(play: Playbook) -> None:
+    client = play.client().says("BLPOP", "q", "10")
+    play.server("m:1").hears("BLPOP", "q", "10", exclusive=True)
+    play.wait(4.0)
+    fail_over(play)
+    play.server("r:1").hears("BLPOP", "q", "6.000", exclusive=True).answers(b"*-1\r\n")
+    client.hears(b"*-1\r\n")
+
+
+def test_a_blocking_command_that_a_demotion_unblocks_is_asked_again(play: Playbook) -> None:
+    client = play.client().says("BLPOP", "q", "0")
+    connection = play.server("m:1").hears("BLPOP", "q", "0", exclusive=True)
+    play.topology(2, replicas=["r:1"], draining=("m:1", "r:1"))
+    assert play.acknowledged == [1, 2], "a blocking command does not delay a planned change"
+    connection.answers(b"-UNBLOCKED force unblock from blocking operation, instance state changed\r\n")
+    play.topology(3, master="r:1", replicas=["m:1"])
+    play.server("r:1").hears("BLPOP", "q", "0", exclusive=True)
+    client.hears_nothing()
+
+
+def test_a_client_that_leaves_takes_its_blocking_command_along(play: Playbook) -> None:
+    client = play.client().says("BLPOP", "q", "0")
+    connection = play.server("m:1").hears("BLPOP", "q", "0", exclusive=True)
+    client.leaves()
+    assert connection.closed
+
+
+def test_wait_counts_from_everything_that_was_written_before_it(play: Playbook) -> None:
+    client = play.client().says("WAIT", "1", "100")
+    master = play.server("m:1")
+    master.hears("PING", exclusive=True)
+    master.hears("WAIT", "1", "100", exclusive=True).answers(b"+PONG\r\n:1\r\n")
+    client.hears(b":1\r\n")
+
+
+# --- subscriptions
+
+
+def confirmed(channel: str, count: int, kind: str = "subscribe") -> bytes:
+    return b"*3\r\n" + b"".join(b"$%d\r\n%b\r\n" % (len(x), x.encode()) for x in (kind, channel)) + b":%d\r\n" % count
+
+
+MESSAGE = b"*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$2\r\nhi\r\n"
+
+
+def test_messages_reach_the_subscriber_as_they_come(play: Playbook) -> None:
+    client = play.client().says("SUBSCRIBE", "c")
+    connection = play.server("m:1").hears("SUBSCRIBE", "c", exclusive=True)
+    connection.answers(confirmed("c", 1) + MESSAGE)
+    client.hears(confirmed("c", 1) + MESSAGE)
+
+
+def test_a_subscription_survives_a_failover_and_is_confirmed_once(play: Playbook) -> None:
+    client = play.client().says("SUBSCRIBE", "c")
+    play.server("m:1").hears("SUBSCRIBE", "c", exclusive=True).answers(confirmed("c", 1))
+    client.hears(confirmed("c", 1))
+    fail_over(play)
+    play.server("r:1").hears("SUBSCRIBE", "c", exclusive=True).answers(confirmed("c", 1) + MESSAGE)
+    client.hears(MESSAGE)
+
+
+def test_a_session_that_unsubscribed_from_everything_goes_back_to_the_shared_lanes(play: Playbook) -> None:
+    client = play.client().says("SUBSCRIBE", "c")
+    connection = play.server("m:1").hears("SUBSCRIBE", "c", exclusive=True).answers(confirmed("c", 1))
+    client.says("UNSUBSCRIBE")
+    connection.answers(confirmed("c", 0, "unsubscribe"))
+    client.says("GET", "k")
+    play.server("r:1").hears("GET", "k")
+
+
+def test_in_resp3_commands_go_on_beside_the_stream(play: Playbook) -> None:
+    client = play.client().says("HELLO", "3")
+    play.server("r:1").hears("PING").answers(b"+PONG\r\n")
+    client.output = b""
+    client.says("SUBSCRIBE", "c")
+    push = b">" + confirmed("c", 1)[1:]
+    play.server("m:1").hears("SUBSCRIBE", "c", exclusive=True).answers(push)
+    client.hears(push)
+    client.says("GET", "k")
+    play.server("r:1").hears("GET", "k").answers(b"_\r\n")
+    client.hears(b"_\r\n")
+
+
+def test_unsubscribing_from_nothing_is_confirmed_here(play: Playbook) -> None:
+    play.client().says("UNSUBSCRIBE").hears(b"*3\r\n$11\r\nunsubscribe\r\n$-1\r\n:0\r\n")
+
+
+def test_a_client_that_leaves_takes_its_subscription_along(play: Playbook) -> None:
+    client = play.client().says("SUBSCRIBE", "c")
+    connection = play.server("m:1").hears("SUBSCRIBE", "c", exclusive=True)
+    client.leaves()
+    assert connection.closed

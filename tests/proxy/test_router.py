@@ -1,0 +1,193 @@
+"""The router: which server, under which topology and lease, and when an epoch may be acknowledged."""
+
+from __future__ import annotations
+
+import pytest
+
+from rfproxy.router import IDLE, Policy, Reads
+from tests.support.playbook import Playbook
+
+OK = b"+OK\r\n"
+
+
+@pytest.fixture
+def play() -> Playbook:
+    play = Playbook()
+    play.topology(1, master="m:1", replicas=["r:1", "r:2"], run_id="one")
+    play.server("m:1").run_id = "one"
+    return play
+
+
+def test_a_session_always_reads_from_the_same_replica_while_it_is_there(play: Playbook) -> None:
+    client = play.client()
+    for _ in range(3):
+        client.says("GET", "k")
+        play.server("r:1").hears("GET", "k").answers(b"$-1\r\n")
+
+
+def test_reads_go_to_the_master_when_there_is_no_replica_and_that_is_counted(play: Playbook) -> None:
+    play.topology(1, master="m:1", run_id="one")
+    play.client().says("GET", "k")
+    play.server("m:1").hears("GET", "k")
+    assert play.stats.spilled == 1
+
+
+def test_a_replica_that_failed_is_passed_over_and_tried_again_later(play: Playbook) -> None:
+    play.server("r:1").refuses = True
+    client = play.client().says("GET", "k")
+    play.server("r:2").hears("GET", "k").answers(b"$-1\r\n")
+    play.server("r:1").refuses = False
+    play.wait(0.2)
+    client.says("GET", "k")
+    play.server("r:1").hears("GET", "k")
+
+
+def test_a_master_that_was_restarted_is_not_written_to(play: Playbook) -> None:
+    play.server("m:1").run_id = "two"
+    client = play.client().says("INCR", "k")
+    play.wait(1.0)
+    play.server("m:1").hears_nothing()
+    client.hears_nothing()
+    play.topology(2)
+    play.topology(3, master="m:1", run_id="two")
+    play.server("m:1").hears("INCR", "k")
+
+
+def test_a_replica_that_has_not_synchronised_is_not_read_from(play: Playbook) -> None:
+    play.server("r:1").role = b"*5\r\n$5\r\nslave\r\n$1\r\nx\r\n:1\r\n$4\r\nsync\r\n:-1\r\n"
+    play.client().says("GET", "k")
+    play.server("r:2").hears("GET", "k")
+
+
+def test_without_any_topology_everything_waits() -> None:
+    play = Playbook()
+    client = play.client().says("GET", "k")
+    client.hears_nothing()
+    play.topology(1, master="m:1")
+    play.server("m:1").hears("GET", "k")
+
+
+# --- the lease
+
+
+def lapse(play: Playbook) -> None:
+    play.lease.revoke()
+    play.router.lapse(play.time)
+    play.settle()
+
+
+def test_when_the_lease_runs_out_writes_wait_and_reads_go_on(play: Playbook) -> None:
+    lapse(play)
+    writer, reader = play.client().says("INCR", "k"), play.client().says("GET", "k")
+    play.server("m:1").hears_nothing()
+    play.server("r:1").hears("GET", "k").answers(b"$-1\r\n")
+    reader.hears(b"$-1\r\n")
+    play.lease.renew(play.time, 1e9)
+    play.router.resume(play.time)
+    play.server("m:1").hears("INCR", "k").answers(b":1\r\n")
+    writer.hears(b":1\r\n")
+
+
+@pytest.mark.parametrize("reads", list(Reads))
+def test_without_a_lease_and_a_replica_the_last_known_master_is_read_from(reads: Reads) -> None:
+    play = Playbook(Policy(reads=reads))
+    play.topology(1, master="m:1")
+    lapse(play)
+    client = play.client().says("GET", "k")
+    play.server("m:1").hears("GET", "k").answers(b"$-1\r\n")
+    client.hears(b"$-1\r\n")
+
+
+def test_a_success_that_arrives_after_the_lease_ran_out_is_not_relayed(play: Playbook) -> None:
+    client = play.client().says("INCR", "k")
+    connection = play.server("m:1").hears("INCR", "k")
+    play.lease.revoke()
+    connection.answers(b":1\r\n")
+    client.hears_error("UNCERTAIN INCR")
+
+
+def test_what_was_queued_before_the_lease_ran_out_is_not_sent(play: Playbook) -> None:
+    warm = play.client().says("INCR", "k")
+    play.server("m:1").hears("INCR", "k").answers(b":1\r\n")
+    warm.hears(b":1\r\n")
+    session = play.client().session
+    session.feed(b"*2\r\n$4\r\nINCR\r\n$1\r\na\r\n", play.time)
+    play.lease.revoke()
+    play.server("m:1").hears_nothing()
+
+
+def test_continue_means_to_go_on_without_a_lease() -> None:
+    play = Playbook(Policy(leaseless=True))
+    play.topology(1, master="m:1")
+    lapse(play)
+    play.client().says("INCR", "k")
+    play.server("m:1").hears("INCR", "k")
+
+
+# --- acknowledgements
+
+
+def test_an_epoch_without_a_master_is_acknowledged_at_once_and_its_connections_are_closed(play: Playbook) -> None:
+    play.client().says("INCR", "k")
+    connection = play.server("m:1").hears("INCR", "k")
+    play.topology(2, replicas=["r:1", "r:2"])
+    assert play.acknowledged == [1, 2]
+    assert connection.closed
+
+
+def test_a_drain_that_turns_into_a_failover_is_not_waited_for(play: Playbook) -> None:
+    play.client().says("INCR", "k")
+    connection = play.server("m:1").hears("INCR", "k")
+    play.topology(2, replicas=["r:1"], draining=("m:1", "r:1"))
+    assert play.acknowledged == [1]
+    play.topology(3, replicas=["r:1"])
+    assert play.acknowledged == [1, 3]
+    assert connection.closed
+
+
+def test_a_drain_is_acknowledged_when_the_connection_dies(play: Playbook) -> None:
+    play.client().says("INCR", "k")
+    play.server("m:1").hears("INCR", "k")
+    play.topology(2, replicas=["r:1"], draining=("m:1", "r:1"))
+    play.server("m:1").dies()
+    assert play.acknowledged == [1, 2]
+
+
+def test_replicas_that_come_and_go_disturb_no_writes(play: Playbook) -> None:
+    client = play.client().says("INCR", "k")
+    connection = play.server("m:1").hears("INCR", "k")
+    play.topology(1, master="m:1", replicas=["r:2"], run_id="one")
+    connection.answers(b":1\r\n")
+    client.hears(b":1\r\n")
+
+
+def test_reads_in_flight_on_a_replica_that_left_are_asked_elsewhere(play: Playbook) -> None:
+    client = play.client().says("GET", "k")
+    connection = play.server("r:1").hears("GET", "k")
+    play.topology(1, master="m:1", replicas=["r:2"], run_id="one")
+    assert connection.closed
+    play.server("r:2").hears("GET", "k").answers(b"$-1\r\n")
+    client.hears(b"$-1\r\n")
+
+
+# --- housekeeping
+
+
+def test_lanes_of_databases_that_nobody_uses_are_closed(play: Playbook) -> None:
+    client = play.client().says("SELECT", "3")
+    connection = play.server("r:1").hears("PING").answers(b"+PONG\r\n")
+    client.hears(OK)
+    play.time += IDLE + 1
+    play.router.reap(play.time)
+    assert connection.closed
+    client.says("GET", "k")
+    play.server("r:1").hears("GET", "k")
+
+
+def test_what_clients_went_through_is_counted_for_the_receipt(play: Playbook) -> None:
+    play.topology(2, replicas=["r:1", "r:2"])
+    play.client().says("INCR", "k")
+    play.wait(0.5)
+    play.topology(3, master="r:1", replicas=["r:2"])
+    assert play.stats.change.held == 1
+    assert play.stats.change.longest_wait == pytest.approx(0.5)

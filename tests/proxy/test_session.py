@@ -1,0 +1,331 @@
+"""A session: order, splitting of reads and writes, and what becomes of commands when a master is lost."""
+
+from __future__ import annotations
+
+import pytest
+
+from rfprotocol.resp import encode_command
+from rfproxy.replay import RetryWrites
+from rfproxy.router import Policy, Reads
+from tests.support.playbook import Playbook
+
+OK = b"+OK\r\n"
+
+
+@pytest.fixture
+def play() -> Playbook:
+    """A master and two replicas; the client under test reads from the first."""
+    play = Playbook()
+    play.topology(1, master="m:1", replicas=["r:1", "r:2"])
+    return play
+
+
+def bulk(text: str) -> bytes:
+    return b"$%d\r\n%b\r\n" % (len(text), text.encode())
+
+
+def test_a_write_goes_to_the_master_and_its_reply_to_the_client(play: Playbook) -> None:
+    client = play.client().says("SET", "k", "v")
+    play.server("m:1").hears("SET", "k", "v").answers(OK)
+    client.hears(OK)
+
+
+def test_a_read_goes_to_a_replica(play: Playbook) -> None:
+    client = play.client().says("GET", "k")
+    play.server("r:1").hears("GET", "k").answers(bulk("v"))
+    client.hears(bulk("v"))
+
+
+def test_reads_go_to_the_master_when_that_is_asked_for() -> None:
+    play = Playbook(Policy(reads=Reads.MASTER))
+    play.topology(1, master="m:1", replicas=["r:1"])
+    play.client().says("GET", "k")
+    play.server("m:1").hears("GET", "k")
+
+
+def test_two_clients_share_a_connection_and_get_their_own_replies(play: Playbook) -> None:
+    first = play.client().says("INCR", "a")
+    second = play.client().says("INCR", "b")
+    master = play.server("m:1")
+    master.hears("INCR", "a")
+    master.hears("INCR", "b").answers(b":1\r\n:2\r\n")
+    first.hears(b":1\r\n")
+    second.hears(b":2\r\n")
+    assert len(master.live) == 1
+
+
+def test_a_pipeline_of_reads_and_writes_goes_to_the_master_whole(play: Playbook) -> None:
+    client = play.client().pipelines("SET k v", "GET k")
+    master = play.server("m:1")
+    master.hears("SET", "k", "v")
+    master.hears("GET", "k").answers(OK + bulk("v"))
+    client.hears(OK + bulk("v"))
+
+
+def test_a_read_behind_an_unanswered_write_goes_to_the_master_too(play: Playbook) -> None:
+    client = play.client().says("SET", "k", "v").says("GET", "k")
+    master = play.server("m:1")
+    master.hears("SET", "k", "v")
+    master.hears("GET", "k").answers(OK + bulk("v"))
+    client.hears(OK + bulk("v"))
+
+
+def test_a_write_behind_an_unanswered_read_waits_for_it(play: Playbook) -> None:
+    client = play.client().says("GET", "k").says("SET", "k", "v")
+    play.server("m:1").hears_nothing()
+    play.server("r:1").hears("GET", "k").answers(bulk("old"))
+    play.server("m:1").hears("SET", "k", "v").answers(OK)
+    client.hears(bulk("old") + OK)
+
+
+def test_a_command_in_many_pieces_is_sent_when_it_is_whole(play: Playbook) -> None:
+    client = play.client()
+    data = encode_command([b"SET", b"k", b"v"])
+    for byte in data[:-1]:
+        client.sends(bytes([byte]))
+    play.server("m:1").hears_nothing()
+    client.sends(data[-1:])
+    play.server("m:1").hears("SET", "k", "v")
+
+
+def test_garbage_closes_the_client_that_sent_it_after_what_it_asked_before_and_nobody_else(play: Playbook) -> None:
+    bad, good = play.client(), play.client()
+    bad.sends(encode_command([b"INCR", b"k"]) + b"*1\r\n:1\r\n")
+    good.says("INCR", "j")
+    master = play.server("m:1")
+    master.hears("INCR", "k")
+    master.hears("INCR", "j").answers(b":1\r\n:1\r\n")
+    bad.hears(b":1\r\n-ERR Protocol error: expected '$', got ':'\r\n")
+    assert bad.closed
+    good.hears(b":1\r\n")
+
+
+def test_what_a_client_asked_before_it_left_is_answered_to_nobody(play: Playbook) -> None:
+    gone, here = play.client().says("INCR", "a"), play.client().says("INCR", "b")
+    gone.leaves()
+    play.server("m:1").hears("INCR", "a").answers(b":1\r\n:2\r\n")
+    here.hears(b":2\r\n")
+
+
+# --- no master
+
+
+def test_a_write_waits_while_there_is_no_master_and_is_sent_to_the_next_one(play: Playbook) -> None:
+    play.topology(2, replicas=["r:1", "r:2"])
+    client = play.client().says("INCR", "k")
+    client.hears_nothing()
+    play.topology(3, master="r:1", replicas=["r:2"])
+    play.server("r:1").hears("INCR", "k").answers(b":1\r\n")
+    client.hears(b":1\r\n")
+
+
+def test_reads_go_on_while_there_is_no_master(play: Playbook) -> None:
+    play.topology(2, replicas=["r:1", "r:2"])
+    client = play.client().says("GET", "k")
+    play.server("r:1").hears("GET", "k").answers(bulk("v"))
+    client.hears(bulk("v"))
+
+
+def test_a_read_behind_a_held_write_waits_for_it(play: Playbook) -> None:
+    play.topology(2, replicas=["r:1", "r:2"])
+    play.client().says("SET", "k", "v").says("GET", "k")
+    play.server("r:1").hears_nothing()
+
+
+def test_a_write_that_waited_too_long_is_answered_masterdown_and_the_next_one_waits_anew(play: Playbook) -> None:
+    play.topology(2, replicas=["r:1"])
+    client = play.client().says("SET", "k", "v")
+    play.wait(29.9)
+    client.hears_nothing()
+    play.wait(0.2)
+    assert "epoch 2" in client.hears_error("MASTERDOWN")
+    client.says("SET", "k", "w").hears_nothing()
+    play.topology(3, master="m:1")
+    play.server("m:1").hears("SET", "k", "w")
+
+
+def test_what_does_not_fit_among_the_held_is_answered_masterdown_at_once() -> None:
+    play = Playbook(Policy(hold_bytes=100))
+    play.topology(2, replicas=["r:1"])
+    first = play.client().says("SET", "k", "x" * 50)
+    second = play.client().says("SET", "k", "y" * 50)
+    first.hears_nothing()
+    second.hears_error("MASTERDOWN")
+
+
+# --- the master is lost
+
+
+def test_a_repeatable_write_in_flight_is_sent_again_to_the_next_master(play: Playbook) -> None:
+    client = play.client().says("SET", "k", "v")
+    play.server("m:1").hears("SET", "k", "v")
+    play.server("m:1").dies()
+    client.hears_nothing()
+    play.topology(2, replicas=["r:1", "r:2"])
+    play.topology(3, master="r:1", replicas=["r:2"])
+    play.server("r:1").hears("SET", "k", "v").answers(OK)
+    client.hears(OK)
+    assert play.stats.change.uncertain == 0
+
+
+def test_any_other_write_in_flight_is_answered_uncertain_and_the_connection_stays(play: Playbook) -> None:
+    client = play.client().says("INCR", "k")
+    play.server("m:1").hears("INCR", "k")
+    play.server("m:1").dies()
+    text = client.hears_error("UNCERTAIN INCR may or may not have been applied: master m:1 ")
+    assert text.endswith("was lost before it replied\r\n")
+    assert not client.closed
+    play.topology(2)
+    play.topology(3, master="r:1")
+    client.says("INCR", "k")
+    play.server("r:1").hears("INCR", "k")
+
+
+def test_a_write_that_was_not_sent_yet_is_never_uncertain(play: Playbook) -> None:
+    play.server("m:1").refuses = True
+    client = play.client().says("INCR", "k")
+    client.hears_nothing()
+    play.topology(2)
+    play.topology(3, master="r:1")
+    play.server("r:1").hears("INCR", "k").answers(b":1\r\n")
+    client.hears(b":1\r\n")
+
+
+def test_what_was_answered_before_the_loss_is_not_repeated(play: Playbook) -> None:
+    client = play.client().pipelines("SET a 1", "INCR b", "SET c 3")
+    master = play.server("m:1")
+    master.hears("SET", "a", "1").answers(OK)
+    client.hears(OK)
+    master.dies()
+    client.hears_error("UNCERTAIN INCR")
+    play.topology(2)
+    play.topology(3, master="r:1")
+    play.server("r:1").hears("SET", "c", "3").answers(OK)
+    play.server("r:1").hears_nothing()
+    client.hears(OK)
+
+
+def test_the_order_of_answers_is_kept_through_a_loss(play: Playbook) -> None:
+    client = play.client().pipelines("SET a 1", "INCR b", "GET a").says("INCR", "d")
+    play.server("m:1").dies()
+    client.hears_nothing()
+    play.topology(2)
+    play.topology(3, master="r:1")
+    server = play.server("r:1")
+    server.hears("SET", "a", "1").answers(OK)
+    output = client.output
+    client.output = b""
+    assert output.startswith(OK + b"-UNCERTAIN INCR")
+    server.hears("GET", "a").answers(bulk("1"))
+    output, client.output = client.output, b""
+    assert output.startswith(bulk("1") + b"-UNCERTAIN INCR")
+
+
+def test_never_and_always_are_taken_at_their_word() -> None:
+    for policy, repeated in ((RetryWrites.NEVER, False), (RetryWrites.ALWAYS, True)):
+        play = Playbook(Policy(retry_writes=policy))
+        play.topology(1, master="m:1")
+        client = play.client().says("SET" if not repeated else "INCR", "k", *([] if repeated else ["v"]))
+        play.server("m:1").dies()
+        if repeated:
+            client.hears_nothing()
+            play.topology(2)
+            play.topology(3, master="r:1")
+            play.server("r:1").hears("INCR", "k")
+        else:
+            client.hears_error("UNCERTAIN SET")
+
+
+def test_a_read_in_flight_on_a_lost_replica_is_asked_elsewhere(play: Playbook) -> None:
+    client = play.client().says("GET", "k")
+    play.server("r:1").hears("GET", "k")
+    play.server("r:1").dies()
+    play.server("r:2").hears("GET", "k").answers(bulk("v"))
+    client.hears(bulk("v"))
+
+
+def test_a_read_that_a_loading_replica_refuses_is_asked_elsewhere(play: Playbook) -> None:
+    client = play.client().says("GET", "k")
+    play.server("r:1").hears("GET", "k").answers(b"-LOADING Redis is loading the dataset in memory\r\n")
+    play.server("r:2").hears("GET", "k").answers(bulk("v"))
+    client.hears(bulk("v"))
+
+
+def test_a_late_reply_of_a_deposed_master_is_not_relayed(play: Playbook) -> None:
+    client = play.client().says("INCR", "k")
+    connection = play.server("m:1").hears("INCR", "k")
+    play.topology(2)
+    client.hears_error("UNCERTAIN INCR")
+    assert connection.closed
+
+
+# --- the master refuses
+
+
+def test_a_write_that_a_demoted_master_refuses_is_held_and_sent_to_the_next_one(play: Playbook) -> None:
+    client = play.client().says("INCR", "k")
+    play.server("m:1").hears("INCR", "k").answers(b"-READONLY You can't write against a read only replica.\r\n")
+    client.hears_nothing()
+    play.topology(2)
+    play.topology(3, master="r:1")
+    play.server("r:1").hears("INCR", "k").answers(b":1\r\n")
+    client.hears(b":1\r\n")
+
+
+def test_reads_behind_a_refused_write_are_asked_again_behind_it(play: Playbook) -> None:
+    client = play.client().pipelines("SET k new", "GET k")
+    refused = b"-READONLY You can't write against a read only replica.\r\n"
+    play.server("m:1").hears("SET", "k", "new").answers(refused + bulk("old"))
+    client.hears_nothing()
+    play.topology(2)
+    play.topology(3, master="r:1")
+    server = play.server("r:1")
+    server.hears("SET", "k", "new").answers(OK)
+    server.hears("GET", "k").answers(bulk("new"))
+    client.hears(OK + bulk("new"))
+
+
+def test_an_error_that_is_the_commands_own_is_relayed(play: Playbook) -> None:
+    for text in (b"-WRONGTYPE Operation against a key\r\n", b"-MISCONF Redis is configured\r\n", b"-BUSY Redis is\r\n"):
+        client = play.client().says("INCR", "k")
+        play.server("m:1").hears("INCR", "k").answers(text)
+        client.hears(text)
+
+
+def test_a_refusing_master_is_tried_again_after_a_rest_and_not_in_a_loop(play: Playbook) -> None:
+    client = play.client().says("INCR", "k")
+    refusal = b"-LOADING Redis is loading the dataset in memory\r\n"
+    play.server("m:1").hears("INCR", "k").answers(refusal)
+    play.server("m:1").hears_nothing()
+    play.wait(0.02)
+    play.server("m:1").hears("INCR", "k").answers(refusal)
+    play.wait(0.05)
+    play.server("m:1").hears("INCR", "k").answers(b":1\r\n")
+    client.hears(b":1\r\n")
+
+
+# --- a planned change
+
+
+def test_while_draining_what_is_in_flight_is_answered_and_new_writes_wait(play: Playbook) -> None:
+    early = play.client().says("INCR", "k")
+    connection = play.server("m:1").hears("INCR", "k")
+    play.topology(2, replicas=["r:1", "r:2"], draining=("m:1", "r:1"))
+    assert play.acknowledged == [1]
+    late = play.client().says("INCR", "k")
+    late.hears_nothing()
+    connection.answers(b":1\r\n")
+    early.hears(b":1\r\n")
+    assert play.acknowledged == [1, 2]
+    play.server("m:1").hears_nothing()
+    play.topology(3, master="r:1", replicas=["m:1", "r:2"])
+    play.server("r:1").hears("INCR", "k").answers(b":2\r\n")
+    late.hears(b":2\r\n")
+
+
+def test_a_planned_change_that_is_given_up_lets_writes_go_to_the_old_master(play: Playbook) -> None:
+    play.topology(2, replicas=["r:1"], draining=("m:1", "r:1"))
+    client = play.client().says("INCR", "k")
+    play.topology(3, master="m:1", replicas=["r:1"])
+    play.server("m:1").hears("INCR", "k").answers(b":1\r\n")
+    client.hears(b":1\r\n")

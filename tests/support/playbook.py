@@ -1,0 +1,322 @@
+"""A conversation with the proxy's core, played without sockets.
+
+    play = Playbook()
+    play.topology(master="a:1", replicas=["b:1"])
+    client = play.client()
+    client.says("SET", "k", "v")
+    play.server("a:1").hears("SET", "k", "v").answers(b"+OK\\r\\n")
+    client.hears(b"+OK\\r\\n")
+
+`hears` fails with what was there instead; `hears_nothing` says that nothing was. Time stands still until `wait`.
+A server greets each new connection as the topology expects it to, unless told otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import hiredis
+
+from rfprotocol.resp import RequestReader, encode_command
+from rfprotocol.topology import Change, Kind, Node, Phase, Topology
+from rfproxy.greeting import Duty
+from rfproxy.lane import Lane, LaneState
+from rfproxy.lease import Lease
+from rfproxy.router import Policy, Router
+from rfproxy.session import Session
+from rfproxy.stats import Stats
+
+
+class SilentLog:
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, dict[str, object]]] = []
+
+    def info(self, event: str, **fields: object) -> None:
+        """Keep a line."""
+        self.lines.append((event, fields))
+
+    warning = info
+
+    def events(self, name: str) -> list[dict[str, object]]:
+        """The lines of one kind."""
+        return [fields for event, fields in self.lines if event == name]
+
+
+class Playbook:
+    """The world around a router: servers, clients, a clock, and the shell."""
+
+    def __init__(self, policy: Policy | None = None) -> None:
+        self.time = 1000.0
+        self.lease = Lease()
+        self.stats = Stats()
+        self.log = SilentLog()
+        self.acknowledged: list[int] = []
+        self.alarm: float | None = None
+        self.router = Router(policy or Policy(), self, self.lease, self.stats, self.log)
+        self._servers: dict[str, FakeServer] = {}
+        self._flush = False
+        self._numbers = iter(range(2, 1000, 2))  # even: with two replicas, the first one is read from
+        self.lease.renew(self.time, 1e9)
+
+    # --- the shell of the router
+
+    def connect(self, lane: Lane) -> None:
+        """A lane is opened."""
+        self.server(str(lane.key.node)).opened(lane)
+
+    def flush_soon(self) -> None:
+        """The turn of the loop ends when the script goes on."""
+        self._flush = True
+
+    def wake_at(self, when: float) -> None:
+        """Keep the earliest alarm."""
+        self.alarm = when if self.alarm is None else min(self.alarm, when)
+
+    def acknowledge(self, epoch: int) -> None:
+        """Keep what was acknowledged."""
+        self.acknowledged.append(epoch)
+
+    # --- the script
+
+    def settle(self) -> None:
+        """Let everything happen that can without more input."""
+        moving = True
+        while moving:
+            moving = False
+            if self._flush:
+                self._flush, moving = False, True
+                self.router.flush(self.time)
+            for server in list(self._servers.values()):
+                moving = server.accept() or moving
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass; alarms ring when they are due."""
+        end = self.time + seconds
+        while self.alarm is not None and self.alarm <= end:
+            self.time, self.alarm = max(self.time, self.alarm), None
+            self.router.tick(self.time)
+            self.settle()
+        self.time = end
+
+    def server(self, name: str) -> FakeServer:
+        """The server at that address."""
+        if name not in self._servers:
+            self._servers[name] = FakeServer(self, Node.parse(name))
+        return self._servers[name]
+
+    def client(self) -> FakeClient:
+        """A new client."""
+        return FakeClient(self, next(self._numbers))
+
+    def topology(
+        self,
+        epoch: int = 1,
+        master: str | None = None,
+        replicas: Iterable[str] = (),
+        *,
+        draining: tuple[str, str] | None = None,
+        run_id: str = "",
+    ) -> None:
+        """Put a topology in force; without a master it is FENCING, or DRAINING from one node to another."""
+        phase = Phase.SERVING if master else Phase.DRAINING if draining else Phase.FENCING
+        change = None
+        if draining:
+            former, target = map(Node.parse, draining)
+            change = Change(Kind.SWITCHOVER, "asked for", former, target)
+        nodes = tuple(Node.parse(name) for name in replicas)
+        topology = Topology(epoch, phase, Node.parse(master) if master else None, nodes, run_id=run_id, change=change)
+        self.router.apply(topology, self.time)
+        self.settle()
+
+
+class FakeServer:
+    """What connections to one address hear and say."""
+
+    def __init__(self, play: Playbook, node: Node) -> None:
+        self.node = node
+        self.refuses = False  # connections
+        self.role: bytes | None = None  # the reply to ROLE, when it is not what the lane hopes for
+        self.run_id = ""
+        self.denies: dict[bytes, bytes] = {}  # name of a greeting command: error reply
+        self.lanes: list[FakeConnection] = []
+        self._play = play
+        self._waiting: list[Lane] = []
+
+    def opened(self, lane: Lane) -> None:
+        """A connection is asked for."""
+        self._waiting.append(lane)
+
+    def accept(self) -> bool:
+        """Accept or refuse what is waiting; whether there was anything."""
+        waiting, self._waiting = self._waiting, []
+        for lane in waiting:
+            if self.refuses:
+                lane.lose(self._play.time)
+            else:
+                connection = FakeConnection(self._play, self, lane)
+                self.lanes.append(connection)
+                lane.connected(connection)
+        greeted = [connection.greet() for connection in self.lanes]
+        return bool(waiting) or any(greeted)
+
+    @property
+    def live(self) -> list[FakeConnection]:
+        """Connections that are not closed."""
+        return [connection for connection in self.lanes if not connection.closed]
+
+    def hears(self, *command: str | bytes, exclusive: bool = False) -> FakeConnection:
+        """The next command on one of the connections is this one; returns the connection, to answer on."""
+        self._play.settle()
+        wanted = _bytes(command)
+        candidates = [c for c in self.live if c.commands and (c.lane.guest is not None) == exclusive]
+        for connection in candidates:
+            if connection.commands[0] == wanted:
+                connection.commands.pop(0)
+                return connection
+        heard = {str(self.node): [c.commands for c in self.live]}
+        raise AssertionError(f"{self.node} did not hear {wanted}; heard instead: {heard}")
+
+    def hears_nothing(self) -> None:
+        """No command is waiting to be heard."""
+        self._play.settle()
+        heard = [c.commands for c in self.live if c.commands]
+        assert not heard, f"{self.node} heard {heard}"
+
+    def dies(self) -> None:
+        """Every connection is closed, and none is accepted."""
+        self.refuses = True
+        self.hangs_up()
+
+    def hangs_up(self) -> None:
+        """Every connection is closed."""
+        for connection in self.live:
+            connection.closed = True
+            connection.lane.lose(self._play.time)
+        self._play.settle()
+
+
+class FakeConnection:
+    """One lane, seen from the server."""
+
+    def __init__(self, play: Playbook, server: FakeServer, lane: Lane) -> None:
+        self.lane = lane
+        self.closed = False
+        self.commands: list[list[bytes]] = []
+        self.greeted: list[list[bytes]] = []
+        self.writes: list[bytes] = []
+        self._play = play
+        self._server = server
+        self._reader = RequestReader()
+
+    def write(self, data: bytes) -> None:
+        """The lane sends."""
+        assert not self.closed, f"{self._server.node}: written to after it was closed: {data!r}"
+        self.writes.append(data)
+        requests = self._reader.feed(data)
+        assert requests.error is None
+        self.commands += requests.commands
+
+    def abort(self) -> None:
+        """The lane is closed."""
+        self.closed = True
+
+    def greet(self) -> bool:
+        """Answer the greeting, if it is what comes next."""
+        if self.closed or self.lane.state is not LaneState.GREETING or not self.commands:
+            return False
+        self.greeted, self.commands = self.commands, []
+        self.lane.feed(b"".join(self._greeting_reply(args) for args in self.greeted), self._play.time)
+        return True
+
+    def _greeting_reply(self, args: list[bytes]) -> bytes:
+        name = args[0]
+        if name in self._server.denies:
+            return self._server.denies[name]
+        if name == b"ROLE":
+            master = b"*3\r\n$6\r\nmaster\r\n:1\r\n*0\r\n"
+            replica = b"*5\r\n$5\r\nslave\r\n$1\r\nx\r\n:1\r\n$9\r\nconnected\r\n:1\r\n"
+            return self._server.role or (replica if self.lane.key.duty is Duty.REPLICA else master)
+        if name == b"INFO":
+            text = f"redis_version:7.0.15\r\nrun_id:{self._server.run_id}\r\n".encode()
+            return b"$%d\r\n%b\r\n" % (len(text), text)
+        return b"+OK\r\n"
+
+    def answers(self, data: bytes) -> FakeConnection:
+        """Send bytes to the proxy."""
+        self.lane.feed(data, self._play.time)
+        self._play.settle()
+        return self
+
+
+class FakeClient:
+    """A client without a socket."""
+
+    def __init__(self, play: Playbook, number: int) -> None:
+        self.closed = False
+        self.output = b""
+        self._play = play
+        self.session = Session(number, f"client:{number}", self, play.router)
+
+    def write(self, data: bytes) -> None:
+        """The session answers."""
+        if not self.closed:
+            self.output += data
+
+    def close(self) -> None:
+        """The session hangs up."""
+        self.closed = True
+
+    def resume(self) -> None:
+        """Nothing to do: the script reads when it wants to."""
+
+    def says(self, *command: str | bytes) -> FakeClient:
+        """Send one command."""
+        return self.sends(encode_command(_bytes(command)))
+
+    def pipelines(self, *commands: str) -> FakeClient:
+        """Send several commands in one packet, each given as words."""
+        return self.sends(b"".join(encode_command(_bytes(text.split())) for text in commands))
+
+    def sends(self, data: bytes) -> FakeClient:
+        """Send bytes."""
+        self.session.feed(data, self._play.time)
+        self._play.settle()
+        return self
+
+    def hears(self, data: bytes) -> None:
+        """These bytes, and nothing else, have arrived since the last time."""
+        self._play.settle()
+        output, self.output = self.output, b""
+        assert output == data, f"the client heard {output!r}, not {data!r}"
+
+    def hears_error(self, start: str) -> str:
+        """One error that starts like this has arrived; returns it."""
+        self._play.settle()
+        output, self.output = self.output, b""
+        assert output.startswith(b"-" + start.encode()), f"the client heard {output!r}, not -{start}..."
+        assert output.count(b"\r\n") == 1, f"the client heard more than one error: {output!r}"
+        return output.decode()
+
+    def hears_nothing(self) -> None:
+        """Nothing has arrived."""
+        self.hears(b"")
+
+    def leaves(self) -> None:
+        """Close the connection."""
+        self.closed = True
+        self.session.close(self._play.time)
+        self._play.settle()
+
+
+def _bytes(command: Iterable[str | bytes]) -> list[bytes]:
+    return [word.encode() if isinstance(word, str) else word for word in command]
+
+
+def reply(data: bytes) -> object:
+    """Decode one reply."""
+    reader = hiredis.Reader()
+    reader.feed(data)
+    value: object = reader.gets()
+    return value
