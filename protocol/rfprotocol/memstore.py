@@ -27,6 +27,10 @@ class Loss(Enum):
     ANSWER = "answer"  # the change is made, and the caller does not learn it
 
 
+class _NoParent(StoreConflict):
+    """A record was to be created below one that does not exist."""
+
+
 class _Link(Enum):
     """A session's connection with the tree."""
 
@@ -90,17 +94,14 @@ class MemTree:
 
     def apply(self, changes: tuple[Change, ...]) -> None:
         """Make all changes or none. Raises StoreConflict."""
-        for change in changes:
-            if isinstance(change, Put) and change.version is None:
-                self._make_parents(change.path)
-        before = self._records
-        self._records = dict(before)
         try:
-            for change in changes:
-                self._apply(change)
-        except StoreConflict:
-            self._records = before
-            raise
+            self._transact(changes)
+        except _NoParent:
+            created = {change.path for change in changes if isinstance(change, Put) and change.version is None}
+            for path in created:
+                if _parent(path) not in created:
+                    self._make_parents(path)
+            self._transact(changes)
         for change in changes:
             self._tell(change.path)
 
@@ -128,6 +129,16 @@ class MemTree:
         if self._records.pop(path, None):
             self._tell(path)
 
+    def _transact(self, changes: tuple[Change, ...]) -> None:
+        before = self._records
+        self._records = dict(before)
+        try:
+            for change in changes:
+                self._apply(change)
+        except StoreConflict:
+            self._records = before
+            raise
+
     def _apply(self, change: Change) -> None:
         if isinstance(change, Delete):
             self._delete(change)
@@ -139,24 +150,27 @@ class MemTree:
 
     def _create(self, path: str, data: bytes, owner: int) -> None:
         if path in self._records:
-            raise StoreConflict(f"{path} exists already")
-        if self._records[_parent(path)].owner:
-            raise StoreConflict(f"{_parent(path)} lives with a session and can hold nothing")
+            raise StoreConflict(f"{path}: the record exists already")
+        parent = self._records.get(_parent(path))
+        if parent is None:
+            raise _NoParent(f"{path}: there is no record to create it below")
+        if parent.owner:
+            raise StoreConflict(f"{path}: the parent lives with a session and can hold nothing")
         self._records[path] = Entry(data, 0, self.next_number(), owner)
 
     def _delete(self, change: Delete) -> None:
         self._demand(change)
         if self.children(change.path):
-            raise StoreConflict(f"{change.path} is not empty")
+            raise StoreConflict(f"{change.path}: the record is not empty")
         del self._records[change.path]
 
     def _demand(self, change: Change) -> Entry:
         """The record to change, in the version that the caller knows."""
         old = self._records.get(change.path)
         if old is None:
-            raise StoreConflict(f"{change.path} does not exist")
+            raise StoreConflict(f"{change.path}: there is no such record")
         if change.version is not None and change.version != old.version:
-            raise StoreConflict(f"{change.path} has version {old.version}, not {change.version}")
+            raise StoreConflict(f"{change.path}: the record has version {old.version}, not {change.version}")
         return old
 
     def _make_parents(self, path: str) -> None:

@@ -82,6 +82,8 @@ _ERRORS: tuple[tuple[tuple[type[Exception], ...], type[StoreError], str], ...] =
         StoreUnavailable,
         "the connection with ZooKeeper broke",
     ),
+    ((zk.ZookeeperError,), StoreError, "ZooKeeper refused"),
+    ((Exception,), StoreUnavailable, "the answer of ZooKeeper was not understood"),
 )
 
 
@@ -397,7 +399,9 @@ def _in_our_words(outcome: object) -> Outcome:
         return [_in_our_words(item) for item in outcome]
     if not isinstance(outcome, Exception):
         return outcome
-    for theirs, ours, meaning in _ERRORS:
-        if isinstance(outcome, theirs):
-            return ours(f"{meaning} ({type(outcome).__name__})")
-    return StoreError(f"ZooKeeper refused: {type(outcome).__name__} {outcome}")
+    detail = f"{type(outcome).__name__} {outcome}".strip()
+    return next(
+        ours(f"{meaning} ({detail})")
+        for theirs, ours, meaning in _ERRORS
+        if isinstance(outcome, theirs)
+    )

@@ -112,14 +112,14 @@ class ZkStore:
 
     async def commit(self, *changes: Change, fence: Fence | None = None) -> None:
         """Apply all changes or none. Raises FenceLost, StoreConflict, StoreUnavailable."""
-        created = [change for change in changes if isinstance(change, Put) and change.version is None]
+        created = {change.path for change in changes if isinstance(change, Put) and change.version is None}
         try:
             await self._transact(changes, fence)
         except NoRecord:
             # A record to create has no parent, or one to change is missing; in a second attempt it is the latter.
             if not created:
                 raise
-            await self._make_parents(*(change.path for change in created))
+            await self._make_parents(*(path for path in created if path.rpartition("/")[0] not in created))
             await self._transact(changes, fence)
 
     def watch(self, path: str, changed: Callable[[], None]) -> Callable[[], None]:

@@ -214,8 +214,7 @@ class ZooKeeperEnsemble:
     def __init__(self, size: int, folder: Path) -> None:
         peers = [f"server.{n}=127.0.0.1:{free_port()}:{free_port()}" for n in range(1, size + 1)]
         self.servers = [
-            ZooKeeperServer(folder / f"zookeeper{number}", number=number, peers=peers)
-            for number in range(1, size + 1)
+            ZooKeeperServer(folder / f"zookeeper{number}", number=number, peers=peers) for number in range(1, size + 1)
         ]
 
     @property
