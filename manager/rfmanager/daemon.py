@@ -36,6 +36,7 @@ from rfprotocol.topology import ManagerReport, Node
 
 ANNOUNCE_INTERVAL = 0.8  # seconds; a report that is not renewed for `Rule.max_age` does not count
 PROOFS_PER_SESSION = 8  # how often the session is proved alive within its timeout
+COMMAND_TIMEOUT = 1.0  # seconds at most for one command to a server; the tenure must be certain for that long
 RETRY = 0.1  # seconds, when the store lost an answer
 
 
@@ -126,7 +127,8 @@ class Daemon:
             self._mirror.stop()
             await self._executor.stop()
             await self._withdraw()
-            await asyncio.gather(*(admin.close() for admin in self._admins.values()))
+            admins = (*self._admins.values(), *(prober.admin for prober in self._probers.values()))
+            await asyncio.gather(*(admin.close() for admin in admins))
             self._stopped.set()
 
     async def stop(self) -> None:
@@ -147,11 +149,12 @@ class Daemon:
     def _watch(self, node: Node, group: asyncio.TaskGroup) -> None:
         if node in self._probers:
             return
-        admin = RedisAdmin(node, self._settings.credentials)
-        prober = Prober(
-            admin, self._settings.limits, time.monotonic, lambda significant: self._sampled(node, significant)
-        )
-        self._admins[node], self._probers[node] = admin, prober
+        settings = self._settings
+        # Two sets of connections: a probe may take as long as operators like, a command must fit into the tenure.
+        probing = RedisAdmin(node, settings.credentials, settings.limits.probe_timeout * 2)
+        commands = RedisAdmin(node, settings.credentials, min(COMMAND_TIMEOUT, self._store.session_timeout / 4))
+        prober = Prober(probing, settings.limits, time.monotonic, lambda significant: self._sampled(node, significant))
+        self._admins[node], self._probers[node] = commands, prober
         self._tasks.append(group.create_task(prober.run()))
 
     def _hurry(self, node: Node) -> None:

@@ -1,0 +1,350 @@
+"""Managers over real Redis servers: what operators and clients get from them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import redis
+
+from rfmanager.config import ManagerConfig
+from rfmanager.daemon import Settings
+from rfmanager.detector import Limits
+from rfmanager.quorum import Rule, Strategy
+from rfprotocol.records import Outcome
+from rfprotocol.store import Delete, Put
+from rfprotocol.topology import Kind, Node, Phase, Topology
+from tests.manager.group import PATHS, Site, site
+from tests.support.redis import RedisGroup, RedisServer
+
+
+@pytest.fixture
+async def place(redis_group: RedisGroup) -> AsyncIterator[Site]:
+    async with site(redis_group) as place:
+        yield place
+
+
+def write(server: RedisServer, keys: int) -> None:
+    """Write, and see to it that every replica has it: what a replica never got cannot survive its master."""
+    with server.client() as client:
+        for key in range(keys):
+            client.set(f"key{key}", key)
+        client.wait(2, 5000)
+
+
+def size(server: RedisServer) -> int:
+    with server.client() as client:
+        return int(client.dbsize())
+
+
+async def test_the_roles_of_running_servers_are_found_and_published(place: Site) -> None:
+    await place.manager()
+    topology = await place.until_serving(2)
+    assert topology.epoch == 1
+    assert topology.master == place.group.master.node
+    assert set(topology.replicas) == {server.node for server in place.group.replicas}
+    assert topology.run_id == place.group.master.info("server")["run_id"]
+
+
+async def test_a_server_that_is_down_at_the_start_is_no_reason_to_wait(place: Site) -> None:
+    place.group.servers[2].kill()
+    await place.manager()
+    topology = await place.until_serving(1)
+    assert topology.unavailable == (place.group.servers[2].node,)
+
+
+async def test_a_killed_master_is_replaced_again_and_again_and_becomes_a_replica(place: Site) -> None:
+    write(place.group.master, 100)
+    await place.manager()
+    topology = await place.until_serving(2)
+    for _ in range(2):
+        assert topology.master is not None
+        killed = place.group[topology.master]
+        killed.kill()
+        topology = await place.until_serving(1, other_than=killed.node)
+        assert topology.master is not None
+        assert size(place.group[topology.master]) == 100
+        killed.restart()
+        topology = await place.until_serving(2, other_than=killed.node)
+        assert killed.info()["role"] == "slave"
+        assert size(killed) == 100
+    receipts = await place.receipts()
+    assert [receipt.epoch for receipt in receipts] == [3, 5]
+    steps = [name for name, _ in receipts[0].steps]
+    assert steps == ["noticed", "fenced", "acknowledged", "sealed", "promoted", "published"]
+    assert receipts[0].offsets
+
+
+async def test_a_frozen_master_is_replaced_and_returns_as_a_replica(place: Site) -> None:
+    await place.manager(limits=Limits(probe_timeout=0.2))
+    await place.until_serving(2)
+    frozen = place.group.master
+    frozen.freeze()
+    topology = await place.until_serving(1, other_than=frozen.node)
+    assert frozen.node in topology.unavailable
+    assert "timeout" in (await place.receipts())[0].cause
+    frozen.thaw()
+    topology = await place.until_serving(2)
+    assert frozen.node in topology.replicas
+    assert frozen.info()["role"] == "slave"
+
+
+async def test_a_master_that_restarts_empty_never_serves_and_gets_the_data_back(place: Site) -> None:
+    write(place.group.master, 100)
+    await place.manager()
+    await place.until_serving(2)
+    place.group.master.restart()
+    topology = await place.until_serving(2, other_than=place.group.master.node)
+    assert topology.master is not None
+    assert size(place.group[topology.master]) == 100
+    assert size(place.group.master) == 100
+
+
+async def test_nothing_is_promoted_before_the_proxies_have_stopped_writing(place: Site) -> None:
+    await place.acknowledge(1)
+    await place.manager()
+    await place.until_serving(2)
+    place.group.master.kill()
+    fenced = await place.until(lambda topology: topology.phase is Phase.FENCING)
+    assert {server.info()["role"] for server in place.group.replicas} == {"slave"}
+    assert set(fenced.replicas) == {server.node for server in place.group.replicas}
+    await place.acknowledge(fenced.epoch)
+    topology = await place.until_serving(1)
+    assert topology.epoch == fenced.epoch + 1
+    changed = asyncio.Event()
+    place.store.watch(PATHS.history, changed.set)
+    await place.acknowledge(topology.epoch)
+    await changed.wait()
+    assert (await place.receipts())[0].proxies["proxy"]["epoch"] == topology.epoch
+
+
+@pytest.fixture
+def pair() -> Iterator[RedisGroup]:
+    with RedisGroup(2) as group:
+        yield group
+
+
+@pytest.mark.parametrize("to_any", [True, False])
+async def test_a_switchover_keeps_every_write_even_of_clients_that_know_no_proxy(
+    pair: RedisGroup, to_any: bool
+) -> None:
+    async with site(pair) as place:
+        await place.manager()
+        await place.until_serving(1)
+        acknowledged = 0
+        target = pair.replicas[0]
+
+        def writes() -> int:
+            with pair.master.client() as client:
+                for done in range(1_000_000):
+                    try:
+                        client.incr("counter")
+                    except redis.RedisError:
+                        return done
+            raise AssertionError("writes were never refused")
+
+        writer = asyncio.create_task(asyncio.to_thread(writes))
+        receipt = await place.ask(None if to_any else target.node)
+        acknowledged = await writer
+        assert (receipt.kind, receipt.outcome) == (Kind.SWITCHOVER, Outcome.DONE)
+        assert [name for name, _ in receipt.steps] == [
+            "noticed", "draining", "acknowledged", "caught up", "promoted", "demoted", "published",
+        ]  # fmt: skip
+        topology = await place.until_serving(1)
+        assert topology.master == target.node
+        with target.client() as client:
+            assert int(client.get("counter") or 0) == acknowledged
+
+
+async def test_a_switchover_to_a_replica_that_does_not_catch_up_is_given_up_and_writes_go_on(place: Site) -> None:
+    target = place.group.replicas[0]
+    await place.manager(at={"after-drain": target.freeze}, limits=Limits(probe_timeout=5.0))
+    await place.until_serving(2)
+    receipt = await place.ask(target.node)
+    target.thaw()
+    assert receipt.outcome is Outcome.ABORTED
+    assert f"{target.node} did not catch up" in receipt.cause
+    topology = await place.until_serving(2)
+    assert topology.master == place.group.master.node
+    write(place.group.master, 1)
+
+
+async def test_a_switchover_to_the_master_itself_is_refused(place: Site) -> None:
+    await place.manager()
+    await place.until_serving(2)
+    receipt = await place.ask(place.group.master.node)
+    assert receipt.outcome is Outcome.REFUSED
+    assert "is the master already" in receipt.cause
+
+
+@pytest.mark.parametrize(
+    "point", ["after-fence", "after-seal", "after-mark", "after-promote", "before-publish", "after-publish"]
+)
+async def test_another_manager_finishes_a_failover_in_which_the_primary_dies(place: Site, point: str) -> None:
+    write(place.group.master, 100)
+    first = await place.manager(dies_at=point)
+    await place.until_serving(2)
+    await place.manager()
+    place.group.master.kill()
+    await first.bury()
+    topology = await place.until_serving(1, other_than=place.group.master.node)
+    assert topology.master is not None
+    assert size(place.group[topology.master]) == 100
+    assert len(await place.receipts()) == 1
+
+
+@pytest.mark.parametrize("point", ["after-drain", "after-catch-up", "after-promote", "after-demote", "before-publish"])
+async def test_another_manager_finishes_a_switchover_in_which_the_primary_dies(place: Site, point: str) -> None:
+    write(place.group.master, 100)
+    first = await place.manager(dies_at=point)
+    await place.until_serving(2)
+    await place.manager()
+    target = place.group.replicas[0].node
+    asked = asyncio.create_task(place.ask(target))
+    await first.bury()
+    receipt = await asked
+    assert (receipt.outcome, receipt.master) == (Outcome.DONE, target)
+    topology = await place.until_serving(2)
+    assert topology.master == target
+    assert size(place.group[target]) == 100
+
+
+async def test_stopping_the_primary_manager_gives_the_role_away_at_once(place: Site) -> None:
+    first = await place.manager()
+    await place.until_serving(2)
+    await place.manager()
+    await first.stop()
+    assert await place.store.read(PATHS.manager("manager0")) is None
+    place.group.master.kill()
+    await place.until_serving(1, other_than=place.group.master.node)
+    assert (await place.receipts())[0].manager == "manager1"
+
+
+async def test_nothing_happens_before_enough_managers_report(place: Site) -> None:
+    rule = Rule(Strategy.MAJORITY, required=2)
+    await place.manager(rule=rule)
+    await place.report("manager0", lambda report: len(report.nodes) == 3)
+    assert await place.topology() is None
+    await place.manager(rule=rule)
+    await place.until_serving(2)
+
+
+async def test_a_manager_that_is_cut_off_from_the_store_does_nothing_until_it_is_back(place: Site) -> None:
+    manager = await place.manager()
+    await place.until_serving(2)
+    other = await place.manager()
+    manager.store.suspend()
+    place.group.master.kill()
+    await place.report("manager1", lambda report: not all(node.available for node in report.nodes))
+    await other.stop()
+    topology = await place.topology()
+    assert topology is not None
+    assert topology.phase is Phase.SERVING
+    manager.store.resume()
+    await place.until_serving(1, other_than=place.group.master.node)
+
+
+async def test_an_expired_session_means_a_new_tenure_and_the_work_goes_on(place: Site) -> None:
+    manager = await place.manager()
+    await place.until_serving(2)
+    manager.store.expire()
+    place.group.master.kill()
+    await place.until_serving(1, other_than=place.group.master.node)
+
+
+async def test_while_paused_a_dead_master_is_reported_but_not_replaced(place: Site) -> None:
+    await place.manager()
+    await place.until_serving(2)
+    await place.store.commit(Put(PATHS.paused, b""))
+    place.group.master.kill()
+    await place.report("manager0", lambda report: not all(node.available for node in report.nodes))
+    receipt = await place.ask(None)
+    assert receipt.outcome is Outcome.REFUSED
+    topology = await place.topology()
+    assert topology is not None
+    assert topology.master == place.group.master.node
+    await place.store.commit(Delete(PATHS.paused))
+    await place.until_serving(1, other_than=place.group.master.node)
+
+
+@pytest.mark.parametrize("data", [b"{garbage", b'{"format": 99, "master": null}'])
+async def test_a_record_that_cannot_be_read_is_left_alone(place: Site, data: bytes) -> None:
+    await place.store.commit(Put(PATHS.nodes, data))
+    await place.manager()
+    await place.report("manager0", lambda report: len(report.nodes) == 3)
+    entry = await place.store.read(PATHS.nodes)
+    assert entry is not None
+    assert entry.data == data
+    good = Topology(epoch=7, phase=Phase.SERVING, master=place.group.master.node)
+    await place.store.commit(Put(PATHS.nodes, good.encode(), entry.version))
+    assert (await place.until_serving(2)).epoch == 7
+
+
+async def test_a_record_of_the_gem_is_completed_without_an_outage(place: Site) -> None:
+    master = place.group.master.node
+    await place.store.commit(
+        Put(PATHS.nodes, b'{"master": "%s", "slaves": [], "unavailable": []}' % str(master).encode())
+    )
+    await place.manager()
+    topology = await place.until_serving(2)
+    assert (topology.epoch, topology.master) == (0, master)
+    assert topology.run_id
+
+
+async def test_several_masters_are_not_chosen_from_until_an_operator_names_one(place: Site) -> None:
+    stray = place.group.replicas[0]
+    stray.command("REPLICAOF", "NO", "ONE")
+    await place.manager()
+    await place.report("manager0", lambda report: len(report.nodes) == 3)
+    assert await place.topology() is None
+    receipt = await place.ask(place.group.master.node)
+    assert receipt.outcome is Outcome.DONE
+    topology = await place.until_serving(2)
+    assert topology.master == place.group.master.node
+    assert stray.info()["role"] == "slave"
+
+
+async def test_servers_that_ask_for_a_password_are_alive_but_nobody_guesses_their_roles() -> None:
+    with RedisServer(requirepass="secret") as server:
+        group = RedisGroup(0)
+        group.servers = [server]
+        async with site(group) as place:
+            await place.manager()
+            report = await place.report("manager0", lambda report: bool(report.nodes))
+            assert report.nodes[0].available
+            assert report.nodes[0].condition == "noauth"
+            assert await place.topology() is None
+
+
+async def test_a_replica_loses_its_place_in_the_list_while_its_link_is_down(place: Site) -> None:
+    await place.manager()
+    await place.until_serving(2)
+    replica = place.group.replicas[0]
+    replica.kill()
+    topology = await place.until(lambda topology: len(topology.replicas) == 1)
+    assert replica.node in topology.unavailable
+    assert topology.epoch == 1
+
+
+async def test_old_receipts_are_removed(pair: RedisGroup) -> None:
+    async with site(pair) as place:
+        await place.manager(history_limit=2)
+        await place.until_serving(1)
+        for _ in range(4):
+            await place.ask(Node("h", 1))
+        changed = asyncio.Event()
+        place.store.watch(PATHS.history, changed.set)
+        while len(await place.receipts()) > 2:
+            changed.clear()
+            await changed.wait()
+        assert [receipt.epoch for receipt in await place.receipts()] == [4, 5]
+
+
+def test_the_options_of_the_program_become_settings_and_the_password_stays_secret() -> None:
+    config = ManagerConfig(nodes=(Node("h", 1),), password="hidden", node_strategy="consensus", fence_wait=2.0)  # type: ignore[arg-type]  # pydantic makes a SecretStr of it
+    made = Settings.of(config)
+    assert made.rule.strategy is Strategy.CONSENSUS
+    assert made.policy.fence_wait == 2.0
+    assert made.credentials.password == "hidden"
+    assert "hidden" not in repr(made)
