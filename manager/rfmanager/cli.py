@@ -92,10 +92,10 @@ def _history_options(command: argparse.ArgumentParser) -> None:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time in seconds")
-    return seconds
+    with contextlib.suppress(ValueError):
+        if 0 < (seconds := float(text)) < float("inf"):
+            return seconds
+    raise argparse.ArgumentTypeError(f"{text!r} is not a time in seconds")
 
 
 def _count(text: str) -> int:
@@ -174,7 +174,7 @@ async def _command(parsed: Parsed[ManagerConfig]) -> int:
     logs.configure(config.log_format, level)
     store = ZkStore(config.zookeeper, session_timeout=config.session_timeout)
     async with operations.connected(store, arguments.connect_timeout, config.zookeeper):
-        return await _COMMANDS[parsed.command](store, Paths(config.znode_path), arguments)
+        return await COMMANDS[parsed.command](store, Paths(config.znode_path), arguments)
 
 
 async def _status(store: TopologyStore, paths: Paths, arguments: argparse.Namespace) -> int:
@@ -213,7 +213,7 @@ async def _history(store: TopologyStore, paths: Paths, arguments: argparse.Names
 
 
 _Command = Callable[[TopologyStore, Paths, argparse.Namespace], Awaitable[int]]
-_COMMANDS: dict[str, _Command] = {
+COMMANDS: dict[str, _Command] = {
     "status": _status,
     "failover": _failover,
     "pause": _pause,

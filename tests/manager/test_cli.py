@@ -1,0 +1,201 @@
+"""`rfmanager` as it is typed: exit status, one clear line when something is wrong, and each command on a real group."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from deploy.processes import Process, wait_until
+from rfmanager import cli
+from tests.support.redis import RedisGroup, free_port
+
+RFMANAGER = (sys.executable, "-m", "rfmanager")
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("RFMANAGER_")}
+
+
+def run(*words: str, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """The program, to its end."""
+    return subprocess.run(
+        [*RFMANAGER, *words], env={**ENVIRONMENT, **(environ or {})}, capture_output=True, text=True, check=False
+    )
+
+
+def start(*words: str) -> subprocess.Popen[str]:
+    """The program, while it runs."""
+    pipe = subprocess.PIPE
+    return subprocess.Popen([*RFMANAGER, *words], env=ENVIRONMENT, stdout=pipe, stderr=pipe, text=True)
+
+
+def said(process: Process, text: str) -> bool:
+    assert process.alive, process.last_words()
+    assert process.log is not None
+    return text in process.log.read_text()
+
+
+class Managers:
+    """Daemons on one host, all over the same servers."""
+
+    def __init__(self, hosts: str, group: RedisGroup, folder: Path) -> None:
+        self.hosts, self.group, self._folder = hosts, group, folder
+        self.processes: list[Process] = []
+
+    def start(self) -> Process:
+        log = self._folder / f"manager{len(self.processes)}.log"
+        nodes = ",".join(map(str, self.group.nodes))
+        process = Process([*RFMANAGER, "-n", nodes, "--zk", self.hosts, "--log-format", "json"], log, ENVIRONMENT)
+        process.start()
+        self.processes.append(process)
+        return process
+
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return run(*words, "--zk", self.hosts)
+
+    def status(self) -> dict[str, object]:
+        result = self.command("status", "--json")
+        assert result.returncode == 0, result.stderr
+        plain: dict[str, object] = json.loads(result.stdout)
+        return plain
+
+    def wait_until_serving(self) -> None:
+        wait_until(lambda: self.status()["phase"] == "serving", "a master is published")
+
+
+@pytest.fixture
+def managers(zookeeper_hosts: str, redis_group: RedisGroup, tmp_path: Path) -> Iterator[Managers]:
+    managers = Managers(zookeeper_hosts, redis_group, tmp_path)
+    yield managers
+    for process in managers.processes:
+        process.kill()
+
+
+def test_a_group_is_run_looked_at_switched_paused_and_resumed(managers: Managers) -> None:
+    first, second = (str(node) for node in managers.group.nodes[:2])
+    managers.start()
+    managers.wait_until_serving()
+
+    status = managers.command("status")
+    assert (status.returncode, status.stderr) == (0, "")
+    assert status.stdout.splitlines()[0].split() == ["master", first]
+    assert managers.command("history").stdout == "no change of master is on record\n"
+
+    done = managers.command("failover", "--to", second)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[0].split() == ["switchover", "done,", "epoch", "3"]
+    assert managers.status()["master"] == second
+
+    refused = managers.command("failover", "--to", second)
+    assert refused.returncode == 1
+    assert f"{second} is the master already" in refused.stdout
+
+    assert "nobody is promoted" in managers.command("pause").stdout
+    paused = managers.command("failover")
+    assert (paused.returncode, paused.stdout) == (1, "")
+    assert paused.stderr.startswith("rfmanager: the managers are paused by ")
+    assert managers.command("resume").returncode == 0
+    assert managers.command("failover").returncode == 0
+
+    outcomes = [item["outcome"] for item in json.loads(managers.command("history", "--json").stdout)]
+    assert outcomes == ["done", "refused", "done"]
+    assert len(managers.command("history", "-n", "1").stdout.splitlines()) == 2
+
+
+def test_two_managers_on_one_host_share_the_work_and_sigterm_hands_it_over_at_once(managers: Managers) -> None:
+    first = managers.start()
+    wait_until(lambda: said(first, "became the primary manager"), "the first manager leads")
+    second = managers.start()
+    wait_until(lambda: managers.status()["phase"] == "serving" and _count(managers) == 2, "both managers report")
+    assert first.stop() == 0
+    wait_until(lambda: said(second, "became the primary manager"), "the second manager leads")
+    assert _count(managers) == 1
+    assert second.stop() == 0
+
+
+def _count(managers: Managers) -> int:
+    reporting = managers.status()["managers"]
+    assert isinstance(reporting, list)
+    return len(reporting)
+
+
+def test_the_daemon_waits_for_zookeeper_says_so_and_can_be_stopped_meanwhile(
+    redis_group: RedisGroup, tmp_path: Path
+) -> None:
+    managers = Managers(f"127.0.0.1:{free_port()}", redis_group, tmp_path)
+    process = managers.start()
+    wait_until(lambda: said(process, "waiting for ZooKeeper"), "it says what it waits for")
+    assert process.stop() == 0
+
+
+def test_an_interrupted_failover_takes_its_request_back(managers: Managers) -> None:
+    # Two managers are needed for a decision, so that the request is left waiting.
+    manager = managers.start()
+    managers.wait_until_serving()
+    manager.stop()
+    nodes = ",".join(map(str, managers.group.nodes))
+    lonely = Process(
+        [*RFMANAGER, "-n", nodes, "--zk", managers.hosts, "--required-node-managers", "2"], manager.log, ENVIRONMENT
+    )
+    lonely.start()
+    managers.processes.append(lonely)
+    wait_until(lambda: _count(managers) == 1, "it reports")
+    with start("failover", "--zk", managers.hosts) as command:
+        wait_until(lambda: managers.status()["request"] == "ANY_SLAVE", "the request is made")
+        command.send_signal(signal.SIGINT)
+        _, stderr = command.communicate()
+    assert (command.returncode, stderr) == (1, "rfmanager: interrupted: the request is withdrawn\n")
+    assert managers.status()["request"] is None
+
+
+def test_a_zookeeper_that_is_away_is_one_line_and_status_1() -> None:
+    hosts = f"127.0.0.1:{free_port()}"
+    result = run("status", "--zk", hosts, "--connect-timeout", "0.3")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == f"rfmanager: ZooKeeper at {hosts} does not answer (waited 0.3 s)\n"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(managers: Managers) -> None:
+    with start("status", "--zk", managers.hosts) as command:
+        assert command.stdout
+        assert command.stderr
+        command.stdout.close()
+        assert command.stderr.read() == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["failover", "--zk", "h:1", "--to", "nonsense"], "'nonsense' is not host:port"),
+        (["failover", "--zk", "h:1", "--timeout", "0"], "'0' is not a time in seconds"),
+        (["failover", "--zk", "h:1", "--timeout", "soon"], "'soon' is not a time in seconds"),
+        (["history", "--zk", "h:1", "-n", "0"], "'0' is not a count"),
+        (["status"], "zkservers is missing"),
+        (["status", "--zk", "h:1", "--max-failures", "2"], "--max-failures: not expected here"),
+        (["--zk", "h:1"], "nodes is missing"),
+        (["restart"], "restart"),
+    ],
+)
+def test_wrong_words_are_one_line_and_status_2(
+    words: list[str], complaint: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in set(os.environ) - set(ENVIRONMENT):
+        monkeypatch.delenv(name)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    assert ended.value.code == 2
+    stderr = capsys.readouterr().err
+    assert complaint in stderr
+    assert stderr.count("\n") == 1
+
+
+def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--help"], *([command, "--help"] for command in cli.COMMANDS)):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(words)
+        assert ended.value.code == 0
+        assert "--zk" in capsys.readouterr().out

@@ -1,0 +1,294 @@
+"""What operators' commands do to the store, and how a wish for another master is waited for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from rfmanager import operations
+from rfmanager.snapshot import Pause
+from rfprotocol.errors import OperationFailed, StoreUnavailable
+from rfprotocol.memstore import Loss, MemStore, MemTree
+from rfprotocol.paths import Paths
+from rfprotocol.records import ManualRequest, Outcome, Receipt
+from rfprotocol.store import Change, Delete, Put
+from rfprotocol.topology import Change as TopologyChange
+from rfprotocol.topology import Kind, ManagerReport, Node, Phase, Topology
+
+PATHS = Paths()
+A, B = Node("a", 6379), Node("b", 6379)
+
+
+class FakeManager:
+    """Another session that does what the primary manager would, when it is told to."""
+
+    def __init__(self, store: MemStore) -> None:
+        self.store = store
+
+    async def announce(self) -> None:
+        await self.store.announce(PATHS.manager("m1"), ManagerReport("m1").encode())
+
+    async def requested(self) -> ManualRequest | None:
+        """Wait for an operator's request."""
+        changed = asyncio.Event()
+        end = self.store.watch(PATHS.manual_failover, changed.set)
+        while (entry := await self.store.read(PATHS.manual_failover)) is None:
+            changed.clear()
+            await changed.wait()
+        end()
+        return ManualRequest.decode(entry.data)
+
+    async def write(self, epoch: int, kind: Kind = Kind.SWITCHOVER, outcome: Outcome = Outcome.DONE) -> Receipt:
+        return await self._commit(Receipt(epoch, kind, outcome, "why", A, B))
+
+    async def settle(self, epoch: int, outcome: Outcome = Outcome.DONE) -> Receipt:
+        """Answer the request as a manager does: the receipt in the transaction that removes it."""
+        receipt = Receipt(epoch, Kind.SWITCHOVER, outcome, "why", A, B)
+        return await self._commit(receipt, Delete(PATHS.manual_failover))
+
+    async def _commit(self, receipt: Receipt, *more: Change) -> Receipt:
+        await self.store.commit(Put(PATHS.receipt(receipt.epoch), receipt.encode()), *more)
+        return receipt
+
+
+@pytest.fixture
+def tree() -> MemTree:
+    return MemTree(asyncio.Event)
+
+
+@pytest.fixture
+async def store(tree: MemTree) -> AsyncIterator[MemStore]:
+    store = MemStore(tree)
+    await store.start()
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def manager(tree: MemTree) -> AsyncIterator[FakeManager]:
+    manager = FakeManager(MemStore(tree))
+    await manager.store.start()
+    await manager.announce()
+    yield manager
+    await manager.store.close()
+
+
+def ask(store: MemStore, target: Node | None = B, timeout: float = 60.0) -> asyncio.Task[Receipt]:
+    return asyncio.create_task(operations.failover(store, PATHS, target, timeout))
+
+
+async def test_a_store_that_does_not_answer_in_time_is_one_clear_error(tree: MemTree) -> None:
+    store = MemStore(tree)
+    store.start = store.close  # type: ignore[method-assign]  # a store that never connects
+    with pytest.raises(OperationFailed, match=r"ZooKeeper at zk:1 does not answer \(waited 0.01 s\)"):
+        async with operations.connected(store, 0.01, "zk:1"):
+            pass
+
+
+async def test_a_command_ends_its_session(tree: MemTree) -> None:
+    store = MemStore(tree)
+    async with operations.connected(store, 1.0, "zk:1"):
+        assert tree.sessions
+    assert not tree.sessions
+
+
+async def test_the_status_is_gathered_from_all_records(store: MemStore, manager: FakeManager) -> None:
+    await store.commit(Put(PATHS.nodes, Topology(3, Phase.SERVING, A).encode()))
+    await manager.store.campaign(PATHS.lock, "m1")
+    await operations.pause(store, PATHS, "me")
+    snapshot = await operations.status(store, PATHS)
+    assert (snapshot.epoch, snapshot.primary, list(snapshot.managers)) == (3, "m1", ["m1"])
+    assert snapshot.pause
+    assert snapshot.pause.by == "me"
+
+
+async def test_pausing_twice_tells_who_was_first(store: MemStore) -> None:
+    assert await operations.pause(store, PATHS, "ann") is None
+    before = await operations.pause(store, PATHS, "bob")
+    assert before is not None
+    assert before.by == "ann"
+    assert before.at > 0
+
+
+async def test_resuming_is_said_to_be_needless_the_second_time(store: MemStore) -> None:
+    await operations.pause(store, PATHS, "ann")
+    assert await operations.resume(store, PATHS)
+    assert not await operations.resume(store, PATHS)
+    assert (await operations.status(store, PATHS)).pause is None
+
+
+async def test_the_history_is_in_order_limited_and_complete_but_for_what_cannot_be_read(
+    store: MemStore, manager: FakeManager
+) -> None:
+    for epoch in (2, 4, 11):
+        await manager.write(epoch)
+    await store.commit(Put(PATHS.receipt(12), b"{"))
+    receipts, unreadable = await operations.history(store, PATHS)
+    assert [receipt.epoch for receipt in receipts] == [2, 4, 11]
+    assert unreadable[0].startswith("/redis_failover/history/0000000012: ")
+    limited, _ = await operations.history(store, PATHS, 2)
+    assert [receipt.epoch for receipt in limited] == [11]
+
+
+async def test_there_may_be_no_history_yet(store: MemStore) -> None:
+    assert await operations.history(store, PATHS) == ([], [])
+
+
+@pytest.mark.parametrize("target", [B, None])
+async def test_a_failover_is_requested_and_its_receipt_returned(
+    store: MemStore, manager: FakeManager, target: Node | None
+) -> None:
+    asked = ask(store, target)
+    assert await manager.requested() == ManualRequest(target)
+    assert await manager.settle(9) == await asked
+
+
+@pytest.mark.parametrize("outcome", [Outcome.REFUSED, Outcome.ABORTED])
+async def test_the_receipt_may_say_that_it_was_not_done(
+    store: MemStore, manager: FakeManager, outcome: Outcome
+) -> None:
+    asked = ask(store)
+    await manager.requested()
+    await manager.settle(9, outcome)
+    assert (await asked).outcome is outcome
+
+
+async def test_receipts_of_earlier_and_of_unplanned_changes_are_not_taken_for_the_answer(
+    store: MemStore, manager: FakeManager
+) -> None:
+    await manager.write(5)
+    asked = ask(store)
+    await manager.requested()
+    await manager.write(7, Kind.FAILOVER)
+    mine = await manager.settle(9)
+    await manager.write(11)
+    assert await asked == mine
+
+
+async def test_a_request_that_vanishes_without_a_receipt_is_an_error(store: MemStore, manager: FakeManager) -> None:
+    asked = ask(store)
+    await manager.requested()
+    await manager.store.commit(Delete(PATHS.manual_failover))
+    with pytest.raises(OperationFailed, match="vanished without a receipt"):
+        await asked
+
+
+async def test_the_next_operators_request_is_not_waited_for(store: MemStore, manager: FakeManager) -> None:
+    asked = ask(store)
+    await manager.requested()
+    mine = await manager.settle(9)
+    await manager.store.commit(Put(PATHS.manual_failover, b"ANY_SLAVE"))
+    assert await asked == mine
+
+
+async def test_a_second_request_is_refused_at_once_and_the_first_is_left_alone(
+    store: MemStore, manager: FakeManager
+) -> None:
+    await store.commit(Put(PATHS.manual_failover, b"a:6379"))
+    with pytest.raises(OperationFailed, match="under way already: make a:6379 the master"):
+        await ask(store)
+    entry = await store.read(PATHS.manual_failover)
+    assert entry is not None
+    assert entry.data == b"a:6379"
+
+
+async def test_a_request_that_the_gem_has_created_and_not_filled_yet_is_a_request(
+    store: MemStore, manager: FakeManager
+) -> None:
+    await store.commit(Put(PATHS.manual_failover, b""))
+    with pytest.raises(OperationFailed, match="another operator was faster"):
+        await ask(store)
+
+
+async def test_without_managers_nothing_is_requested(store: MemStore) -> None:
+    with pytest.raises(OperationFailed, match="no manager of /redis_failover runs"):
+        await ask(store)
+    assert await store.read(PATHS.manual_failover) is None
+
+
+async def test_while_paused_nothing_is_requested(store: MemStore, manager: FakeManager) -> None:
+    await store.commit(Put(PATHS.paused, Pause("ann").encode()))
+    with pytest.raises(OperationFailed, match="paused by ann: 'rfmanager resume' first"):
+        await ask(store)
+    assert await store.read(PATHS.manual_failover) is None
+
+
+async def test_a_topology_that_managers_cannot_read_is_no_place_for_requests(
+    store: MemStore, manager: FakeManager
+) -> None:
+    await store.commit(Put(PATHS.nodes, b"?"))
+    with pytest.raises(OperationFailed, match=r"not JSON.*until /redis_failover/nodes is put right"):
+        await ask(store)
+
+
+async def test_a_request_that_nobody_takes_up_is_withdrawn(store: MemStore, manager: FakeManager) -> None:
+    await store.commit(Put(PATHS.nodes, Topology(3, Phase.SERVING, A).encode()))
+    with pytest.raises(OperationFailed, match=r"not done within 0.01 s: there is no primary manager"):
+        await ask(store, timeout=0.01)
+    assert await store.read(PATHS.manual_failover) is None
+
+
+async def test_after_the_time_limit_it_is_said_where_to_look_for_the_reason(
+    store: MemStore, manager: FakeManager
+) -> None:
+    await manager.store.campaign(PATHS.lock, "m1")
+    await store.commit(Put(PATHS.nodes, Topology(4, Phase.FENCING).encode()))
+    with pytest.raises(OperationFailed, match=r"m1 has not begun it \(phase fencing\), its log says why"):
+        await ask(store, timeout=0.01)
+    assert await store.read(PATHS.manual_failover) is None
+
+
+async def test_after_the_time_limit_a_change_in_the_middle_is_said_to_be_so(
+    store: MemStore, manager: FakeManager
+) -> None:
+    draining = Topology(4, Phase.DRAINING, change=TopologyChange(Kind.SWITCHOVER, "asked", former=A, target=B))
+    await store.commit(Put(PATHS.nodes, draining.encode()))
+    with pytest.raises(OperationFailed, match=r"the managers are in the middle of it \(epoch 4, draining\)"):
+        await ask(store, timeout=0.01)
+
+
+async def test_an_interrupted_command_takes_its_request_back(store: MemStore, manager: FakeManager) -> None:
+    asked = ask(store)
+    await manager.requested()
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    assert await store.read(PATHS.manual_failover) is None
+
+
+async def test_waiting_goes_on_through_a_lost_connection(store: MemStore, manager: FakeManager) -> None:
+    asked = ask(store)
+    await manager.requested()
+    store.suspend()
+    mine = await manager.settle(9)
+    store.resume()
+    assert await asked == mine
+
+
+async def test_a_request_whose_creation_is_uncertain_is_said_to_be_so(tree: MemTree, manager: FakeManager) -> None:
+    class Cut(MemStore):
+        async def commit(self, *changes: Change, fence: object = None) -> None:
+            self.lose_next(Loss.ANSWER)
+            await super().commit(*changes)
+
+    store = Cut(tree)
+    await store.start()
+    with pytest.raises(StoreUnavailable, match="'rfmanager status' whether the request was made"):
+        await ask(store)
+
+
+async def test_losing_the_store_for_good_is_said_to_leave_the_request_behind(
+    tree: MemTree, manager: FakeManager
+) -> None:
+    class CutWhileWaiting(MemStore):
+        def watch(self, path: str, changed: Callable[[], None]) -> Callable[[], None]:
+            self.suspend()
+            return super().watch(path, changed)
+
+    store = CutWhileWaiting(tree)
+    await store.start()
+    with pytest.raises(OperationFailed, match="lost ZooKeeper while waiting"):
+        await ask(store, timeout=0.01)
+    assert await manager.requested() == ManualRequest(B)

@@ -1,0 +1,157 @@
+"""What operators read: everything that matters, in words that say what to do; and JSON that says the same."""
+
+from __future__ import annotations
+
+import json
+
+from rfmanager import report
+from rfmanager.snapshot import Pause, Snapshot
+from rfprotocol.records import ManualRequest, Outcome, ProxyRecord, Receipt
+from rfprotocol.topology import Change, Kind, ManagerReport, Node, NodeReport, Phase, Topology
+
+A, B, C = (Node(name, 6379) for name in "abc")
+
+MASTER = NodeReport(A, True, role="master", offset=1000, replid="r")
+REPLICA = NodeReport(B, True, role="slave", offset=990, replid="r", follows=A, link_up=True)
+DOWN = NodeReport(C, False, condition="refused")
+
+HEALTHY = Snapshot(
+    Topology(7, Phase.SERVING, A, replicas=(B,), unavailable=(C,)),
+    primary="m1",
+    managers={
+        "m1": ManagerReport("m1", 5, (MASTER, REPLICA, DOWN)),
+        "m2": ManagerReport("m2", 9, (MASTER, REPLICA, DOWN)),
+    },
+    proxies={"p1": ProxyRecord(7, "10.0.0.1:6380", clients=16), "p2": ProxyRecord(6, longest_wait=0.0215)},
+)
+
+DONE = Receipt(
+    9,
+    Kind.FAILOVER,
+    Outcome.DONE,
+    "the master a:6379 is unavailable (refused)",
+    former=A,
+    master=B,
+    manager="m1",
+    steps=(("noticed", 1_700_000_000.25), ("fenced", 1_700_000_000.26), ("published", 1_700_000_000.3)),
+    offsets={"b:6379": 990},
+    proxies={"p1": {"epoch": 8, "uncertain": 3}},
+)
+REFUSED = Receipt(10, Kind.SWITCHOVER, Outcome.REFUSED, "b:6379 is the master already", former=B, master=B)
+
+
+def cells(text: str, first: str) -> list[str]:
+    """The cells of the row that begins with `first`."""
+    line = next(line for line in text.splitlines() if line.startswith(first))
+    return [cell.strip() for cell in line.split("  ") if cell.strip()]
+
+
+def test_the_status_says_who_is_master_in_which_phase_and_epoch() -> None:
+    text = report.status_text(HEALTHY)
+    assert cells(text, "master") == ["master", "a:6379"]
+    assert cells(text, "phase") == ["phase", "serving"]
+    assert cells(text, "epoch") == ["epoch", "7"]
+
+
+def test_the_status_shows_role_condition_offset_lag_and_availability_of_each_server() -> None:
+    text = report.status_text(HEALTHY)
+    assert cells(text, "a:") == ["a:6379", "master", "master", "ok", "1000", "-", "2 of 2"]
+    assert cells(text, "b:") == ["b:6379", "replica", "replica of a:6379", "ok", "990", "10", "2 of 2"]
+    assert cells(text, "c:") == ["c:6379", "unavailable", "-", "refused", "-", "-", "0 of 2"]
+
+
+def test_a_manager_of_another_opinion_is_named_with_it() -> None:
+    managers = {**HEALTHY.managers, "m2": ManagerReport("m2", 1, (NodeReport(A, False, condition="timeout"),))}
+    text = report.status_text(Snapshot(HEALTHY.topology, "m1", managers))
+    assert cells(text, "a:")[-1] == "1 of 2 (m2: timeout)"
+
+
+def test_a_replica_without_link_or_in_a_full_transfer_is_said_to_be_so() -> None:
+    broken = NodeReport(B, True, role="slave", follows=A)
+    syncing = NodeReport(C, True, role="slave", follows=A, syncing=True, condition="loading")
+    text = report.status_text(Snapshot(managers={"m": ManagerReport("m", 1, (broken, syncing))}))
+    assert cells(text, "b:")[2] == "replica of a:6379, link down"
+    assert cells(text, "c:")[2:4] == ["replica of a:6379, syncing", "loading"]
+
+
+def test_the_status_marks_the_primary_manager_and_proxies_that_are_behind() -> None:
+    text = report.status_text(HEALTHY)
+    assert cells(text, "m1") == ["m1", "primary", "2 of 3"]
+    assert cells(text, "m2") == ["m2", "-", "2 of 3"]
+    assert cells(text, "p1") == ["p1", "10.0.0.1:6380", "7", "16", "0", "0", "0", "-"]
+    assert cells(text, "p2") == ["p2", "-", "6 (behind)", "0", "0", "0", "0", "0.021 s"]
+
+
+def test_a_change_under_way_is_described() -> None:
+    change = Change(Kind.FAILOVER, "it died", former=A, steps=(("noticed", 1_700_000_000.0),))
+    text = report.status_text(Snapshot(Topology(8, Phase.FENCING, change=change)))
+    line = next(line for line in text.splitlines() if line.startswith("change"))
+    assert line.endswith("failover from a:6379 to a server to be chosen since 2023-11-14 22:13:20.000Z: it died")
+
+
+def test_pauses_requests_and_missing_managers_are_said() -> None:
+    text = report.status_text(Snapshot(pause=Pause("me@host", 1_700_000_000.0), request=ManualRequest(B)))
+    assert "by me@host since 2023-11-14 22:13:20.000Z: end it with 'rfmanager resume'" in text
+    assert "make b:6379 the master: under way" in text
+    assert "none: no manager leads" in text
+
+
+def test_an_unreadable_topology_is_said_instead_of_a_master() -> None:
+    text = report.status_text(Snapshot(unreadable={"nodes": "the nodes record is not JSON"}))
+    assert "unknown: there is no topology that can be read" in text
+    assert "the nodes record is not JSON" in text
+
+
+def test_the_status_as_json_has_the_same_facts_as_numbers() -> None:
+    plain = json.loads(report.status_json(HEALTHY))
+    assert (plain["master"], plain["phase"], plain["epoch"], plain["primary"]) == ("a:6379", "serving", 7, "m1")
+    replica = plain["servers"][1]
+    assert (replica["address"], replica["role"], replica["offset"], replica["lag"]) == ("b:6379", "replica", 990, 10)
+    assert replica["managers"]["m2"] == {"available": True, "condition": "ok"}
+    assert [(p["name"], p["epoch"]) for p in plain["proxies"]] == [("p1", 7), ("p2", 6)]
+    assert plain["paused"] is None
+    assert plain["request"] is None
+
+
+def test_the_status_of_nothing_is_valid_json() -> None:
+    plain = json.loads(report.status_json(Snapshot(pause=Pause(), request=ManualRequest(None))))
+    assert plain["master"] is None
+    assert plain["paused"] == {"by": "", "at": 0.0}
+    assert plain["request"] == "ANY_SLAVE"
+
+
+def test_a_receipt_tells_the_whole_story() -> None:
+    text = report.receipt_text(DONE)
+    assert cells(text, "failover") == ["failover", "done, epoch 9"]
+    assert cells(text, "from") == ["from", "a:6379"]
+    assert cells(text, "to") == ["to", "b:6379"]
+    assert cells(text, "took") == ["took", "0.050 s"]
+    assert cells(text, "steps") == ["steps", "noticed +0.000, fenced +0.010, published +0.050"]
+    assert cells(text, "offsets") == ["offsets", "b:6379 990"]
+    assert cells(text, "proxies") == ["proxies", "p1 (epoch 8, uncertain 3)"]
+
+
+def test_the_receipt_of_a_refusal_says_why_and_that_nothing_changed() -> None:
+    text = report.receipt_text(REFUSED)
+    assert cells(text, "switchover") == ["switchover", "refused, epoch 10"]
+    assert cells(text, "cause") == ["cause", "b:6379 is the master already"]
+    assert cells(text, "master") == ["master", "b:6379, as before"]
+
+
+def test_the_history_has_a_line_for_each_change() -> None:
+    text = report.history_text([DONE, REFUSED])
+    assert cells(text, "9")[:6] == ["9", "2023-11-14 22:13:20.250Z", "failover", "done", "a:6379", "b:6379"]
+    assert cells(text, "10")[:4] == ["10", "-", "switchover", "refused"]
+
+
+def test_an_empty_history_is_said_to_be_empty() -> None:
+    assert report.history_text([]) == "no change of master is on record"
+    assert report.history_json([]) == "[]"
+
+
+def test_the_history_as_json_is_what_the_store_holds() -> None:
+    assert [Receipt.decode(json.dumps(item).encode()) for item in json.loads(report.history_json([DONE]))] == [DONE]
+
+
+def test_pauses_by_somebody_unknown_can_be_told() -> None:
+    assert report.pause_text(Pause()) == "by an unknown operator"
