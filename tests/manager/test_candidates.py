@@ -1,0 +1,108 @@
+"""Who may be promoted, and who is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rfmanager.candidates import choose, choose_planned, continues, reach, why_not
+from rfprotocol.topology import Node, NodeReport
+
+A, B, C = (Node("h", port) for port in (1, 2, 3))
+
+
+def replica(node: Node, **changes: Any) -> NodeReport:
+    good = NodeReport(node, True, role="slave", replid="history", offset=100, link_up=True, latency=0.001)
+    return replace(good, **changes)
+
+
+def test_the_highest_offset_wins_even_over_a_lower_latency() -> None:
+    choice = choose([replica(A, latency=0.0), replica(B, offset=101, latency=9.0)], "history")
+    assert choice.best is not None
+    assert choice.best.node == B
+
+
+def test_latency_breaks_ties_and_then_the_address() -> None:
+    tied = [replica(C), replica(B), replica(A, latency=1.0)]
+    best = choose(tied, "history").best
+    assert best is not None
+    assert best.node == B
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"available": False, "condition": "timeout"}, "unavailable (timeout)"),
+        ({"condition": "loading"}, "answers loading"),
+        ({"condition": "noauth"}, "answers noauth"),
+        ({"syncing": True}, "full transfer"),
+        ({"replid": "other"}, "another replication history"),
+        ({"replid": "other", "empty": True}, "empty"),
+        ({"offset": -1}, "interrupted"),
+        ({"priority": 0}, "replica-priority is 0"),
+    ],
+)
+def test_a_server_that_may_not_be_promoted_is_left_out_for_a_reason(changes: dict[str, Any], why: str) -> None:
+    choice = choose([replica(A, offset=999), replica(B, **changes)], "history")
+    assert choice.best is not None
+    assert choice.best.node == A
+    assert why in choice.excluded[B]
+    assert why in choice.explain()
+
+
+def test_misconf_and_busy_do_not_disqualify() -> None:
+    assert why_not(replica(A, condition="misconf"), "history") is None
+
+
+def test_a_restarted_or_promoted_server_competes_with_what_it_has_of_the_old_history() -> None:
+    restarted = replica(A, replid="new", replid2="history", replid2_offset=91, offset=500)
+    assert continues(restarted, "history")
+    assert reach(restarted, "history") == 90
+    best = choose([restarted, replica(B, offset=95)], "history").best
+    assert best is not None
+    assert best.node == B
+
+
+def test_nothing_continues_an_unknown_history() -> None:
+    assert not continues(replica(A, replid="", replid2=""), "")
+
+
+def test_a_rejected_candidate_is_only_taken_when_nobody_else_is_left() -> None:
+    best = choose([replica(A, offset=200), replica(B)], "history", rejected=(A,)).best
+    assert best is not None
+    assert best.node == B
+    best = choose([replica(A)], "history", rejected=(A,)).best
+    assert best is not None
+    assert best.node == A
+
+
+def test_a_planned_change_needs_a_connected_replica() -> None:
+    choice = choose_planned([replica(A, link_up=False, offset=999), replica(B)], "history")
+    assert choice.best is not None
+    assert choice.best.node == B
+    assert "not connected" in choice.excluded[A]
+
+
+REPORTS = st.builds(
+    replica,
+    node=st.builds(Node, st.just("h"), st.integers(1, 5)),
+    available=st.booleans(),
+    offset=st.integers(-1, 5),
+    replid=st.sampled_from(["history", "other"]),
+    priority=st.integers(0, 1),
+    syncing=st.booleans(),
+)
+
+
+@given(st.lists(REPORTS, unique_by=lambda report: report.node))
+def test_nobody_fit_has_more_data_than_the_chosen_one(reports: list[NodeReport]) -> None:
+    choice = choose(reports, "history")
+    fit = [report for report in reports if why_not(report, "history") is None]
+    assert (choice.best is None) == (not fit)
+    assert {report.node for report in reports} == {report.node for report in fit} | set(choice.excluded)
+    if choice.best is not None:
+        assert choice.best.offset == max(report.offset for report in fit)

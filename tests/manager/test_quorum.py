@@ -1,0 +1,72 @@
+"""What several managers say together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from rfmanager.quorum import Roll, Rule, Strategy, judge
+from rfprotocol.topology import ManagerReport, Node, NodeReport
+
+NODE = Node("h", 1)
+UP = NodeReport(NODE, available=True, role="master", offset=10)
+DOWN = NodeReport(NODE, available=False, condition="refused")
+
+
+def say(name: str, view: NodeReport | None, sequence: int = 0) -> ManagerReport:
+    return ManagerReport(name, sequence, (view,) if view else ())
+
+
+@pytest.mark.parametrize(
+    ("strategy", "up", "down", "available"),
+    [
+        (Strategy.MAJORITY, 2, 1, True),
+        (Strategy.MAJORITY, 1, 2, False),
+        (Strategy.MAJORITY, 1, 1, True),
+        (Strategy.MAJORITY, 0, 1, False),
+        (Strategy.CONSENSUS, 1, 2, True),
+        (Strategy.CONSENSUS, 0, 3, False),
+        (Strategy.SINGLE, 2, 1, False),
+        (Strategy.SINGLE, 3, 0, True),
+    ],
+)
+def test_the_strategies_of_the_gem_decide(strategy: Strategy, up: int, down: int, available: bool) -> None:
+    own, *others = [say(f"m{n}", view) for n, view in enumerate([UP] * up + [DOWN] * down)]
+    assert judge(own, others, Rule(strategy), {})[NODE].available is available
+
+
+def test_without_enough_reports_there_is_no_verdict() -> None:
+    rule = Rule(required=2)
+    assert judge(say("a", DOWN), [], rule, {}) == {}
+    assert judge(say("a", DOWN), [say("b", None)], rule, {}) == {}
+    assert not judge(say("a", DOWN), [say("b", DOWN)], rule, {})[NODE].available
+
+
+def test_the_primary_prefers_its_own_details() -> None:
+    standing = judge(say("a", UP), [say("b", replace(UP, offset=99))], Rule(), {NODE: 5.0})[NODE]
+    assert standing.report.offset == 10
+    assert standing.sampled_at == 5.0
+
+
+def test_details_from_others_are_hearsay_and_never_fresh() -> None:
+    others = [say("b", UP), say("c", UP)]
+    standing = judge(say("a", DOWN), others, Rule(), {NODE: 5.0})[NODE]
+    assert standing.available
+    assert standing.report == UP
+    assert standing.sampled_at == float("-inf")
+
+
+def test_a_report_that_is_not_renewed_stops_counting() -> None:
+    roll = Roll()
+    assert roll.live(0.0, {"b": say("b", UP, 1)}, 2.0)
+    assert roll.live(2.0, {"b": say("b", UP, 1)}, 2.0)
+    assert not roll.live(2.1, {"b": say("b", UP, 1)}, 2.0)
+    assert roll.live(2.2, {"b": say("b", UP, 2)}, 2.0), "renewed"
+
+
+def test_a_manager_that_left_and_came_back_is_new() -> None:
+    roll = Roll()
+    roll.live(0.0, {"b": say("b", UP, 1)}, 2.0)
+    roll.live(1.0, {}, 2.0)
+    assert roll.live(9.0, {"b": say("b", UP, 1)}, 2.0)

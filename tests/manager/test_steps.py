@@ -1,0 +1,39 @@
+"""What a view says about freshness and retries."""
+
+from __future__ import annotations
+
+from rfmanager.quorum import Standing
+from rfmanager.steps import Progress, View
+from rfprotocol.topology import Node, NodeReport
+
+NODE = Node("h", 1)
+UP = NodeReport(NODE, available=True)
+
+
+def view(standing: Standing | None, progress: Progress) -> View:
+    standings = {NODE: standing} if standing else {}
+    return View(now=10.0, wall=0.0, manager="m", members=(NODE,), topology=None, standings=standings, progress=progress)
+
+
+def test_a_sample_from_before_the_epoch_is_not_fresh() -> None:
+    assert view(Standing(True, UP, sampled_at=4.9), Progress(since=5.0)).fresh(NODE) is None
+    assert view(Standing(True, UP, sampled_at=5.0), Progress(since=5.0)).fresh(NODE) == UP
+
+
+def test_a_sample_from_before_the_last_command_to_the_server_is_not_fresh() -> None:
+    assert view(Standing(True, UP, sampled_at=6.0), Progress(since=5.0, acted={NODE: 7.0})).fresh(NODE) is None
+
+
+def test_hearsay_is_never_fresh() -> None:
+    assert view(Standing(True, UP), Progress()).fresh(NODE) is None
+
+
+def test_without_a_verdict_a_server_is_neither_fresh_nor_unavailable() -> None:
+    unknown = view(None, Progress())
+    assert unknown.fresh(NODE) is None
+    assert not unknown.unavailable(NODE)
+
+
+def test_a_failed_command_is_tried_again_after_a_while() -> None:
+    assert not view(None, Progress(failed={NODE: 9.8})).may_retry(NODE, interval=0.5)
+    assert view(None, Progress(failed={NODE: 9.5})).may_retry(NODE, interval=0.5)

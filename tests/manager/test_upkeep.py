@@ -1,0 +1,160 @@
+"""Finding the first master, and keeping the others in line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from rfmanager.quorum import Standing
+from rfmanager.steps import Record, Repoint, View, Wait
+from rfmanager.upkeep import reconcile, settle
+from rfprotocol.records import Outcome
+from rfprotocol.topology import Node, Phase, Topology
+from tests.manager.world import POLICY, World
+
+A, B, C = (Node("h", port) for port in (1, 2, 3))
+
+
+def test_the_only_master_with_its_replicas_is_published_as_epoch_one() -> None:
+    world = World(3)
+    step = world.step()
+    assert isinstance(step, Record)
+    assert (step.topology.epoch, step.topology.master, step.topology.replicas) == (1, A, (B, C))
+
+
+def test_servers_that_are_down_do_not_keep_the_others_waiting() -> None:
+    world = World(3)
+    world[3].alive = False
+    step = world.step()
+    assert isinstance(step, Record)
+    assert step.topology.unavailable == (C,)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "why"),
+    [
+        (lambda world: world[2].promote(), "several masters: h:1, h:2"),
+        (lambda world: world[1].follow(None), "no master among the reachable servers (h:1, h:2, h:3)"),
+        (lambda world: setattr(world[1], "alive", False), "no master among the reachable servers (h:2, h:3)"),
+        (lambda world: world[2].follow(Node("elsewhere", 1)), "h:2 follows elsewhere:1"),
+    ],
+)
+def test_where_the_servers_do_not_agree_nothing_is_guessed(prepare: Callable[[World], None], why: str) -> None:
+    world = World(3)
+    prepare(world)
+    step = world.step()
+    assert isinstance(step, Wait)
+    assert why in step.reason
+    assert "REPLICAOF NO ONE" in step.reason
+
+
+def test_an_operator_may_name_the_first_master() -> None:
+    world = World(3)
+    world[1].follow(None)
+    world.ask(C)
+    world.run()
+    assert world.topology is not None
+    assert world.topology.master == C
+    assert world.receipts[-1].outcome is Outcome.DONE
+    assert world[1].follows == C
+
+
+@pytest.mark.parametrize("target", [None, Node("h", 9)])
+def test_a_request_that_names_no_usable_first_master_is_refused(target: Node | None) -> None:
+    world = World(2)
+    world[1].follow(None)
+    world.ask(target)
+    world.step()
+    assert world.receipts[-1].outcome is Outcome.REFUSED
+    assert world.topology is not None
+    assert world.topology.phase is Phase.UNSETTLED
+
+
+def serving() -> tuple[World, Topology]:
+    world = World(3)
+    world.run()
+    assert world.topology is not None
+    return world, world.topology
+
+
+def with_report(view: View, node: Node, **changes: object) -> View:
+    old = view.standings[node]
+    report = replace(old.report, **changes)  # type: ignore[arg-type]  # the names are those of NodeReport
+    return replace(view, standings={**view.standings, node: Standing(True, report, view.now)})
+
+
+def test_a_second_master_and_a_sealed_server_are_made_replicas() -> None:
+    world, topology = serving()
+    world[2].promote()
+    world[3].follow(None)
+    assert reconcile(world.view(), topology, A, POLICY) == Repoint((B, C), A)
+
+
+def test_nothing_is_pointed_anywhere_while_the_master_was_not_seen_since() -> None:
+    world, topology = serving()
+    world[2].promote()
+    view = world.view()
+    late = replace(view, progress=replace(view.progress, since=view.now + 1))
+    assert reconcile(late, topology, A, POLICY) == Wait()
+
+
+def test_a_server_that_is_being_pointed_or_just_refused_is_left_in_peace() -> None:
+    world, topology = serving()
+    world[2].promote()
+    view = world.view()
+    busy = replace(view, progress=replace(view.progress, busy=frozenset({B})))
+    assert not isinstance(reconcile(busy, topology, A, POLICY), Repoint)
+    refused = replace(view, progress=replace(view.progress, failed={B: view.now}))
+    assert not isinstance(reconcile(refused, topology, A, POLICY), Repoint)
+
+
+def test_another_name_of_the_master_is_enough_when_the_link_is_up() -> None:
+    world, topology = serving()
+    view = with_report(world.view(), B, follows=Node("alias", 1))
+    assert reconcile(view, topology, A, POLICY) == Wait()
+    view = with_report(view, B, follows=Node("alias", 1), link_up=False)
+    assert reconcile(view, topology, A, POLICY) == Repoint((B,), A)
+
+
+def test_a_replica_of_a_replica_is_pointed_to_the_master() -> None:
+    world, topology = serving()
+    assert reconcile(with_report(world.view(), B, follows=C), topology, A, POLICY) == Repoint((B,), A)
+
+
+def test_the_master_under_a_second_name_is_never_made_a_replica_of_itself() -> None:
+    world, topology = serving()
+    view = with_report(world.view(), B, role="master", follows=None, run_id=world[1].run_id)
+    assert not isinstance(reconcile(view, topology, A, POLICY), Repoint)
+
+
+@pytest.mark.parametrize("changes", [{"link_up": False}, {"syncing": True}, {"condition": "loading"}])
+def test_only_replicas_that_have_followed_are_listed_as_readable(changes: dict[str, object]) -> None:
+    world, topology = serving()
+    step = reconcile(with_report(world.view(), B, **changes), topology, A, POLICY)
+    assert isinstance(step, Record)
+    assert (step.topology.replicas, step.topology.unavailable) == ((C,), (B,))
+    assert step.topology.epoch == topology.epoch
+
+
+def test_a_server_without_a_verdict_stays_where_it_was() -> None:
+    world, topology = serving()
+    view = world.view()
+    view = replace(view, standings={node: view.standings[node] for node in (A, C)})
+    assert reconcile(view, topology, A, POLICY) == Wait()
+
+
+def test_a_new_history_of_the_same_master_process_is_taken_over() -> None:
+    world, topology = serving()
+    world[1].replid = "renewed"
+    world.replicate()
+    step = reconcile(world.view(), topology, A, POLICY)
+    assert isinstance(step, Record)
+    assert (step.topology.replid, step.topology.epoch) == ("renewed", topology.epoch)
+
+
+def test_while_paused_nothing_is_settled() -> None:
+    world = World(3)
+    world.paused = True
+    assert isinstance(settle(world.view()), Wait)
