@@ -22,7 +22,7 @@ from rfproxy.greeting import Account, Duty, Identity, LaneKey, Refusal
 from rfproxy.lane import Lane, LaneState
 from rfproxy.lease import Lease
 from rfproxy.replay import RetryWrites
-from rfproxy.stats import Stats
+from rfproxy.stats import ChangeStats, Stats
 
 if TYPE_CHECKING:
     from rfproxy.session import Session
@@ -222,12 +222,17 @@ class Router:
     def hold(self, session: Session, entries: int, size: int, now: float) -> bool:
         """A session cannot go on; False when there is no room for its `size` bytes."""
         if session not in self.gate:
-            self.stats.change.held += entries
+            self.disturbed().held += entries
         if not self.gate.hold(session, size, now):
             return False
         if (when := self.gate.next_expiry()) is not None:
             self._shell.wake_at(when)
         return True
+
+    def disturbed(self) -> ChangeStats:
+        """Where to count what clients notice of a change of master."""
+        serving = self.topology is not None and self.topology.master is not None
+        return self.stats.disturbed(self.epoch, serving=serving)
 
     def release(self, session: Session, now: float) -> None:
         """A session goes on, or is gone."""
@@ -248,9 +253,9 @@ class Router:
 
     def apply(self, topology: Topology, now: float) -> None:
         """Follow another topology."""
-        former, self.topology = self.topology, topology
-        if topology.master is None and (former is None or former.master is not None):
-            self.stats.begin_change()
+        if topology.master is None:
+            self.disturbed()
+        self.topology = topology
         self.log.info(
             "topology",
             epoch=topology.epoch,
@@ -261,7 +266,7 @@ class Router:
         )
         self.gate.apply(topology)
         self._shed.clear()
-        for lane in self._all_lanes():
+        for lane in self.lanes:
             if not self._fits(lane, topology):
                 self._depose(lane, now)
         self._acknowledge()
@@ -269,7 +274,7 @@ class Router:
 
     def lapse(self, now: float) -> None:
         """The lease ran out: what is in flight on the master can no longer be believed when it comes."""
-        for lane in self._all_lanes():
+        for lane in self.lanes:
             if lane.key.duty is Duty.MASTER and not self.gate.trusts(now):
                 self._forget(lane)
                 lane.lose(now)
@@ -297,7 +302,7 @@ class Router:
 
     def close(self, now: float) -> None:
         """The program ends."""
-        for lane in self._all_lanes():
+        for lane in self.lanes:
             self._forget(lane)
             lane.lose(now)
 
@@ -324,7 +329,9 @@ class Router:
             self.acknowledged = self.epoch
             self._shell.acknowledge(self.epoch)
 
-    def _all_lanes(self) -> list[Lane]:
+    @property
+    def lanes(self) -> list[Lane]:
+        """All that are not closed."""
         return [*self._shared.values(), *self._exclusive, *self._retiring]
 
     def _forget(self, lane: Lane) -> None:

@@ -343,13 +343,13 @@ class Session:
         """The answer for a command of which nobody can know whether it was executed."""
         name = lookup(args).name
         text = f"UNCERTAIN {name} may or may not have been applied: master {lane.key.node} was lost before it replied"
-        self.router.stats.change.uncertain += 1
+        self.router.disturbed().uncertain += 1
         self.complain(name, text)
         return Ready(resp.error(text))
 
     def again(self, args: list[bytes], need: Need) -> Entry:
         """A command to be sent once more."""
-        self.router.stats.change.replayed += 1
+        self.router.disturbed().replayed += 1
         if self.busy is not None:
             return self.busy
         command = lookup(args)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class ChangeStats:
-    """What clients went through during one change of master."""
+    """What clients went through during one change of master. It begins with the first sign, often before the fence."""
 
+    since: int = -1  # the epoch in force when it began
     held: int = 0  # commands that waited for a master
     replayed: int = 0  # commands sent a second time
     uncertain: int = 0  # commands answered -UNCERTAIN
@@ -21,7 +22,7 @@ class ChangeStats:
 
 @dataclass(slots=True)
 class Stats:
-    """Totals since the start, and `change`: those since the last change of master began."""
+    """Totals since the start, and `change`: the latest change of master."""
 
     clients: int = 0
     clients_total: int = 0
@@ -30,6 +31,8 @@ class Stats:
     spilled: int = 0  # runs of reads that went to the master for want of a replica
     change: ChangeStats = field(default_factory=ChangeStats)
 
-    def begin_change(self) -> None:
-        """The master was withdrawn: count anew for the next receipt."""
-        self.change = ChangeStats()
+    def disturbed(self, epoch: int, *, serving: bool) -> ChangeStats:
+        """Where to count what clients notice now. A sign under another epoch that serves is of another change."""
+        if serving and epoch != self.change.since:
+            self.change = ChangeStats(since=epoch)
+        return self.change

@@ -1,0 +1,167 @@
+"""The proxy's place in the store: registered before it is informed, and sure of its lease only while it is both."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rfprotocol.memstore import MemStore, MemTree
+from rfprotocol.paths import Paths
+from rfprotocol.records import ProxyRecord
+from rfprotocol.store import Delete, Put
+from rfprotocol.topology import Node, Phase, Topology
+from rfproxy.cache import TopologyCache
+from rfproxy.membership import Membership
+from rfproxy.router import Policy
+from rfproxy.server import Server
+from tests.support.eventually import eventually
+from tests.support.playbook import SilentLog
+from tests.support.stores import Changes
+
+PATHS = Paths("/group")
+SERVING = Topology(1, Phase.SERVING, Node("127.0.0.1", 1))
+FENCED = Topology(2, Phase.FENCING)
+
+
+class World:
+    """A proxy, and what a manager sees and does."""
+
+    def __init__(self, folder: Path) -> None:
+        self.tree = MemTree(asyncio.Event)
+        self.manager = MemStore(self.tree)
+        self.store = MemStore(self.tree, session_timeout=0.3)
+        self.log = SilentLog()
+        self.server = Server(Policy(), max_clients=10, log=self.log)
+        self.cache = TopologyCache(folder, "group")
+        self.proxy = Membership(self.server, self.store, PATHS, "me", self.cache)
+
+    async def publish(self, topology: Topology | bytes) -> None:
+        """Write the record of the servers."""
+        entry = await self.manager.read(PATHS.nodes)
+        data = topology if isinstance(topology, bytes) else topology.encode()
+        await self.manager.commit(Put(PATHS.nodes, data, entry.version if entry else None))
+
+    async def record(self) -> ProxyRecord | None:
+        """What the manager reads of the proxy."""
+        entry = await self.manager.read(PATHS.proxy("me"))
+        return ProxyRecord.decode(entry.data) if entry else None
+
+    async def acknowledged(self, epoch: int) -> None:
+        """Return when the manager can read that the proxy acts on `epoch`."""
+        changes = Changes(self.manager, PATHS.proxies)
+        while (record := await self.record()) is None or record.epoch != epoch:
+            await changes.next()
+        changes.end()
+
+    @property
+    def lease(self) -> bool:
+        return self.server.lease.valid(self.server.now())
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    world = World(tmp_path)
+    await world.manager.start()
+    await world.publish(SERVING)
+    yield world
+    await world.proxy.stop()
+    await world.server.drain(1.0)
+
+
+@pytest.fixture
+async def started(world: World) -> World:
+    await world.proxy.start("127.0.0.1:6380")
+    await world.proxy.informed.wait()
+    await eventually(lambda: world.lease)
+    return world
+
+
+async def test_the_proxy_registers_and_acknowledges_what_it_read(started: World) -> None:
+    await started.acknowledged(1)
+    record = await started.record()
+    assert record is not None
+    assert record.address == "127.0.0.1:6380"
+    assert started.server.router.topology == SERVING
+
+
+async def test_it_is_registered_before_it_has_read_anything(world: World) -> None:
+    registered_when_applied: list[bool] = []
+    apply = world.server.router.apply
+
+    def spy(topology: Topology, now: float) -> None:
+        registered_when_applied.append(world.tree.get(PATHS.proxy("me")) is not None)
+        apply(topology, now)
+
+    world.server.router.apply = spy  # type: ignore[method-assign]  # to look at the moment between two calls
+    await world.proxy.start("a:1")
+    await world.proxy.informed.wait()
+    assert registered_when_applied == [True]
+
+
+async def test_a_withdrawn_master_is_acknowledged(started: World) -> None:
+    await started.publish(FENCED)
+    await started.acknowledged(2)
+
+
+async def test_a_record_that_cannot_be_read_is_said_once_and_changes_nothing(started: World) -> None:
+    await started.publish(b"{nonsense")
+    await eventually(lambda: started.log.events("topology_unusable"))
+    await started.publish(replace(SERVING, epoch=5))
+    await started.acknowledged(5)
+    assert len(started.log.events("topology_unusable")) == 1
+
+
+async def test_a_record_of_a_later_release_is_left_alone(started: World) -> None:
+    await started.publish(b'{"format": 99, "master": "other:1", "epoch": 9}')
+    await eventually(lambda: started.log.events("topology_unusable"))
+    assert "upgrade" in str(started.log.events("topology_unusable")[0]["error"])
+    assert started.server.router.topology == SERVING
+
+
+async def test_a_record_that_goes_back_is_not_followed_unless_it_was_made_anew(started: World) -> None:
+    await started.publish(replace(SERVING, epoch=7))
+    await started.acknowledged(7)
+    await started.publish(replace(SERVING, epoch=3))
+    await eventually(lambda: started.log.events("topology_unusable"))
+    assert started.server.router.epoch == 7
+    await started.manager.commit(Delete(PATHS.nodes))
+    await started.publish(replace(SERVING, epoch=4))
+    await started.acknowledged(4)
+
+
+async def test_the_lease_ends_with_the_session_and_comes_back_with_the_next_registration(started: World) -> None:
+    started.store.expire()
+    assert not started.lease
+    started.store.resume()
+    await eventually(lambda: started.lease)
+    await started.acknowledged(1)
+
+
+async def test_the_lease_runs_out_while_the_store_is_cut_off(started: World) -> None:
+    started.store.suspend()
+    await eventually(lambda: not started.lease)
+    assert started.log.events("lease_lapsed")
+
+
+async def test_without_a_store_at_the_start_the_cached_topology_serves_reads_but_not_writes(world: World) -> None:
+    world.cache.save(replace(SERVING, replicas=(Node("127.0.0.1", 2),)))
+    world.store.suspend()
+    await world.proxy.start("a:1")
+    await world.proxy.informed.wait()
+    assert world.server.router.topology is not None
+    assert not world.lease
+
+
+async def test_what_was_served_is_cached_for_the_next_start(started: World) -> None:
+    assert started.cache.load() == SERVING
+
+
+async def test_leaving_withdraws_the_registration(world: World) -> None:
+    await world.proxy.start("a:1")
+    await world.proxy.informed.wait()
+    await world.proxy.stop()
+    assert await world.record() is None
