@@ -183,8 +183,8 @@ def _as_replica(report: NodeReport, info: Mapping[str, Any]) -> NodeReport:
     applied = int(info.get("slave_repl_offset", -1))
     return replace(
         report,
-        # Redis forgets its cached master when a full transfer begins; until one ends, both offsets differ and
-        # the data may be half of the old and none of the new.
+        # Redis forgets its cached master when it begins to load a full transfer. If that is interrupted, both
+        # offsets differ, and the data may be part of the new and none of the old.
         offset=applied if applied == report.offset else -1,
         follows=Node(str(info.get("master_host", "")), port) if port else None,
         link_up=info.get("master_link_status") == "up",

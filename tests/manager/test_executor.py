@@ -1,0 +1,257 @@
+"""Single steps against real servers and a store in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+import structlog
+
+from rfmanager.executor import Executor, NoTenure
+from rfmanager.mirror import Mirror
+from rfmanager.redis_admin import RedisAdmin
+from rfmanager.steps import CatchUp, Demote, Policy, Promote, Record, Repoint, Seal, Stage, Unpause, Wait
+from rfmanager.tenure import Event, Tenure
+from rfprotocol.errors import FenceLost, StoreConflict
+from rfprotocol.memstore import MemStore, MemTree
+from rfprotocol.paths import Paths
+from rfprotocol.records import ManualRequest, Outcome, ProxyRecord, Receipt
+from rfprotocol.store import Put
+from rfprotocol.topology import Kind, Phase, Topology
+from tests.support.redis import RedisGroup
+
+PATHS = Paths()
+
+
+class Bench:
+    """An executor with a tenure over the servers of a group."""
+
+    def __init__(self, group: RedisGroup) -> None:
+        self.group = group
+        self.store = MemStore(MemTree(asyncio.Event))
+        self.tenure = Tenure()
+        self.changed = asyncio.Event()
+        self.points: list[str] = []
+        self.mirror = Mirror(self.store, PATHS, lambda: None, structlog.get_logger())
+        self.admins = {node: RedisAdmin(node) for node in group.nodes}
+        self.executor = Executor(
+            self.store,
+            PATHS,
+            self.mirror,
+            self.tenure,
+            self.admins,
+            Policy(catch_up_timeout=0.3),
+            changed=lambda node: self.changed.set(),
+            log=structlog.get_logger(),
+            failpoint=self.points.append,
+        )
+
+    def stage(self) -> Stage:
+        return self.executor.progress.stage
+
+    async def start(self) -> None:
+        await self.store.start()
+        fence = await self.store.campaign(PATHS.lock, "m")
+        self.tenure.elected(fence, self.store.session)
+        self.tenure.proved(time.monotonic(), self.store.session, 60.0)
+        await self.mirror.refresh()
+
+    async def stop(self) -> None:
+        await self.executor.stop()
+        for admin in self.admins.values():
+            await admin.close()
+        await self.store.close()
+
+
+@pytest.fixture
+async def bench(redis_group: RedisGroup) -> AsyncIterator[Bench]:
+    bench = Bench(redis_group)
+    await bench.start()
+    yield bench
+    await bench.stop()
+
+
+def serving(bench: Bench, epoch: int) -> Topology:
+    return Topology(epoch=epoch, phase=Phase.SERVING, master=bench.group.master.node)
+
+
+def receipt(epoch: int) -> Receipt:
+    return Receipt(epoch, Kind.SWITCHOVER, Outcome.REFUSED, "why", steps=(("noticed", 1.0),))
+
+
+async def test_a_record_its_receipt_and_the_answered_request_change_together(bench: Bench) -> None:
+    await bench.store.commit(Put(PATHS.manual_failover, ManualRequest(None).encode()))
+    bench.mirror.spoil_all()
+    await bench.mirror.refresh()
+    await bench.executor.execute(Record("refuse", serving(bench, 1), receipt(1), settles=True))
+    await bench.mirror.refresh()
+    assert bench.mirror.topology == serving(bench, 1)
+    assert bench.mirror.request is None
+    entry = await bench.store.read(PATHS.receipt(1))
+    assert entry is not None
+    assert Receipt.decode(entry.data) == receipt(1)
+    assert bench.points == ["after-refuse"]
+
+
+async def test_a_record_that_somebody_else_changed_is_not_overwritten(bench: Bench) -> None:
+    await bench.store.commit(Put(PATHS.nodes, b"other"))
+    with pytest.raises(StoreConflict):
+        await bench.executor.execute(Record("settle", serving(bench, 1)))
+    entry = await bench.store.read(PATHS.nodes)
+    assert entry is not None
+    assert entry.data == b"other"
+
+
+async def test_a_manager_that_was_deposed_unnoticed_changes_nothing(bench: Bench) -> None:
+    assert bench.tenure.fence is not None
+    await bench.store.withdraw(bench.tenure.fence.path)
+    with pytest.raises(FenceLost):
+        await bench.executor.execute(Record("settle", serving(bench, 1)))
+    assert await bench.store.read(PATHS.nodes) is None
+
+
+async def test_without_a_certain_tenure_no_step_touches_anything(bench: Bench) -> None:
+    bench.tenure.move(Event.CUT_OFF)
+    master, replica = bench.group.master.node, bench.group.replicas[0].node
+    for step in (
+        Record("settle", serving(bench, 1)),
+        Seal((replica,)),
+        Promote(replica),
+        CatchUp(master, replica),
+        Demote(master, replica),
+        Unpause(master),
+        Repoint((replica,), master),
+    ):
+        with pytest.raises(NoTenure):
+            await bench.executor.execute(step)
+    assert [server.info()["role"] for server in bench.group.servers] == ["master", "slave", "slave"]
+
+
+async def test_sealing_reads_the_offsets_and_one_dead_server_does_not_spoil_it(bench: Bench) -> None:
+    dead, alive = bench.group.replicas
+    dead.kill()
+    bench.executor.begin(1)
+    await bench.executor.execute(Seal((dead.node, alive.node)))
+    progress = bench.executor.progress
+    assert set(progress.sealed) == {alive.node}
+    assert progress.sealed[alive.node].offset >= 0
+    assert set(progress.failed) == {dead.node}
+    assert [name for name, _ in progress.steps] == ["acknowledged", "sealed"]
+
+
+async def test_a_replica_reads_what_its_master_has_sent_before_it_is_sealed(bench: Bench) -> None:
+    replica = bench.group.replicas[0]
+    with bench.group.master.client() as client:
+        client.set("k", "v")
+        client.wait(2, 5000)  # after a full transfer a master begins to send only when it has heard of its end
+        for number in range(200):
+            client.set(f"k{number}", "x" * 10_000)
+    bench.executor.begin(1)
+    await bench.executor.execute(Seal((replica.node,)))
+    with replica.client() as client:
+        assert client.dbsize() == 201
+
+
+async def test_promotion_is_verified_and_noted(bench: Bench) -> None:
+    node = bench.group.replicas[0].node
+    bench.executor.begin(1)
+    await bench.executor.execute(Promote(node))
+    assert bench.executor.progress.promoted is not None
+    assert bench.executor.progress.promoted.role == "master"
+    assert bench.points == ["after-promote"]
+
+
+async def test_a_failed_promotion_is_noted_with_its_reason(bench: Bench) -> None:
+    server = bench.group.replicas[0]
+    server.kill()
+    bench.executor.begin(1)
+    await bench.executor.execute(Promote(server.node))
+    assert bench.executor.progress.promoted is None
+    assert server.node in bench.executor.progress.failed
+    assert "could not be promoted" in bench.executor.progress.trouble
+
+
+async def test_a_handover_pauses_catches_up_promotes_and_demotes(bench: Bench) -> None:
+    master, target = bench.group.master, bench.group.replicas[0]
+    bench.executor.begin(1)
+    await bench.executor.execute(CatchUp(master.node, target.node))
+    assert bench.stage() is Stage.CAUGHT_UP
+    await bench.executor.execute(Promote(target.node))
+    await bench.executor.execute(Demote(master.node, target.node))
+    assert bench.stage() is Stage.DEMOTED
+    assert master.info()["role"] == "slave"
+    assert bench.points == ["after-catch-up", "after-promote", "after-demote"]
+
+
+async def test_a_target_that_does_not_catch_up_is_said_to_be_late(bench: Bench) -> None:
+    master, target = bench.group.master, bench.group.replicas[0]
+    target.freeze()
+    bench.executor.begin(1)
+    await bench.executor.execute(CatchUp(master.node, target.node))
+    target.thaw()
+    assert bench.stage() is Stage.DRAIN
+    assert "did not catch up" in bench.executor.progress.trouble
+    await bench.executor.execute(Unpause(master.node))
+    assert bench.stage() is Stage.RELEASED
+    master.command("SET", "k", "v")
+
+
+async def test_pointing_replicas_elsewhere_does_not_wait_for_the_slowest(bench: Bench) -> None:
+    slow, quick = bench.group.replicas
+    slow.freeze()
+    await bench.executor.execute(Repoint((slow.node, quick.node), bench.group.master.node))
+    assert bench.executor.progress.busy == {slow.node, quick.node}
+    while quick.node in bench.executor.progress.busy:
+        bench.changed.clear()
+        await bench.changed.wait()
+    slow.thaw()
+
+
+async def test_progress_ends_with_the_epoch(bench: Bench) -> None:
+    bench.executor.begin(1)
+    await bench.executor.execute(Seal((bench.group.replicas[0].node,)))
+    bench.executor.begin(1)
+    assert bench.executor.progress.sealed
+    bench.executor.begin(2)
+    assert not bench.executor.progress.sealed
+
+
+async def test_a_receipt_is_completed_when_all_proxies_have_seen_the_change(bench: Bench) -> None:
+    await bench.executor.execute(Record("refuse", serving(bench, 1), receipt(1)))
+    await bench.store.announce(PATHS.proxy("p"), ProxyRecord(0).encode())
+    await _complete(bench)
+    assert not (await _receipt(bench)).proxies
+    await bench.store.announce(PATHS.proxy("p"), ProxyRecord(1, held=7).encode())
+    await _complete(bench)
+    assert (await _receipt(bench)).proxies["p"]["held"] == 7
+
+
+async def _complete(bench: Bench) -> None:
+    bench.mirror.spoil_all()
+    await bench.mirror.refresh()
+    await bench.executor.complete_receipt()
+
+
+async def _receipt(bench: Bench) -> Receipt:
+    entry = await bench.store.read(PATHS.receipt(1))
+    assert entry is not None
+    return Receipt.decode(entry.data)
+
+
+async def test_waiting_does_nothing(bench: Bench) -> None:
+    before = bench.executor.progress
+    await bench.executor.execute(Wait("why"))
+    assert bench.executor.progress == before
+
+
+def test_the_failpoint_of_the_environment_kills_the_process() -> None:
+    code = "from rfmanager.executor import kill_when_asked as at; at('after-mark'); at('after-seal')"
+    done = subprocess.run([sys.executable, "-c", code], env={"RFMANAGER_FAILPOINT": "after-seal"}, check=False)
+    assert done.returncode == -signal.SIGKILL
+    done = subprocess.run([sys.executable, "-c", code], env={}, check=False)
+    assert done.returncode == 0

@@ -1,0 +1,120 @@
+"""The manager's copy of the store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+import structlog
+from structlog.testing import capture_logs
+
+from rfmanager.mirror import NEVER_ACKNOWLEDGED, Mirror
+from rfprotocol.errors import StoreUnavailable
+from rfprotocol.memstore import MemStore, MemTree
+from rfprotocol.paths import Paths
+from rfprotocol.records import ManualRequest, ProxyRecord
+from rfprotocol.store import Delete, Put
+from rfprotocol.topology import ManagerReport, Node, Phase, Topology
+
+PATHS = Paths()
+TOPOLOGY = Topology(epoch=3, phase=Phase.SERVING, master=Node("h", 1))
+
+
+class Copy:
+    def __init__(self, store: MemStore) -> None:
+        self.store = store
+        self.changes = 0
+        self.mirror = Mirror(store, PATHS, self._changed, structlog.get_logger())
+        self.mirror.start()
+
+    def _changed(self) -> None:
+        self.changes += 1
+
+
+@pytest.fixture
+async def copy() -> AsyncIterator[Copy]:
+    store = MemStore(MemTree(asyncio.Event))
+    await store.start()
+    yield Copy(store)
+    await store.close()
+
+
+async def test_everything_is_read_and_decoded(copy: Copy) -> None:
+    await copy.store.commit(Put(PATHS.nodes, TOPOLOGY.encode()))
+    await copy.store.commit(Put(PATHS.manual_failover, ManualRequest(None).encode()))
+    await copy.store.commit(Put(PATHS.paused, b""))
+    await copy.store.announce(PATHS.proxy("p"), ProxyRecord(3).encode())
+    await copy.store.announce(PATHS.manager("m"), ManagerReport("m", 1).encode())
+    await copy.mirror.refresh()
+    mirror = copy.mirror
+    assert mirror.topology == TOPOLOGY
+    assert mirror.request == ManualRequest(None)
+    assert mirror.paused
+    assert mirror.proxies == {"p": ProxyRecord(3)}
+    assert mirror.reports == {"m": ManagerReport("m", 1)}
+
+
+async def test_what_is_gone_is_forgotten(copy: Copy) -> None:
+    await copy.store.commit(Put(PATHS.nodes, TOPOLOGY.encode()), Put(PATHS.paused, b""))
+    await copy.mirror.refresh()
+    await copy.store.commit(Delete(PATHS.nodes), Delete(PATHS.paused))
+    await copy.mirror.refresh()
+    assert copy.mirror.topology is None
+    assert not copy.mirror.paused
+
+
+async def test_only_changes_call_for_another_look(copy: Copy) -> None:
+    await copy.mirror.refresh()
+    before = copy.changes
+    await copy.mirror.refresh()
+    assert copy.changes == before
+    await copy.store.announce(PATHS.proxy("p"), ProxyRecord(1).encode())
+    assert copy.changes > before
+
+
+async def test_an_unreadable_topology_is_said_once_and_the_last_good_one_stays(copy: Copy) -> None:
+    await copy.store.commit(Put(PATHS.nodes, TOPOLOGY.encode()))
+    await copy.mirror.refresh()
+    await copy.store.commit(Put(PATHS.nodes, b"{", 0))
+    with capture_logs() as logs:
+        for _ in range(3):
+            await copy.mirror.refresh()
+            copy.mirror.spoil_all()
+    assert [line["path"] for line in logs] == [PATHS.nodes]
+    assert not copy.mirror.readable
+    assert copy.mirror.topology == TOPOLOGY
+    await copy.store.commit(Put(PATHS.nodes, TOPOLOGY.encode(), 1))
+    await copy.mirror.refresh()
+    assert copy.mirror.readable
+
+
+async def test_a_proxy_whose_record_cannot_be_read_has_acknowledged_nothing(copy: Copy) -> None:
+    await copy.store.announce(PATHS.proxy("p"), b"?")
+    await copy.mirror.refresh()
+    assert copy.mirror.proxies == {"p": NEVER_ACKNOWLEDGED}
+
+
+async def test_an_unreadable_report_or_request_counts_as_none(copy: Copy) -> None:
+    await copy.store.announce(PATHS.manager("m"), b"?")
+    await copy.store.commit(Put(PATHS.manual_failover, b"not an address"))
+    await copy.mirror.refresh()
+    assert copy.mirror.reports == {}
+    assert copy.mirror.request is None
+
+
+async def test_what_could_not_be_read_is_read_again_later(copy: Copy) -> None:
+    await copy.store.commit(Put(PATHS.nodes, TOPOLOGY.encode()))
+    copy.store.suspend()
+    with pytest.raises(StoreUnavailable):
+        await copy.mirror.refresh()
+    copy.store.resume()
+    await copy.mirror.refresh()
+    assert copy.mirror.topology == TOPOLOGY
+
+
+async def test_a_stopped_mirror_calls_nobody(copy: Copy) -> None:
+    copy.mirror.stop()
+    before = copy.changes
+    await copy.store.commit(Put(PATHS.paused, b""))
+    assert copy.changes == before

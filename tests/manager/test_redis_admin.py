@@ -1,0 +1,242 @@
+"""What a manager sees of, and does to, a real Redis server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+import redis
+
+from rfmanager.redis_admin import Canary, Credentials, RedisAdmin, parse_info
+from rfprotocol.errors import NodeRefused, NodeUnreachable
+from rfprotocol.topology import Node, NodeReport
+from tests.support.redis import RedisGroup, RedisServer, free_port
+
+
+@contextlib.asynccontextmanager
+async def admin_of(server: RedisServer, credentials: Credentials | None = None) -> AsyncIterator[RedisAdmin]:
+    admin = RedisAdmin(server.node, credentials or Credentials())
+    try:
+        yield admin
+    finally:
+        await admin.close()
+
+
+async def until(admin: RedisAdmin, satisfied: Callable[[NodeReport], bool]) -> None:
+    """Redis has no event for these."""
+    while True:
+        if satisfied(await admin.probe()):
+            return
+        await asyncio.sleep(0.005)
+
+
+def linked(report: NodeReport) -> bool:
+    return report.link_up
+
+
+async def test_a_master_and_its_replica_say_who_they_are(redis_group: RedisGroup) -> None:
+    redis_group.master.command("SET", "k", "v")
+    redis_group.wait_in_sync()
+    async with admin_of(redis_group.master) as of_master, admin_of(redis_group.replicas[0]) as of_replica:
+        master, replica = await of_master.probe(), await of_replica.probe()
+    assert (master.role, master.connected_replicas, master.condition) == ("master", 2, "ok")
+    assert (replica.role, replica.follows, replica.link_up) == ("slave", redis_group.master.node, True)
+    assert replica.replid == master.replid
+    assert replica.offset > 0
+    assert replica.run_id != master.run_id
+    assert not replica.empty
+
+
+async def test_a_server_on_ipv6_is_administered_as_any_other() -> None:
+    with RedisServer(bind="::1") as server:
+        async with admin_of(server) as admin:
+            report = await admin.probe()
+    assert str(report.node) == f"[::1]:{server.port}"
+    assert report.empty
+
+
+async def test_a_sealed_replica_keeps_data_history_and_offset_and_resumes_partially(redis_group: RedisGroup) -> None:
+    redis_group.master.command("SET", "k", "v")
+    redis_group.wait_in_sync()
+    replica = redis_group.replicas[0]
+    async with admin_of(replica) as admin:
+        before = await admin.probe()
+        await admin.seal()
+        sealed = await admin.probe()
+        assert (sealed.role, sealed.follows, sealed.link_up) == ("slave", None, False)
+        assert (sealed.replid, sealed.empty) == (before.replid, False)
+        assert sealed.offset >= before.offset
+        with pytest.raises(redis.ReadOnlyError):
+            replica.command("SET", "k", "other")
+        await admin.replicate(redis_group.master.node)
+        await until(admin, linked)
+    assert redis_group.master.info("stats")["sync_partial_ok"] == 1
+
+
+async def test_a_sealed_master_keeps_its_history_and_refuses_writes(redis_server: RedisServer) -> None:
+    redis_server.command("SET", "k", "v")
+    async with admin_of(redis_server) as admin:
+        before = await admin.probe()
+        await admin.seal()
+        sealed = await admin.probe()
+    assert (sealed.role, sealed.replid) == ("slave", before.replid)
+    with pytest.raises(redis.ReadOnlyError):
+        redis_server.command("SET", "k", "other")
+
+
+async def test_a_promoted_replica_remembers_the_history_it_continues(redis_group: RedisGroup) -> None:
+    async with admin_of(redis_group.replicas[0]) as admin:
+        before = await admin.probe()
+        promoted = await admin.promote()
+        again = await admin.promote()
+    assert promoted.role == "master"
+    assert (promoted.replid2, promoted.replid2_offset > 0) == (before.replid, True)
+    assert again.replid == promoted.replid, "promoting twice changes nothing"
+
+
+async def test_a_write_that_waits_for_a_paused_master_is_refused_after_its_demotion(redis_group: RedisGroup) -> None:
+    master, target = redis_group.master, redis_group.replicas[0]
+    async with admin_of(master) as of_master, admin_of(target) as of_target:
+        await of_master.pause_writes(10.0)
+        write = asyncio.create_task(asyncio.to_thread(master.command, "SET", "k", "v"))
+        await until(of_master, lambda report: int(master.info("clients")["blocked_clients"]) > 0)
+        await of_target.promote()
+        await of_master.demote_and_unpause(target.node)
+        with pytest.raises(redis.ReadOnlyError):
+            await write
+        await until(of_master, linked)
+
+
+async def test_unpausing_lets_writes_through(redis_server: RedisServer) -> None:
+    async with admin_of(redis_server) as admin:
+        await admin.pause_writes(60.0)
+        write = asyncio.create_task(asyncio.to_thread(redis_server.command, "SET", "k", "v"))
+        await admin.unpause()
+        assert await write in (True, "OK")
+
+
+async def test_a_password_is_used_for_the_servers_and_between_them() -> None:
+    with RedisGroup(0), RedisServer(requirepass="secret") as master, RedisServer(requirepass="secret") as replica:
+        async with admin_of(replica, Credentials(password="secret")) as admin:
+            await admin.replicate(master.node)
+            await until(admin, linked)
+
+
+async def test_a_missing_or_wrong_password_is_an_answer_and_never_shown() -> None:
+    with RedisServer(requirepass="right") as server:
+        async with admin_of(server) as admin:
+            with pytest.raises(NodeRefused) as missing:
+                await admin.probe()
+        async with admin_of(server, Credentials("default", "wrong-one")) as admin:
+            with pytest.raises(NodeRefused) as wrong:
+                await admin.probe()
+    assert missing.value.code == "NOAUTH"
+    assert wrong.value.code == "WRONGPASS"
+    assert "wrong-one" not in str(wrong.value)
+    assert "wrong-one" not in repr(Credentials("default", "wrong-one"))
+
+
+async def test_a_server_without_a_free_client_slot_has_answered() -> None:
+    with RedisServer() as server, server.client() as occupant:
+        occupant.ping()
+        occupant.config_set("maxclients", 1)
+        async with admin_of(server) as admin:
+            with pytest.raises(NodeRefused) as refused:
+                await admin.probe()
+    assert refused.value.code in ("MAXCLIENTS", "ERR")
+
+
+async def test_a_loading_server_is_available_but_loading() -> None:
+    with RedisServer(loading_process_events_interval_bytes=1024) as server:
+        with server.client() as client:
+            client.mset({f"key{n}": "x" * 100 for n in range(2000)})
+            client.save()
+        server.options["key_load_delay"] = 5000
+        server.restart()
+        async with admin_of(server) as admin:
+            assert (await admin.probe()).condition == "loading"
+            with pytest.raises(NodeRefused) as refused:
+                await admin.seal()
+    assert refused.value.code == "LOADING"
+
+
+async def test_a_server_that_cannot_save_says_misconf() -> None:
+    with RedisServer() as server:
+        (server.folder / "dump.rdb").mkdir()  # a file cannot replace it
+        with server.client() as client:
+            client.bgsave()
+        async with admin_of(server) as admin:
+            await until(admin, lambda report: report.condition == "misconf")
+
+
+async def test_a_server_busy_with_a_script_has_answered() -> None:
+    with RedisServer(lua_time_limit=1) as server:
+        script = asyncio.create_task(asyncio.to_thread(_endless_script, server))
+        async with admin_of(server) as admin:
+            with pytest.raises(NodeRefused) as refused:
+                await until(admin, lambda report: False)
+        assert refused.value.code == "BUSY"
+        server.command("SCRIPT", "KILL")
+        await script
+
+
+def _endless_script(server: RedisServer) -> None:
+    with contextlib.suppress(redis.RedisError):
+        server.command("EVAL", "while true do end", 0)
+
+
+async def test_a_replica_whose_full_transfer_was_interrupted_still_has_and_says_its_old_data() -> None:
+    with RedisGroup(2, repl_backlog_size="16kb") as group:
+        group.master.command("SET", "k", "v")
+        group.wait_in_sync()
+        async with admin_of(group.replicas[0]) as admin:
+            await admin.seal()
+            before = await admin.probe()
+            with group.master.client() as client:
+                client.config_set("rdb-key-save-delay", 100_000)
+                for key in range(100):
+                    client.set(f"k{key}", "x" * 1000)
+            await admin.replicate(group.master.node)  # it has missed more than the backlog holds
+            await until(admin, lambda report: report.syncing)
+            await admin.seal()
+            report = await admin.probe()
+    assert (report.offset, report.replid, report.empty) == (before.offset, before.replid, False)
+
+
+def test_a_replica_that_has_forgotten_its_master_while_loading_has_no_offset_to_compare() -> None:
+    info = {"role": "slave", "slave_repl_offset": 0, "master_repl_offset": 5000, "master_link_status": "down"}
+    assert parse_info(Node("h", 1), info, 0.0).offset == -1
+
+
+async def test_a_closed_port_and_a_silent_server_are_unreachable() -> None:
+    admin = RedisAdmin(Node("127.0.0.1", free_port()))
+    with pytest.raises(NodeUnreachable, match="cannot be reached"):
+        await admin.probe()
+    await admin.close()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        admin = RedisAdmin(Node("127.0.0.1", silent.getsockname()[1]), timeout=0.05)
+        with pytest.raises(NodeUnreachable, match="in time"):
+            await admin.probe()
+        await admin.close()
+
+
+async def test_the_canary_notices_a_killed_server_at_once(redis_server: RedisServer) -> None:
+    closed = asyncio.Event()
+    canary = await Canary.connect(redis_server.node, closed.set)
+    assert canary.alive
+    redis_server.kill()
+    await closed.wait()
+    assert not canary.alive
+
+
+async def test_a_canary_that_is_put_away_says_nothing(redis_server: RedisServer) -> None:
+    closed = asyncio.Event()
+    canary = await Canary.connect(redis_server.node, closed.set)
+    canary.close()
+    redis_server.kill()
+    assert not closed.is_set()
+    with pytest.raises(NodeUnreachable):
+        await Canary.connect(redis_server.node, closed.set)
