@@ -103,8 +103,8 @@ class ReplyScanner:
             self._next()
         self._pos = pos
         if pos > start:
-            pieces.append(data[start:pos])
-        return Taken(b"".join(pieces), count, has_error)
+            pieces.append(data if pos - start == len(data) else data[start:pos])
+        return Taken(pieces[0] if len(pieces) == 1 else b"".join(pieces), count, has_error)
 
     def _push_at(self, pos: int) -> bool:
         return self._kind == _PUSH if self._begun else self._data[pos] == _ARROW

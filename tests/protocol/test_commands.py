@@ -167,9 +167,9 @@ class TestRepeating:
 class TestKeys:
     @each(
         """GET a; MSET a 1 b 2; DEL a b c; BLPOP a b 0; BITOP AND d a b; EVAL x 2 a b c; FCALL f 1 a b;
-        LMPOP 2 a b LEFT; ZUNIONSTORE d 2 a b WEIGHTS 1 2; ZINTER 2 a b; XREAD COUNT 2 STREAMS a b 0 0; OBJECT ENCODING a;
-        COPY a b; XREADGROUP GROUP g c STREAMS a b > >; GEORADIUS k 0 0 1 m STORE d; MIGRATE h 1 k 0 10; XGROUP CREATE s g $;
-        SORT k STORE d; GEORADIUS k 0 0 1 m"""
+        LMPOP 2 a b LEFT; ZUNIONSTORE d 2 a b WEIGHTS 1 2; ZINTER 2 a b; XREAD COUNT 2 STREAMS a b 0 0;
+        OBJECT ENCODING a; COPY a b; XREADGROUP GROUP g c STREAMS a b > >; GEORADIUS k 0 0 1 m STORE d;
+        MIGRATE h 1 k 0 10; XGROUP CREATE s g $; SORT k STORE d; GEORADIUS k 0 0 1 m"""
     )
     def test_they_are_among_those_that_redis_finds(self, server: RedisServer, text: str) -> None:
         found = keys(words(text))
