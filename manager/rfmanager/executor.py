@@ -1,6 +1,6 @@
 """Carries out one step: commands to Redis servers, transactions in the store. Stops at once when tenure is lost.
 
-`RFMANAGER_FAILPOINT=<name>` makes the process kill itself with SIGKILL at that point, to test that another manager
+`RF_FAILPOINT=<name>` makes the process kill itself with SIGKILL at that point, to test that another manager
 finishes what it began: after-fence, after-seal, after-mark, after-promote, before-publish, after-publish, and for
 planned changes after-drain, after-catch-up, after-demote.
 """
@@ -41,7 +41,7 @@ class NoTenure(Exception):
 
 def kill_when_asked(point: str) -> None:
     """The failpoint of real processes."""
-    if os.environ.get("RFMANAGER_FAILPOINT") == point:
+    if os.environ.get("RF_FAILPOINT") == point:
         os.kill(os.getpid(), signal.SIGKILL)
 
 

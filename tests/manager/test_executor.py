@@ -251,7 +251,7 @@ async def test_waiting_does_nothing(bench: Bench) -> None:
 
 def test_the_failpoint_of_the_environment_kills_the_process() -> None:
     code = "from rfmanager.executor import kill_when_asked as at; at('after-mark'); at('after-seal')"
-    done = subprocess.run([sys.executable, "-c", code], env={"RFMANAGER_FAILPOINT": "after-seal"}, check=False)
+    done = subprocess.run([sys.executable, "-c", code], env={"RF_FAILPOINT": "after-seal"}, check=False)
     assert done.returncode == -signal.SIGKILL
     done = subprocess.run([sys.executable, "-c", code], env={}, check=False)
     assert done.returncode == 0
