@@ -131,5 +131,6 @@ class TopologyStore(Protocol):
         """One round trip through the store's leader within this session.
 
         When it returns, the session was alive at some time after the call began; this is what a lease builds
-        upon. (ZooKeeper: `sync`, which the leader refuses for an expired session.)
+        upon. (ZooKeeper: a transaction without a change, which a quorum commits and the leader refuses for an
+        expired session. `sync` would not do: a deposed leader answers it until it notices.)
         """

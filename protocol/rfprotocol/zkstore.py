@@ -31,6 +31,10 @@ _ATTEMPTS = 4
 """To announce a record; another one is needed only when it is changed by somebody else at the same moment."""
 
 
+class _NoParent(StoreConflict):
+    """A record was to be created below one that does not exist."""
+
+
 class ZkStore:
     """A TopologyStore on the ensemble at `hosts`, such as `a:2181,b:2181/chroot`; the chroot is made when missing.
 
@@ -112,13 +116,10 @@ class ZkStore:
 
     async def commit(self, *changes: Change, fence: Fence | None = None) -> None:
         """Apply all changes or none. Raises FenceLost, StoreConflict, StoreUnavailable."""
-        created = {change.path for change in changes if isinstance(change, Put) and change.version is None}
         try:
             await self._transact(changes, fence)
-        except NoRecord:
-            # A record to create has no parent, or one to change is missing; in a second attempt it is the latter.
-            if not created:
-                raise
+        except _NoParent:
+            created = {change.path for change in changes if _creates(change)}
             await self._make_parents(*(path for path in created if path.rpartition("/")[0] not in created))
             await self._transact(changes, fence)
 
@@ -223,7 +224,10 @@ class ZkStore:
         place = outcomes.index(problem) - (1 if fence else 0)
         if place < 0 and isinstance(problem, NoRecord) and fence:
             raise FenceLost(f"the leadership behind {fence.path} is over")
-        raise type(problem)(f"{changes[place].path}: {problem}" if place >= 0 else str(problem))
+        if place < 0:
+            raise problem
+        kind = _NoParent if isinstance(problem, NoRecord) and _creates(changes[place]) else type(problem)
+        raise kind(f"{changes[place].path}: {problem}")
 
     async def _make_parents(self, *paths: str) -> None:
         parents = {self._full(path).rpartition("/")[0] or "/" for path in paths}
@@ -266,6 +270,10 @@ class ZkStore:
             self._watches.not_listed(path)
         elif not isinstance(names, StoreError):
             self._watches.listed(path, names)
+
+
+def _creates(change: Change) -> bool:
+    return isinstance(change, Put) and change.version is None
 
 
 def _take_over(path: str, data: bytes, foreign: int | None, client: Client) -> Answer:

@@ -281,15 +281,21 @@ async def test_a_change_of_unknown_outcome_has_happened_or_has_not_and_reading_t
                 await store.commit(Put("/a", b"new", version))
 
 
-async def test_a_read_on_any_server_sees_what_was_acknowledged_by_another(ensemble: ZooKeeperEnsemble) -> None:
-    async with contextlib.AsyncExitStack() as stack:
-        stores = [(await stack.enter_async_context(connected(server.hosts)))[0] for server in ensemble.servers]
-        await stores[0].commit(Put("/seen/everywhere", b"0"))
-        for version in range(60):
-            await stores[version % 3].commit(Put("/seen/everywhere", str(version).encode(), version))
-            for store in stores:
-                entry = (await store.read_children("/seen"))["everywhere"]
-                assert entry.version == version + 1
+async def test_a_read_on_a_server_that_lags_behind_sees_what_was_acknowledged_elsewhere(
+    ensemble: ZooKeeperEnsemble,
+) -> None:
+    lagging, other = ensemble.followers()
+    async with connected(other.hosts) as (writer, _), connected(lagging.hosts) as (reader, _):
+        await writer.commit(Put("/seen/late", b"0"))
+        for version in range(30):
+            lagging.freeze()
+            await writer.commit(Put("/seen/late", b"", version))
+            reading = asyncio.create_task(reader.read("/seen/late"))
+            await asyncio.sleep(0.01)  # let the request arrive before the news
+            lagging.thaw()
+            entry = await reading
+            assert entry
+            assert entry.version == version + 1
 
 
 async def test_a_session_is_not_proven_alive_by_a_leader_without_a_quorum(ensemble: ZooKeeperEnsemble) -> None:
