@@ -31,9 +31,9 @@ _DOLLAR: Final = 0x24
 _MINUS: Final = 0x2D
 _ARROW: Final = 0x3E
 _BAR: Final = 0x7C
-
-_SKIPS: Final = {b"-1": 0, **{b"%d" % n: n + 2 for n in range(4097)}}
-"""What to step over behind the header of a string of that length."""
+_CR: Final = 0x0D
+_ZERO: Final = 0x30
+_NINE: Final = 0x39
 
 
 class Taken(NamedTuple):
@@ -171,25 +171,36 @@ class ReplyScanner:
 
 
 def _plain_values(data: bytes, pos: int, most: int) -> tuple[int, int, bool]:
-    """Step over up to `most` short strings and lines that are complete, as nearly all replies are.
+    """Step over up to `most` strings and lines that are complete, as nearly all replies are.
 
     Returns where it stopped, how many there were, and whether an error was among them.
     """
     count = 0
     failed = False
     size = len(data)
-    find = data.find
     while count < most and pos < size:
         kind = data[pos]
+        end = pos + 1
         if kind == _DOLLAR:
-            line = find(b"\r\n", pos, pos + _MAX_HEADER)
-            end = line + 2 + _SKIPS.get(data[pos + 1 : line], size) if line > 0 else -1
+            length = 0
+            byte = 0
+            while end < size and _ZERO <= (byte := data[end]) <= _NINE:
+                length = length * 10 + byte - _ZERO
+                end += 1
+            if byte == _CR and data[end + 1 : end + 2] == b"\n" and pos + 1 < end < pos + _MAX_HEADER:
+                end += length + 4
+            elif data.startswith(b"$-1\r\n", pos):
+                end = pos + 5
+            else:
+                break
         elif kind in _LINES:
-            end = find(b"\r\n", pos) + 2
-            failed = failed or (kind == _MINUS and end > 1)
+            end = data.find(b"\r\n", end) + 2
+            if end < 2:
+                break
+            failed = failed or kind == _MINUS
         else:
             break
-        if end < 2 or end > size:
+        if end > size:
             break
         pos = end
         count += 1

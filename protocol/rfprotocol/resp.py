@@ -32,10 +32,13 @@ STRANGER_BULK = 16 * 1024
 _STRANGER_QUERY = STRANGER_ARGUMENTS * (STRANGER_BULK + 64) + MAX_LINE
 
 _STAR = 0x2A
+_DOLLAR = 0x24
+_CR = 0x0D
+_ZERO = 0x30
+_NINE = 0x39
 _MAX_INT64 = 2**63 - 1
 _INTEGER = re.compile(rb"0|-?[1-9][0-9]{0,18}")  # string2ll of util.c: no plus sign, no leading zero
 _COUNTS = {b"*%d" % n: n for n in range(1, 64)}
-_LENGTHS = {b"$%d" % n: n for n in range(4097)}
 
 _LARGE = 512  # bytes per command above which the exact scanner is at least as fast, as it does not look at content
 _NOT_FOR_HIREDIS = re.compile(
@@ -235,7 +238,6 @@ class RequestReader:
     def _read_multibulk(self, data: bytes, pos: int) -> int:
         """Begin or continue a command; complete when `_missing` is 0 again. Returns how far it read."""
         missing, bulk, args = self._missing, self._bulk, self._args
-        find = data.find
         last = len(data) - 2
         if not missing:
             end = _line_end(data, pos, "mbulk")
@@ -245,8 +247,7 @@ class RequestReader:
             pos = end + 2
         while missing:
             if bulk < 0:
-                end = find(b"\r", pos, pos + 8)
-                bulk = -1 if end < 0 or end > last or self._strict else _LENGTHS.get(data[pos:end], -1)
+                bulk, end = (-1, pos) if self._strict else _short_length(data, pos)
                 if bulk < 0:
                     end = _line_end(data, pos, "bulk")
                     if end < 0:
@@ -311,6 +312,19 @@ def _line_end(data: bytes, pos: int, what: str) -> int:
             raise _broken(f"too big {what} count string")
         return -1
     return end if end + 2 <= len(data) else -1
+
+
+def _short_length(data: bytes, pos: int) -> tuple[int, int]:
+    """The length in a bulk header of up to seven digits, and where its `\\r` is; -1 when it needs a closer look."""
+    last = min(len(data) - 2, pos + 8)
+    if pos >= last or data[pos] != _DOLLAR or (data[pos + 1] == _ZERO and data[pos + 2] != _CR):
+        return -1, pos
+    length = 0
+    end = pos + 1
+    while end < last and _ZERO <= data[end] <= _NINE:
+        length = length * 10 + data[end] - _ZERO
+        end += 1
+    return (length, end) if data[end] == _CR and end > pos + 1 else (-1, pos)
 
 
 def _integer(digits: bytes, most: int, refusal: str) -> int:
