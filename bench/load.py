@@ -119,14 +119,23 @@ def _seconds(gap: Gap) -> float:
 class Load:
     """The clients. `rate` is operations per second of all connections together; a late client skips, it never hurries.
 
-    `prefix` is that of the keys; they are set to 0 at the start.
+    Connections take turns with the ports, if there are several. `prefix` is that of the keys, which are set to 0
+    at the start.
     """
 
     def __init__(
-        self, host: str = "127.0.0.1", port: int = 6380, *, connections: int = 16, rate: float = 200.0, prefix: str = ""
+        self,
+        host: str = "127.0.0.1",
+        port: int | Sequence[int] = 6380,
+        *,
+        connections: int = 16,
+        rate: float = 200.0,
+        prefix: str = "",
     ) -> None:
+        ports = [port] if isinstance(port, int) else port
         self._clients = [
-            _Client(host, port, f"{prefix}load:{number}", connections / rate, number) for number in range(connections)
+            _Client(host, ports[number % len(ports)], f"{prefix}load:{number}", connections / rate, number)
+            for number in range(connections)
         ]
         self._since = 0.0
         self._until = 0.0

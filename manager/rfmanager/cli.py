@@ -88,6 +88,7 @@ def _failover_options(command: argparse.ArgumentParser) -> None:
 
 
 def _history_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("epoch", type=_count, nargs="?", metavar="EPOCH", help="show all about this one")
     command.add_argument("-n", type=_count, default=20, metavar="COUNT", help="so many of them (default: 20)")
 
 
@@ -188,7 +189,7 @@ async def _failover(store: TopologyStore, paths: Paths, arguments: argparse.Name
         receipt = await operations.failover(store, paths, arguments.to, arguments.timeout)
     except asyncio.CancelledError:
         raise OperationFailed("interrupted: the request is withdrawn") from None
-    print(report.receipt_text(receipt))
+    print(report.receipt_text(await operations.completed(store, paths, receipt)))
     return DONE if receipt.outcome is Outcome.DONE else NOT_DONE
 
 
@@ -205,6 +206,10 @@ async def _resume(store: TopologyStore, paths: Paths, arguments: argparse.Namesp
 
 
 async def _history(store: TopologyStore, paths: Paths, arguments: argparse.Namespace) -> int:
+    if arguments.epoch:
+        receipt = await operations.receipt(store, paths, arguments.epoch)
+        print(report.history_json([receipt]) if arguments.json else report.receipt_text(receipt))
+        return DONE
     receipts, unreadable = await operations.history(store, paths, arguments.n)
     for line in unreadable:
         _complain(line, NOT_DONE)

@@ -17,6 +17,9 @@ from rfprotocol.records import ManualRequest, Receipt
 from rfprotocol.store import Delete, Entry, Put, StoreState, TopologyStore
 from rfprotocol.topology import Kind, Node, Phase
 
+_PROXIES_PATIENCE = 1.0
+"""Seconds that proxies are given to see the end of a change and to say what it was like."""
+
 _LAST_CHANCE = 2.0
 """Seconds for the withdrawal of a request that nobody waits for any more."""
 
@@ -71,6 +74,39 @@ async def history(store: TopologyStore, paths: Paths, limit: int | None = None) 
         except RecordError as error:
             unreadable.append(f"{paths.history}/{name}: {error}")
     return receipts, unreadable
+
+
+async def receipt(store: TopologyStore, paths: Paths, epoch: int) -> Receipt:
+    """The receipt of the change that ended in `epoch`. Raises OperationFailed when there is none, and RecordError."""
+    entry = await store.read(paths.receipt(epoch))
+    if entry is None:
+        raise OperationFailed(f"no change of master ended in epoch {epoch}: 'rfmanager history' shows those that did")
+    return Receipt.decode(entry.data)
+
+
+async def completed(
+    store: TopologyStore, paths: Paths, receipt: Receipt, patience: float = _PROXIES_PATIENCE
+) -> Receipt:
+    """The receipt with what the proxies said of the change, which the managers add when all have seen its end.
+
+    As it is when that takes longer than `patience` seconds, or when there are no proxies.
+    """
+    changed = asyncio.Event()
+    end_watch = store.watch(paths.receipt(receipt.epoch), changed.set)
+    try:
+        async with asyncio.timeout(patience):
+            while await store.read_children(paths.proxies):
+                changed.clear()
+                entry = await store.read(paths.receipt(receipt.epoch))
+                receipt = Receipt.decode(entry.data) if entry else receipt
+                if receipt.proxies:
+                    break
+                await changed.wait()
+    except (TimeoutError, StoreError):
+        pass
+    finally:
+        end_watch()
+    return receipt
 
 
 async def pause(store: TopologyStore, paths: Paths, by: str) -> Pause | None:

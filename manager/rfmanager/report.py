@@ -96,7 +96,7 @@ def receipt_text(receipt: Receipt) -> str:
         ("took", _duration(receipt) if receipt.steps else ""),
         ("steps", steps),
         ("offsets", _facts(receipt.offsets)),
-        ("proxies", ", ".join(_proxy_said(name, said) for name, said in sorted(receipt.proxies.items()))),
+        ("proxies", "; ".join(_proxy_said(name, said) for name, said in sorted(receipt.proxies.items()))),
         ("manager", receipt.manager),
     ]
     return _pairs(rows)
@@ -193,11 +193,17 @@ def _proxy_row(name: str, proxy: ProxyRecord, epoch: int) -> Sequence[object]:
 
 
 def _proxy_said(name: str, said: Mapping[str, Any]) -> str:
-    return f"{name} ({_facts(said)})" if said else name
+    """What it has to tell: most proxies have replayed nothing and left nothing uncertain."""
+    telling = {key.replace("_", " "): _number(value) for key, value in said.items() if value and key != "version"}
+    return f"{name} ({_facts(telling)})" if telling else name
+
+
+def _number(value: Any) -> Any:
+    return f"{value:.3f} s" if isinstance(value, float) else value
 
 
 def _facts(facts: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in sorted(facts.items()) if value not in ("", None))
+    return ", ".join(f"{name} {value}" for name, value in sorted(facts.items()))
 
 
 def _duration(receipt: Receipt) -> str:

@@ -103,6 +103,8 @@ def test_a_group_is_run_looked_at_switched_paused_and_resumed(managers: Managers
 
     outcomes = [item["outcome"] for item in json.loads(managers.command("history", "--json").stdout)]
     assert outcomes == ["done", "refused", "done"]
+    assert managers.command("history", "3").stdout.splitlines()[0].split() == ["switchover", "done,", "epoch", "3"]
+    assert managers.command("history", "99").returncode == 1
     assert len(managers.command("history", "-n", "1").stdout.splitlines()) == 2
 
 

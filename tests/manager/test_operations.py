@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import pytest
 
@@ -12,7 +13,7 @@ from rfmanager.snapshot import Pause
 from rfprotocol.errors import OperationFailed, StoreUnavailable
 from rfprotocol.memstore import Loss, MemStore, MemTree
 from rfprotocol.paths import Paths
-from rfprotocol.records import ManualRequest, Outcome, Receipt
+from rfprotocol.records import ManualRequest, Outcome, ProxyRecord, Receipt
 from rfprotocol.store import Change, Delete, Put
 from rfprotocol.topology import Change as TopologyChange
 from rfprotocol.topology import Kind, ManagerReport, Node, Phase, Topology
@@ -181,6 +182,34 @@ async def test_the_next_operators_request_is_not_waited_for(store: MemStore, man
     mine = await manager.settle(9)
     await manager.store.commit(Put(PATHS.manual_failover, b"ANY_SLAVE"))
     assert await asked == mine
+
+
+async def test_a_receipt_can_be_read_by_its_epoch(store: MemStore, manager: FakeManager) -> None:
+    written = await manager.write(7)
+    assert await operations.receipt(store, PATHS, 7) == written
+    with pytest.raises(OperationFailed, match="no change of master ended in epoch 8"):
+        await operations.receipt(store, PATHS, 8)
+
+
+async def test_what_the_proxies_say_is_waited_for_when_there_are_proxies(store: MemStore, manager: FakeManager) -> None:
+    await manager.store.announce(PATHS.proxy("p1"), ProxyRecord(7).encode())
+    bare = await manager.write(7)
+    waiting = asyncio.create_task(operations.completed(store, PATHS, bare, patience=60.0))
+    await asyncio.sleep(0)
+    full = replace(bare, proxies={"p1": {"epoch": 7}})
+    await manager.store.commit(Put(PATHS.receipt(7), full.encode(), 0))
+    assert await waiting == full
+
+
+async def test_silent_proxies_and_a_lost_store_do_not_keep_the_receipt_back(
+    store: MemStore, manager: FakeManager
+) -> None:
+    bare = await manager.write(7)
+    assert await operations.completed(store, PATHS, bare, patience=60.0) == bare
+    await manager.store.announce(PATHS.proxy("p1"), ProxyRecord(7).encode())
+    assert await operations.completed(store, PATHS, bare, patience=0.01) == bare
+    store.suspend()
+    assert await operations.completed(store, PATHS, bare, patience=60.0) == bare
 
 
 async def test_a_second_request_is_refused_at_once_and_the_first_is_left_alone(

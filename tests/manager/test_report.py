@@ -35,7 +35,7 @@ DONE = Receipt(
     manager="m1",
     steps=(("noticed", 1_700_000_000.25), ("fenced", 1_700_000_000.26), ("published", 1_700_000_000.3)),
     offsets={"b:6379": 990},
-    proxies={"p1": {"epoch": 8, "uncertain": 3}},
+    proxies={"p1": {"epoch": 9, "uncertain": 3, "replayed": 0, "longest_wait": 0.0514}, "p2": {}},
 )
 REFUSED = Receipt(10, Kind.SWITCHOVER, Outcome.REFUSED, "b:6379 is the master already", former=B, master=B)
 
@@ -128,7 +128,7 @@ def test_a_receipt_tells_the_whole_story() -> None:
     assert cells(text, "took") == ["took", "0.050 s"]
     assert cells(text, "steps") == ["steps", "noticed +0.000, fenced +0.010, published +0.050"]
     assert cells(text, "offsets") == ["offsets", "b:6379 990"]
-    assert cells(text, "proxies") == ["proxies", "p1 (epoch 8, uncertain 3)"]
+    assert cells(text, "proxies") == ["proxies", "p1 (epoch 9, longest wait 0.051 s, uncertain 3); p2"]
 
 
 def test_the_receipt_of_a_refusal_says_why_and_that_nothing_changed() -> None:
