@@ -137,7 +137,8 @@ class Daemon:
         await self._stopped.wait()
 
     async def _withdraw(self) -> None:
-        fence, self.tenure.fence = self.tenure.fence, None
+        fence = self.tenure.fence
+        self.tenure.move(Event.ENDED)
         with contextlib.suppress(StoreError):
             if fence is not None:
                 await self._store.resign(fence)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rfmanager.candidates import choose, choose_planned, continues, reach, why_not
@@ -98,6 +98,7 @@ REPORTS = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(REPORTS, unique_by=lambda report: report.node))
 def test_nobody_fit_has_more_data_than_the_chosen_one(reports: list[NodeReport]) -> None:
     choice = choose(reports, "history")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rfmanager.detector import Detector, Failure, Limits, Verdict
@@ -101,6 +101,7 @@ def test_a_sample_is_as_old_as_its_question() -> None:
     assert detector.sampled_at == 1.0
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["answer", "error", "refused", "timeout"]), max_size=30))
 def test_a_server_is_unavailable_only_after_as_many_failures_in_a_row_as_configured(events: list[str]) -> None:
     detector, row, dead = Detector(NODE, LIMITS, 0.0), 0, False

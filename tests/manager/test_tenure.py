@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rfmanager.tenure import TRANSITIONS, Event, State, Tenure
@@ -65,6 +65,7 @@ def test_a_lost_tenure_needs_a_new_election_and_a_new_proof() -> None:
     assert not tenure.covers(0.1)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(list(Event))))
 def test_no_order_of_events_lets_anyone_but_the_primary_act(events: list[Event]) -> None:
     tenure = Tenure()
