@@ -30,6 +30,8 @@ PROOFS = 6
 """Proofs of life per session timeout; the lease survives a lost one or two."""
 PATIENCE = 1.0
 """Seconds at the start that the store is waited for before the topology of the last run is used."""
+REMINDER = 30.0
+"""Seconds between two complaints that the store is away."""
 
 
 class Membership:
@@ -60,7 +62,7 @@ class Membership:
         self._store.watch(self._paths.nodes, self._news.set)
         await self._store.start()
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._follow())]
+        self._tasks = [loop.create_task(self._follow()), loop.create_task(self._remind())]
         loop.call_later(PATIENCE, self._recall)
 
     async def stop(self) -> None:
@@ -81,6 +83,15 @@ class Membership:
             except StoreError as error:
                 self._server.log.warning("store_unavailable", error=str(error), epoch=self._server.router.epoch)
             await self._wait(self._store.session_timeout / PROOFS)
+
+    async def _remind(self) -> NoReturn:
+        """Say it when the store is away for long, and say it again."""
+        while True:
+            await asyncio.sleep(PATIENCE)
+            if self._store.state is not StoreState.CONNECTED:
+                known = "the last known servers are used" if self.informed.is_set() else "commands wait"
+                self._server.log.warning("waiting for ZooKeeper", meanwhile=known, epoch=self._server.router.epoch)
+                await asyncio.sleep(REMINDER)
 
     async def _belong(self) -> None:
         """Register in this session, and prove that it lives for as long as it does."""
