@@ -9,8 +9,10 @@ lines marked otherwise, which only hand over to it (`_hop`). What kazoo does dif
   the session timeout, by a timer of our own.
 * It takes requests for heartbeats, so a busy client never notices that the server is frozen. Here the connection
   is cut when a call ran out of time and nothing at all was heard meanwhile.
-* It hides the session timeout that the server granted, waits for a dead host as long as a session lives, and backs
-  off for up to an hour. Here it gets sockets of ours, and no pause is longer than a second.
+* It waits for a dead host as long as a session lives, as long (divided by the hosts) for the handshake with a frozen
+  or just starting one, and backs off for up to an hour. Here it gets sockets of ours, and no pause is longer than a
+  second.
+* It hides the session timeout that the server granted. Here it is read from the handshake.
 * Its connection thread can die of an answer it does not understand. Here a new client takes over.
 * A refused transaction is a successful call to it, with an error per operation. Here errors are outcomes throughout.
 """
@@ -259,8 +261,10 @@ class Link:
         self._on_move(self.state)
 
     def _tick(self) -> None:
-        """Find out what kazoo does not tell: that the session must be over, and that its thread has died."""
+        """Find out what kazoo does not: that the session must be over, a handshake stuck, its thread dead."""
         rest = _TICK
+        if self._client.wire.handshake_age() > self._request_timeout:
+            self._client.wire.cut()
         if self._phase in (_Phase.CONNECTED, _Phase.SUSPENDED):
             rest = self._client.wire.heard + self.session_timeout - time.monotonic()
             if rest <= 0:
@@ -315,11 +319,17 @@ class _Wire(SequentialThreadingHandler):
         self._patience = patience
         self._threads: list[threading.Thread] = []
         self._socket: _Socket | None = None
+        self._opened = 0.0
 
     @property
     def granted_timeout(self) -> float:
         """Seconds, as in the server's answer to the latest handshake."""
         return self._socket.granted_timeout if self._socket else 0.0
+
+    def handshake_age(self) -> float:
+        """Seconds that the latest connection has been open without an answer to the handshake; else 0."""
+        waiting = self._socket is not None and not self._socket.granted_timeout
+        return time.monotonic() - self._opened if waiting else 0.0
 
     def is_alive(self) -> bool:
         """No thread of kazoo's has ended."""
@@ -343,6 +353,7 @@ class _Wire(SequentialThreadingHandler):
         """Called by kazoo in its connection thread."""
         patience = min(self._patience, timeout or self._patience)
         plain = super().create_connection(address, hostname, patience, **options)
+        self._opened = time.monotonic()
         self._socket = _Socket(plain, self._listen)
         return self._socket
 
@@ -400,8 +411,4 @@ def _in_our_words(outcome: object) -> Outcome:
     if not isinstance(outcome, Exception):
         return outcome
     detail = f"{type(outcome).__name__} {outcome}".strip()
-    return next(
-        ours(f"{meaning} ({detail})")
-        for theirs, ours, meaning in _ERRORS
-        if isinstance(outcome, theirs)
-    )
+    return next(ours(f"{meaning} ({detail})") for theirs, ours, meaning in _ERRORS if isinstance(outcome, theirs))

@@ -100,7 +100,6 @@ class Membership:
         session = self._store.session
         await self._announce()
         while True:
-            self._news.clear()
             await self._read()
             sent = self._server.now()
             await self._store.prove_alive()
@@ -113,6 +112,7 @@ class Membership:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._news.wait()
+        self._news.clear()  # what is looked at next is newer than the news
 
     async def _read(self) -> None:
         entry = await self._store.read(self._paths.nodes)

@@ -12,7 +12,7 @@ import pytest
 from rfprotocol.errors import ConfigError, FenceLost, StoreConflict, StoreUnavailable
 from rfprotocol.store import Put, StoreState
 from rfprotocol.zkstore import ZkStore
-from tests.support.stores import Changes, States, end_session, settled
+from tests.support.stores import Changes, States, end_session, freeze, settled
 from tests.support.zookeeper import ZooKeeperEnsemble, ZooKeeperServer
 
 
@@ -230,7 +230,7 @@ async def test_a_seat_whose_creation_was_not_confirmed_does_not_block_its_owner(
 
         async def enlist_in_vain(stem: str, data: bytes) -> None:
             monkeypatch.undo()
-            server.freeze()
+            freeze(server)
             await enlist(stem, data)
 
         monkeypatch.setattr(store, "enlist", enlist_in_vain)
@@ -267,7 +267,7 @@ async def test_a_change_of_unknown_outcome_has_happened_or_has_not_and_reading_t
     async with connected(server.hosts, request_timeout=0.3) as (store, states):
         await store.commit(Put("/a", b"0"))
         for version in range(5):
-            server.freeze()
+            freeze(server)
             with pytest.raises(StoreUnavailable):
                 await store.commit(Put("/a", b"new", version))
             server.thaw()
@@ -288,7 +288,7 @@ async def test_a_read_on_a_server_that_lags_behind_sees_what_was_acknowledged_el
     async with connected(other.hosts) as (writer, _), connected(lagging.hosts) as (reader, _):
         await writer.commit(Put("/seen/late", b"0"))
         for version in range(30):
-            lagging.freeze()
+            freeze(lagging)
             await writer.commit(Put("/seen/late", b"", version))
             reading = asyncio.create_task(reader.read("/seen/late"))
             await asyncio.sleep(0.01)  # let the request arrive before the news
@@ -303,7 +303,7 @@ async def test_a_session_is_not_proven_alive_by_a_leader_without_a_quorum(ensemb
     async with connected(leader.hosts, request_timeout=1.0) as (store, _):
         await store.prove_alive()
         for follower in followers:
-            follower.freeze()
+            freeze(follower)
         try:
             with pytest.raises(StoreUnavailable):
                 await store.prove_alive()

@@ -160,6 +160,16 @@ async def test_what_was_served_is_cached_for_the_next_start(started: World) -> N
     assert started.cache.load() == SERVING
 
 
+async def test_a_store_that_is_away_is_waited_for_and_not_asked_in_a_loop(started: World) -> None:
+    started.store.expire()
+    turns = 0
+    while turns < 50:  # of the event loop: a busy one would not get that far
+        turns += 1
+        await asyncio.sleep(0)
+    started.store.resume()
+    await eventually(lambda: started.lease)
+
+
 async def test_leaving_withdraws_the_registration(world: World) -> None:
     await world.proxy.start("a:1")
     await world.proxy.informed.wait()

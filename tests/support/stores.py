@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import struct
 from collections.abc import Callable
@@ -67,6 +68,12 @@ async def settled(changes: Changes, store: TopologyStore) -> None:
         await store.prove_alive()
         await asyncio.sleep(0)
     changes.forget()
+
+
+def freeze(server: ZooKeeperServer) -> None:
+    """Freeze a server for certain: its threads run on for a moment after the signal was sent."""
+    server.freeze()
+    os.waitid(os.P_PID, server.process.pid, os.WSTOPPED)
 
 
 def end_session(server: ZooKeeperServer, session: int, password: bytes) -> None:
