@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from deploy.processes import Process, free_port
+from rfprotocol.errors import StoreUnavailable
 from rfprotocol.paths import Paths
 from rfprotocol.records import Receipt
 from rfprotocol.store import StoreState
@@ -83,9 +85,10 @@ class Installation:
         changes = Changes(self.store, self.paths.nodes)
         try:
             while True:
-                entry = await self.store.read(self.paths.nodes)
-                if entry is not None and good(topology := Topology.decode(entry.data)):
-                    return topology
+                with contextlib.suppress(StoreUnavailable):  # watches are called when it is back
+                    entry = await self.store.read(self.paths.nodes)
+                    if entry is not None and good(topology := Topology.decode(entry.data)):
+                        return topology
                 await changes.next()
         finally:
             changes.end()
