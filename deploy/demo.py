@@ -8,32 +8,25 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 from tabulate import tabulate
 
 from bench.load import KINDS, WRITES, Load, Result
-from deploy.processes import Process, ProcessError, RedisGroup, RedisServer, free_port, wait_until
+from deploy.processes import ProcessError, RedisGroup, wait_until
+from deploy.site import HOST, Site, is_replica
 from deploy.zookeeper import ZooKeeperEnsemble
 
-HOST = "127.0.0.1"
-BIN = Path(sys.executable).parent
 CONNECTIONS = 16
 RATE = 800.0
 """Operations per second of all connections together: what two cores sustain besides the twelve processes."""
@@ -41,61 +34,8 @@ RATE = 800.0
 _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-@dataclass
-class Site:
-    """Everything that runs."""
-
-    folder: Path
-    ensemble: ZooKeeperEnsemble
-    group: RedisGroup
-    managers: list[Process] = field(default_factory=list)
-    proxies: dict[int, Process] = field(default_factory=dict)  # by port
-
-    def launch_managers(self, count: int) -> None:
-        nodes = ",".join(map(str, self.group.nodes))
-        for number in range(1, count + 1):
-            words = ["--nodes", nodes, "--zk", self.ensemble.hosts, "--required-node-managers", "2"]
-            self.managers.append(self._launch(f"rfmanager{number}", "rfmanager", *words))
-
-    def launch_proxies(self, count: int) -> None:
-        for number in range(1, count + 1):
-            port = free_port(HOST)
-            words = ["--zk", self.ensemble.hosts, "--listen", f"{HOST}:{port}"]
-            words += ["--state-dir", str(self.folder / f"state{number}")]
-            self.proxies[port] = self._launch(f"rfproxy{number}", "rfproxy", *words)
-
-    def _launch(self, name: str, program: str, *words: str) -> Process:
-        process = Process([BIN / program, *words, "--log-format", "text"], self.folder / f"{name}.log", _environment())
-        process.start()
-        return process
-
-    def wait_until_ready(self) -> None:
-        """Writes and reads of both proxies are answered. Raises ProcessError."""
-        for port, process in self.proxies.items():
-            wait_until(partial(_answers, port, process), f"rfproxy on port {port}")
-
-    def master(self) -> RedisServer:
-        """The server that says it is the master."""
-        return next(s for s in self.group.servers if s.alive and s.info()["role"] == "master")
-
-    def manage(self, *words: str) -> str:
-        """`rfmanager` with these words; what it printed. Raises ProcessError when it says that it failed."""
-        command = [str(BIN / "rfmanager"), *words, "--zk", self.ensemble.hosts]
-        done = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise ProcessError(f"rfmanager {' '.join(words)}: {done.stdout}{done.stderr}")
-        return done.stdout.rstrip()
-
-    def stop(self) -> None:
-        """SIGTERM to proxies and managers."""
-        for process in (*self.proxies.values(), *self.managers):
-            process.signal(signal.SIGTERM)
-        for process in (*self.proxies.values(), *self.managers):
-            process.stop(timeout=5)
-
-
 @contextmanager
-def running_site(keep: bool) -> Iterator[Site]:
+def running_site(keep: bool) -> Iterator[tuple[Site, ZooKeeperEnsemble]]:
     """Start everything, and stop it in the end; `keep` leaves the logs behind. Raises ProcessError."""
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="rf-demo-"))
@@ -105,13 +45,13 @@ def running_site(keep: bool) -> Iterator[Site]:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
         say("starting ZooKeeper and Redis")
         ensemble = stack.enter_context(ZooKeeperEnsemble(3, folder))
-        site = Site(folder, ensemble, stack.enter_context(RedisGroup(3)))
+        site = Site(folder, ensemble.hosts, stack.enter_context(RedisGroup(3)), "text")
         stack.callback(site.stop)
         say("starting managers and proxies")
-        site.launch_managers(3)
-        site.launch_proxies(2)
+        for process in [site.manager() for _ in range(3)] + [site.proxy() for _ in range(2)]:
+            process.start()
         site.wait_until_ready()
-        yield site
+        yield site, ensemble
 
 
 class Story:
@@ -145,8 +85,8 @@ class Story:
 
 def run_demo(rate: float, keep: bool = False) -> int:
     """The whole story; exit status 0 when the promises held."""
-    with running_site(keep) as site:
-        print(_welcome(site), flush=True)
+    with running_site(keep) as (site, ensemble):
+        print(_welcome(site, ensemble), flush=True)
         load = Load(HOST, list(site.proxies), connections=CONNECTIONS, rate=rate)
         load.start()
         story = Story(load)
@@ -157,16 +97,24 @@ def run_demo(rate: float, keep: bool = False) -> int:
         killed.kill()
         story.go_on(5)
         story.begin("planned switchover (rfmanager failover)")
-        site.manage("failover")
+        _manage(site, "failover")
         story.go_on(3)
         story.begin(f"{killed.node} started again")
         killed.restart()
-        wait_until(lambda: _follows(killed), f"{killed.node} is a replica again")
+        wait_until(lambda: is_replica(killed), f"{killed.node} is a replica again")
         story.go_on(3)
         result = load.stop()
         say("done")
         print(_summary(site, story, result, rate), flush=True)
         return _judge(result)
+
+
+def _manage(site: Site, *words: str) -> str:
+    """What `rfmanager` printed. Raises ProcessError when it says that it failed."""
+    done = site.manage(*words)
+    if done.returncode != 0:
+        raise ProcessError(f"rfmanager {' '.join(words)}: {done.stdout}{done.stderr}")
+    return done.stdout.rstrip()
 
 
 def _judge(result: Result) -> int:
@@ -185,8 +133,8 @@ def _summary(site: Site, story: Story, result: Result, rate: float) -> str:
             f"{ledger.acknowledged} writes were acknowledged, {ledger.lost} of them are missing. "
             f"{ledger.uncertain} were answered -UNCERTAIN or not at all, {ledger.doubled} were applied twice."
         )
-    epochs = [receipt["epoch"] for receipt in json.loads(site.manage("history", "--json"))]
-    receipts = "\n\n".join(site.manage("history", str(epoch)) for epoch in epochs)
+    epochs = [receipt["epoch"] for receipt in json.loads(_manage(site, "history", "--json"))]
+    receipts = "\n\n".join(_manage(site, "history", str(epoch)) for epoch in epochs)
     return f"""
 What the clients saw: {CONNECTIONS} connections of redis-py without retries, SET, INCR and GET in turn,
 {rate:.0f} operations/s asked for, {result.rate:.0f} done. The times are the longest in each part.
@@ -198,17 +146,17 @@ What the clients saw: {CONNECTIONS} connections of redis-py without retries, SET
 
 What the managers did (rfmanager history):
 
-{site.manage("history")}
+{_manage(site, "history")}
 
 {receipts}
 
 What is now (rfmanager status):
 
-{site.manage("status")}"""
+{_manage(site, "status")}"""
 
 
-def _welcome(site: Site) -> str:
-    rows = [["zookeeper", server.hosts, server.process.pid, server.role()] for server in site.ensemble.servers]
+def _welcome(site: Site, ensemble: ZooKeeperEnsemble) -> str:
+    rows = [["zookeeper", server.hosts, server.process.pid, server.role()] for server in ensemble.servers]
     rows += [
         ["redis-server", server.node, server.pid, {"slave": "replica"}.get(role := server.info()["role"], role)]
         for server in site.group.servers
@@ -216,27 +164,6 @@ def _welcome(site: Site) -> str:
     rows += [["rfmanager", "", process.pid, ""] for process in site.managers]
     rows += [["rfproxy", f"{HOST}:{port}", process.pid, ""] for port, process in site.proxies.items()]
     return f"\n{tabulate(rows, tablefmt='plain', disable_numparse=True)}\n"
-
-
-def _follows(server: RedisServer) -> bool:
-    seen = server.info()
-    return bool(seen["role"] == "slave" and seen["master_link_status"] == "up")
-
-
-def _answers(port: int, process: Process) -> bool:
-    if not process.alive:
-        raise ProcessError(f"rfproxy ended: {process.last_words()}")
-    # Short: a proxy that has no master yet would hold the write for longer than anybody wants to wait here.
-    with redis.Redis(host=HOST, port=port, retry=Retry(NoBackoff(), 0), socket_timeout=1) as client:
-        try:
-            return bool(client.set("demo", 1)) and client.get("demo") is not None
-        except redis.RedisError:
-            return False
-
-
-def _environment() -> dict[str, str]:
-    """What the user has set for other managers and proxies is not meant for these."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("RFPROXY_", "RFMANAGER_"))}
 
 
 def _ms(seconds: float) -> str:

@@ -43,7 +43,7 @@ async def stop(load: Load) -> Result:
 
 async def kill_master(site: Installation, topology: Topology) -> Topology:
     """SIGKILL; returns the topology of the next master."""
-    site.server(topology).kill()
+    site.server_of(topology).kill()
     return await site.serving(lambda later: later.epoch > topology.epoch)
 
 
@@ -60,10 +60,10 @@ async def test_a_killed_master_costs_no_read_and_at_most_the_writes_in_flight_tw
     first = await site.serving()
     second = await kill_master(site, first)
     await progress(load)
-    await revive(site, site.server(first))
+    await revive(site, site.server_of(first))
     third = await kill_master(site, second)
     await progress(load)
-    await revive(site, site.server(second))
+    await revive(site, site.server_of(second))
     result = await stop(load)
 
     errors = result.errors
@@ -115,13 +115,15 @@ FAILPOINTS = ["after-fence", "after-seal", "after-mark", "after-promote", "befor
 async def test_a_primary_manager_killed_in_the_middle_of_a_failover_is_succeeded(
     redis_group: RedisGroup, zookeeper_hosts: str, tmp_path: Path, failpoint: str
 ) -> None:
-    site = Installation(redis_group, zookeeper_hosts, tmp_path)
-    doomed = site.managers[0] = site.manager("doomed", {"RF_FAILPOINT": failpoint})
+    site = Installation(redis_group, zookeeper_hosts, tmp_path, managers=0)
+    doomed = site.manager({"RF_FAILPOINT": failpoint})
+    site.manager()
+    site.manager()
     async with site:
         assert await site.primary() is doomed
         load = await start(site)
         before = await site.serving()
-        site.server(before).kill()
+        site.server_of(before).kill()
         await asyncio.to_thread(doomed.wait, 60.0)
         after = await site.serving(lambda topology: topology.epoch > before.epoch and topology.phase is Phase.SERVING)
         await site.serving(lambda topology: len(topology.replicas) == 1)

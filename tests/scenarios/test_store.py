@@ -42,7 +42,7 @@ async def test_without_zookeeper_reads_go_on_writes_wait_and_all_heals(redis_gro
                 await writer.set("k", "before")
                 redis_group.wait_in_sync()
                 await asyncio.to_thread(zookeeper.kill)
-                await said(site, site.proxies[0], "lease_lapsed")
+                await said(site, site.processes[-1], "lease_lapsed")
                 waiting = asyncio.ensure_future(writer.incr("n"))
                 assert await reader.get("k") == b"before"
                 assert not waiting.done()
@@ -55,7 +55,7 @@ async def test_programs_started_before_zookeeper_wait_and_say_so(redis_group: Re
     (tmp_path / "zk").mkdir()
     zookeeper = ZooKeeperServer(tmp_path / "zk")
     site = Installation(redis_group, zookeeper.hosts, tmp_path, managers=2)
-    processes = [*site.managers, *site.proxies]
+    processes = site.processes
     try:
         for process in processes:
             process.start()
@@ -81,9 +81,9 @@ async def test_a_proxy_starts_from_the_servers_it_knew_and_serves_reads(
                 await user.set("k", "v")
             redis_group.wait_in_sync()
             await asyncio.to_thread(zookeeper.kill)
-            site.proxies[0].kill()
-            site.proxies[0].start()
-            await said(site, site.proxies[0], "topology_from_cache")
+            site.processes[-1].kill()
+            site.processes[-1].start()
+            await said(site, site.processes[-1], "topology_from_cache")
             async with client(site) as user:
                 assert await user.get("k") == b"v"
 
@@ -98,7 +98,7 @@ async def test_a_record_that_nobody_can_read_is_said_and_kept_and_the_last_good_
         now = await site.store.read(site.paths.nodes)
         assert now is not None
         await site.store.commit(Put(site.paths.nodes, bad, now.version))
-        await asyncio.gather(*(said(site, process, problem) for process in site.proxies))
+        await asyncio.gather(*(said(site, process, problem) for process in site.proxies.values()))
         async with client(site) as user:
             assert await user.incr("n")
         kept = await site.store.read(site.paths.nodes)

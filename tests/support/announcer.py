@@ -12,7 +12,7 @@ from rfprotocol.zkstore import ZkStore
 
 
 async def main(hosts: str) -> None:
-    store = ZkStore(hosts, session_timeout=1.5)
+    store = ZkStore(hosts, session_timeout=3.0)
     connected = asyncio.Event()
 
     def told(state: StoreState) -> None:

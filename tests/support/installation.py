@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import subprocess
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-from deploy.processes import Process, free_port
+from deploy.processes import Process
+from deploy.site import Site
 from rfprotocol.errors import StoreUnavailable
 from rfprotocol.paths import Paths
 from rfprotocol.records import Receipt
@@ -22,61 +21,42 @@ from rfprotocol.zkstore import ZkStore
 from tests.support.redis import RedisGroup, RedisServer
 from tests.support.stores import Changes, States
 
-BIN = Path(sys.executable).parent
-QUIET = {name: value for name, value in os.environ.items() if not name.startswith(("RFPROXY_", "RFMANAGER_"))}
 
-
-class Installation:
+class Installation(Site):
     """`async with Installation(group, hosts, folder) as site`: everything serves when the block begins."""
 
     def __init__(self, group: RedisGroup, zookeeper: str, folder: Path, *, managers: int = 3, proxies: int = 1) -> None:
-        self.group = group
-        self.zookeeper = zookeeper
-        self.ports = [free_port() for _ in range(proxies)]
+        super().__init__(folder, zookeeper, group, "json")
         self.store = ZkStore(zookeeper, session_timeout=4.0)
         self.paths = Paths()
-        self._folder = folder
-        self.managers = [self.manager(f"manager-{number}") for number in range(managers)]
-        self.proxies = [self._proxy(port) for port in self.ports]
+        for _ in range(managers):
+            self.manager()
+        for _ in range(proxies):
+            self.proxy()
 
-    def manager(self, name: str, env: Mapping[str, str] | None = None) -> Process:
-        """A manager, to be started."""
-        return Process(
-            [
-                BIN / "rfmanager",
-                *("-n", ",".join(map(str, self.group.nodes)), "-z", self.zookeeper),
-                *("--required-node-managers", "2", "--log-format", "json"),
-            ],
-            self._folder / f"{name}.log",
-            {**QUIET, **(env or {})},
-        )
+    @property
+    def ports(self) -> list[int]:
+        """Of the proxies."""
+        return list(self.proxies)
 
-    def _proxy(self, port: int) -> Process:
-        return Process(
-            [
-                BIN / "rfproxy",
-                *("--zk", self.zookeeper, "--listen", f"127.0.0.1:{port}", "--log-format", "json"),
-                *("--state-dir", self._folder / "state"),
-            ],
-            self._folder / f"proxy-{port}.log",
-            QUIET,
-        )
+    @property
+    def processes(self) -> list[Process]:
+        """Managers and proxies, in the order in which they start."""
+        return [*self.managers, *self.proxies.values()]
 
     async def __aenter__(self) -> Self:
         states = States(self.store)
         await self.store.start()
         await states.until(StoreState.CONNECTED)
-        if self.managers:
-            self.managers[0].start()
-            await self.primary()  # the first of the list, so that tests know who it is
-        for process in (*self.managers[1:], *self.proxies):
+        for process in self.processes:
             process.start()
+            await self.primary()  # the first of the list, so that tests know who it is
         await self.serving(lambda topology: len(topology.replicas) == len(self.group.servers) - 1)
         await self.registered(len(self.proxies))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for process in (*self.proxies, *self.managers):
+        for process in self.processes:
             process.kill()
         await self.store.close()
 
@@ -118,15 +98,14 @@ class Installation:
         name = entries[min(entries, key=lambda seat: seat[-10:])].data.decode()
         return next(process for process in self.managers if f"-{process.pid}-" in f"-{name}-")
 
-    def server(self, topology: Topology) -> RedisServer:
+    def server_of(self, topology: Topology) -> RedisServer:
         """The process of the master."""
         assert topology.master is not None
         return self.group[topology.master]
 
     async def command(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """`rfmanager` with these words."""
-        argv = [str(BIN / "rfmanager"), *words, "-z", self.zookeeper]
-        return await asyncio.to_thread(subprocess.run, argv, capture_output=True, text=True, check=False, env=QUIET)
+        """`rfmanager` with these words, while the test goes on."""
+        return await asyncio.to_thread(self.manage, *words)
 
     async def receipts(self) -> list[Receipt]:
         """All receipts, the oldest first."""
