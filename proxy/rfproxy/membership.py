@@ -67,9 +67,10 @@ class Membership:
 
     async def stop(self) -> None:
         """Leave: the managers wait for this proxy no more."""
-        for task in self._tasks:
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._lapse is not None:
             self._lapse.cancel()
         with contextlib.suppress(StoreError):
@@ -170,6 +171,8 @@ class Membership:
             server.router.lapse(server.now())
 
     def _state_changed(self, state: StoreState) -> None:
+        if not self._tasks:  # not started, or stopped
+            return
         self._news.set()
         self._server.log.info("store", state=state.value, epoch=self._server.router.epoch)
         if state is StoreState.LOST:

@@ -32,7 +32,7 @@ from rfproxy.router import Router
 from rfproxy.transaction import Transaction
 
 BACKLOG = 1 << 20
-"""Bytes that a session may have pending before reading from its client is suspended."""
+"""Bytes of commands without a reply, pending or in flight, from which on the client is not read from."""
 
 
 class ClientWriter(Protocol):
@@ -150,14 +150,13 @@ class Session:
                 if not self.outstanding:
                     self._hold(now)
                 return
-            if self._bytes:
-                self._let_go(entry, now)
-        if self._bytes and not pending:
-            self._bytes = 0
+        if self._bytes and not pending and not self.outstanding:
+            self._answered(self._bytes)
 
-    def _let_go(self, entry: Entry, now: float) -> None:
+    def _answered(self, size: int) -> None:
+        """The client has the replies to so many bytes of its commands."""
         backlogged = self.backlogged
-        self._bytes = max(0, self._bytes - len(getattr(entry, "raw", b"")))
+        self._bytes -= size
         if backlogged and not self.backlogged:
             self.client.resume()
 
@@ -255,6 +254,8 @@ class Session:
     def deliver(self, run: Run, taken: Taken, now: float) -> None:
         """Replies to the oldest commands outstanding."""
         self.outstanding -= taken.count
+        if not run.left and self._bytes > BACKLOG:
+            self._answered(len(run.raw))
         if not taken.has_error and self._recovered is None and run.form is Form.PLAIN and self.watch is None:
             self.client.write(taken.data)
         else:
@@ -379,7 +380,6 @@ class Session:
             back += self._unsent
             self._unsent = []
             self.pending.extendleft(reversed(back))
-            self._bytes += sum(len(getattr(entry, "raw", b"")) for entry in back)
         self.pump(now)
 
     # --- lanes of its own

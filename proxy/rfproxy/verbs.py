@@ -35,7 +35,8 @@ def handle(session: Session, verb: Verb, now: float) -> bool:
     if problem := arity_error(verb.command, verb.args):
         return _answer(session, resp.error(problem))
     if verb.command.route is Route.REFUSED:
-        session.complain(verb.command.name, verb.command.refusal)
+        if "rfproxy" in verb.command.refusal:  # what Redis would say itself is not worth a line
+            session.complain(verb.command.name, verb.command.refusal)
         return _answer(session, resp.error(verb.command.refusal))
     if verb.command.route is Route.BLOCKING:
         return apart.block(session, verb, now)

@@ -107,6 +107,21 @@ def test_what_a_client_asked_before_it_left_is_answered_to_nobody(play: Playbook
     here.hears(b":2\r\n")
 
 
+def test_a_client_is_not_read_from_while_too_much_of_it_is_unanswered(play: Playbook) -> None:
+    client = play.client()
+    big = encode_command([b"SET", b"k", b"x" * 600_000])
+    client.sends(big)
+    assert not client.session.backlogged
+    client.sends(big)
+    assert client.session.backlogged, "in flight counts as well"
+    connection = play.server("m:1").hears("SET", "k", "x" * 600_000)
+    connection.answers(OK)
+    assert not client.session.backlogged
+    assert client.resumed == 1
+    connection.answers(OK)
+    client.hears(OK + OK)
+
+
 # --- no master
 
 

@@ -256,6 +256,7 @@ class FakeClient:
     def __init__(self, play: Playbook, number: int) -> None:
         self.closed = False
         self.output = b""
+        self.resumed = 0
         self._play = play
         self.session = Session(number, f"client:{number}", self, play.router)
 
@@ -269,7 +270,8 @@ class FakeClient:
         self.closed = True
 
     def resume(self) -> None:
-        """Nothing to do: the script reads when it wants to."""
+        """The session has caught up: count it."""
+        self.resumed += 1
 
     def says(self, *command: str | bytes) -> FakeClient:
         """Send one command."""
