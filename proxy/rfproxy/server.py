@@ -23,6 +23,9 @@ CONNECT_TIMEOUT = 1.0
 OUTPUT_HIGH = 1 << 20
 OUTPUT_HARD = 1 << 30
 """Bytes that may wait for a client to read them: above the first it is not read from, above the second it is closed."""
+CLIENT_SILENCE = 300
+UPSTREAM_SILENCE = 5
+"""Seconds without a packet after which the kernel asks whether the peer is still there (Redis: tcp-keepalive)."""
 REAP_EVERY = 15.0
 
 
@@ -170,6 +173,7 @@ class Client(asyncio.Protocol):
             self._transport.close()
             return
         self._transport.set_write_buffer_limits(high=OUTPUT_HIGH)
+        _keep_alive(transport, idle=CLIENT_SILENCE)
         peer = transport.get_extra_info("peername")
         address = str(Node(peer[0], peer[1])) if isinstance(peer, tuple) else str(peer)
         self._session = Session(number, address, self, self._server.router)
@@ -255,8 +259,7 @@ class Upstream(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The server accepted."""
-        if (sock := transport.get_extra_info("socket")) is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        _keep_alive(transport, idle=UPSTREAM_SILENCE)
         self._lane.connected(cast(asyncio.Transport, transport))
 
     def data_received(self, data: bytes) -> None:
@@ -266,3 +269,17 @@ class Upstream(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """The server is gone, or the lane was closed."""
         self._lane.lose(self._time())
+
+
+def _keep_alive(transport: asyncio.BaseTransport, *, idle: int) -> None:
+    """Let the kernel find out when the other host is gone without a word; three unanswered questions are enough."""
+    sock: socket.socket | None = transport.get_extra_info("socket")
+    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    interval = max(1, idle // 3)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, interval)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+    # Keep-alive is silent while data waits for its acknowledgement: the same bound for that, in milliseconds.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * (idle + 3 * interval))

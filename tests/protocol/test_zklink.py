@@ -10,7 +10,7 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -70,6 +70,33 @@ async def following(servers: str, *, session_timeout: float = 2.0) -> AsyncItera
         yield follower
     finally:
         await follower.link.close()
+
+
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[object]]
+
+
+@contextlib.asynccontextmanager
+async def fake_server(talk: Talk) -> AsyncIterator[str]:
+    """A server that treats each connection so, and hangs up afterwards."""
+    conversations: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task
+        conversations.add(task)
+        try:
+            await talk(reader, writer)
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", free_port()) as door:
+        host, port = door.sockets[0].getsockname()
+        yield f"{host}:{port}"
+    for conversation in conversations:
+        conversation.cancel()
+    await asyncio.gather(*conversations, return_exceptions=True)
 
 
 @pytest.fixture
@@ -240,13 +267,11 @@ async def test_a_busy_client_leaves_a_frozen_server_for_another_one_in_the_same_
 async def test_attempts_to_connect_do_not_become_rare_in_a_long_outage() -> None:
     attempts = asyncio.Semaphore(0)
 
-    async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def refuse(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
         attempts.release()
-        writer.close()
 
-    async with await asyncio.start_server(refuse, "127.0.0.1", free_port()) as door:
-        host, port = door.sockets[0].getsockname()
-        async with following(f"{host}:{port}"):
+    async with fake_server(refuse) as address:
+        async with following(address):
             for _ in range(12):  # kazoo's own pauses would add up to minutes; ours to some seconds
                 await attempts.acquire()
 
@@ -254,13 +279,11 @@ async def test_attempts_to_connect_do_not_become_rare_in_a_long_outage() -> None
 async def test_the_reason_for_not_being_connected_is_part_of_the_error() -> None:
     attempts = asyncio.Semaphore(0)
 
-    async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def refuse(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
         attempts.release()
-        writer.close()
 
-    async with await asyncio.start_server(refuse, "127.0.0.1", free_port()) as door:
-        host, port = door.sockets[0].getsockname()
-        async with following(f"{host}:{port}") as follower:
+    async with fake_server(refuse) as address:
+        async with following(address) as follower:
             await attempts.acquire()
             await attempts.acquire()
             with pytest.raises(StoreUnavailable, match=r"not connected \(Connection dropped"):
@@ -270,15 +293,13 @@ async def test_the_reason_for_not_being_connected_is_part_of_the_error() -> None
 async def test_a_server_that_accepts_and_does_not_answer_is_given_up_after_the_time_of_a_request() -> None:
     attempts = asyncio.Semaphore(0)
 
-    async def be_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def be_silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         attempts.release()
         with contextlib.suppress(OSError):
             await reader.read()
-        writer.close()
 
-    async with await asyncio.start_server(be_silent, "127.0.0.1", free_port()) as door:
-        host, port = door.sockets[0].getsockname()
-        async with following(f"{host}:{port}", session_timeout=3600):
+    async with fake_server(be_silent) as address:
+        async with following(address, session_timeout=3600):
             await attempts.acquire()
             await attempts.acquire()
 
@@ -339,11 +360,9 @@ async def test_a_malformed_answer_costs_the_session_but_not_the_link() -> None:
         writer.write(struct.pack("!iiqi", 16, 12345, 0, 0))  # an answer to no question
         with contextlib.suppress(OSError):
             await reader.read()
-        writer.close()
 
-    async with await asyncio.start_server(answer, "127.0.0.1", free_port()) as door:
-        host, port = door.sockets[0].getsockname()
-        async with following(f"{host}:{port}") as follower:
+    async with fake_server(answer) as address:
+        async with following(address) as follower:
             for _ in range(2):
                 await follower.until_state(StoreState.CONNECTED)
                 with pytest.raises(StoreUnavailable):
