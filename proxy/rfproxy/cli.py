@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import socket
 import sys
@@ -29,6 +30,10 @@ from rfproxy.router import Policy, Reads
 from rfproxy.server import Server
 
 
+SPARE_DESCRIPTORS = 256
+"""For lanes, the store and files, besides the clients."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run until SIGTERM or SIGINT. Exit status 0, or 2 when the configuration is wrong."""
     try:
@@ -48,6 +53,11 @@ async def serve(config: ProxyConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     log = structlog.get_logger()
+    wanted = config.max_clients + SPARE_DESCRIPTORS
+    if (allowed := allow_descriptors(wanted)) < wanted:
+        log.warning(
+            "few_descriptors", allowed=allowed, wanted=wanted, error="raise the limit of open files (ulimit -n)"
+        )
     server = Server(policy_of(config), max_clients=config.max_clients, log=log)
     address = await server.listen(config.listen)
     async with contextlib.AsyncExitStack() as stack:
@@ -67,6 +77,16 @@ async def serve(config: ProxyConfig) -> None:
         cut_off = await server.drain(config.drain_timeout)
         await membership.stop()
         log.info("stopped", clients_cut_off=cut_off)
+
+
+def allow_descriptors(wanted: int) -> int:
+    """Raise this process' limit of open files towards `wanted`, as Redis does; returns what is allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return wanted
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return allowed
 
 
 def policy_of(config: ProxyConfig) -> Policy:

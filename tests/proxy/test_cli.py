@@ -54,6 +54,16 @@ def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
     assert f"cannot listen on {address}" in done.stderr
 
 
+def test_the_limit_of_open_files_is_raised_as_far_as_it_may_be() -> None:
+    code = (
+        "import resource; from rfproxy.cli import allow_descriptors as allow;"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (100, 300));"
+        "print(allow(50), allow(200), allow(1000), resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["50", "200", "300", "300"]
+
+
 def test_the_password_reaches_the_lanes_and_no_representation() -> None:
     config = ProxyConfig.model_validate({"nodes": "a:1", "username": "app", "password": "secret"})
     policy = policy_of(config)
