@@ -270,10 +270,9 @@ async def test_attempts_to_connect_do_not_become_rare_in_a_long_outage() -> None
     async def refuse(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
         attempts.release()
 
-    async with fake_server(refuse) as address:
-        async with following(address):
-            for _ in range(12):  # kazoo's own pauses would add up to minutes; ours to some seconds
-                await attempts.acquire()
+    async with fake_server(refuse) as address, following(address):
+        for _ in range(12):  # kazoo's own pauses would add up to minutes; ours to some seconds
+            await attempts.acquire()
 
 
 async def test_the_reason_for_not_being_connected_is_part_of_the_error() -> None:
@@ -282,12 +281,11 @@ async def test_the_reason_for_not_being_connected_is_part_of_the_error() -> None
     async def refuse(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
         attempts.release()
 
-    async with fake_server(refuse) as address:
-        async with following(address) as follower:
-            await attempts.acquire()
-            await attempts.acquire()
-            with pytest.raises(StoreUnavailable, match=r"not connected \(Connection dropped"):
-                await follower.exists("/")
+    async with fake_server(refuse) as address, following(address) as follower:
+        await attempts.acquire()
+        await attempts.acquire()
+        with pytest.raises(StoreUnavailable, match=r"not connected \(Connection dropped"):
+            await follower.exists("/")
 
 
 async def test_a_server_that_accepts_and_does_not_answer_is_given_up_after_the_time_of_a_request() -> None:
@@ -298,10 +296,9 @@ async def test_a_server_that_accepts_and_does_not_answer_is_given_up_after_the_t
         with contextlib.suppress(OSError):
             await reader.read()
 
-    async with fake_server(be_silent) as address:
-        async with following(address, session_timeout=3600):
-            await attempts.acquire()
-            await attempts.acquire()
+    async with fake_server(be_silent) as address, following(address, session_timeout=3600):
+        await attempts.acquire()
+        await attempts.acquire()
 
 
 def test_a_host_that_swallows_packets_is_given_up_after_its_share_of_the_session_timeout() -> None:
@@ -361,13 +358,12 @@ async def test_a_malformed_answer_costs_the_session_but_not_the_link() -> None:
         with contextlib.suppress(OSError):
             await reader.read()
 
-    async with fake_server(answer) as address:
-        async with following(address) as follower:
-            for _ in range(2):
-                await follower.until_state(StoreState.CONNECTED)
-                with pytest.raises(StoreUnavailable):
-                    await follower.exists("/")
-                await follower.until_state(StoreState.LOST)
+    async with fake_server(answer) as address, following(address) as follower:
+        for _ in range(2):
+            await follower.until_state(StoreState.CONNECTED)
+            with pytest.raises(StoreUnavailable):
+                await follower.exists("/")
+            await follower.until_state(StoreState.LOST)
 
 
 # Closing
