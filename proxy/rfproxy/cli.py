@@ -29,7 +29,6 @@ from rfproxy.replay import RetryWrites
 from rfproxy.router import Policy, Reads
 from rfproxy.server import Server
 
-
 SPARE_DESCRIPTORS = 256
 """For lanes, the store and files, besides the clients."""
 
