@@ -98,11 +98,10 @@ _SESSION = _names(
     CLIENT|SETINFO CLIENT|SETNAME CLIENT|TRACKING CLIENT|TRACKINGINFO"""
 )
 _PINNED = _names("SUBSCRIBE PSUBSCRIBE SSUBSCRIBE UNSUBSCRIBE PUNSUBSCRIBE SUNSUBSCRIBE MONITOR")
-_BLOCKING = _names("WAIT WAITAOF")
+_BLOCKING = _names("WAIT WAITAOF SCRIPT|KILL FUNCTION|KILL CLIENT|UNPAUSE")
 """Redis flags them as blocking only since 7.2."""
 
 _BLOCKING_BY_OPTION = _names("XREAD XREADGROUP")
-_OPTION_WIDTH = {b"BLOCK": 2, b"COUNT": 2, b"GROUP": 3, b"NOACK": 1}
 
 _FAILOVER = "use `rfmanager failover`"
 _DIRECTLY = "connect to that server itself"
@@ -229,7 +228,13 @@ def lookup(args: Sequence[bytes]) -> Command:
 
 @lru_cache(maxsize=256)
 def _unknown(name: bytes) -> Command:
+    if name.split(b"\0", 1)[0] in (b"POST", b"HOST:"):  # C strings; networking.c: securityWarningCommand
+        return _HTTP
     return replace(UNKNOWN, name=name.decode("ascii", "backslashreplace"))
+
+
+_HTTP = replace(UNKNOWN, name="POST", route=Route.SESSION)
+"""The beginning of an HTTP request, which Redis hangs up on."""
 
 
 def _subcommand(command: Command, name: bytes) -> Command:
@@ -247,16 +252,16 @@ def _unknown_subcommand(container: str, name: bytes) -> Command:
 
 
 def _asks_to_block(args: Sequence[bytes]) -> bool:
-    """Whether BLOCK is among the options of XREAD or XREADGROUP (t_stream.c: they end at STREAMS)."""
-    place = 1
-    while place < len(args):
-        option = args[place].upper()
+    """Whether BLOCK is among the options of XREAD or XREADGROUP, which end at STREAMS (t_stream.c).
+
+    A group that is called BLOCK is taken for the option: that costs a connection, the reverse would block others.
+    """
+    for arg in args[1:]:
+        option = arg.upper()
+        if option == b"STREAMS":
+            return False
         if option == b"BLOCK":
             return True
-        width = _OPTION_WIDTH.get(option)
-        if width is None:
-            return False
-        place += width
     return False
 
 

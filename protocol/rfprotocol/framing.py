@@ -48,10 +48,11 @@ class ReplyScanner:
     """Finds the replies in what one connection receives.
 
     `pushes` collects the out-of-band messages of RESP3 found so far, each as its bytes; the owner empties it.
-    They are found as soon as nothing unread stands before them.
+    They are found as soon as nothing unread stands before them. With `pushes_apart` False they count as replies.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, pushes_apart: bool = True) -> None:
+        self._pushes_apart = pushes_apart
         self.pushes: list[bytes] = []
         self._data = b""
         self._pos = 0  # of the first byte in `_data` that was not scanned
@@ -66,7 +67,7 @@ class ReplyScanner:
         """Add what arrived. Raises ProtocolError when a push that it begins with is not RESP."""
         self._data = self._data[self._pos :] + data if self._pos < len(self._data) else data
         self._pos = 0
-        if self._kind == _PUSH or (not self._begun and self._data[:1] == b">"):
+        if self._pushes_apart and (self._kind == _PUSH or (not self._begun and self._data[:1] == b">")):
             self.take(0)
 
     def take(self, most: int) -> Taken:
@@ -107,7 +108,7 @@ class ReplyScanner:
         return Taken(pieces[0] if len(pieces) == 1 else b"".join(pieces), count, has_error)
 
     def _push_at(self, pos: int) -> bool:
-        return self._kind == _PUSH if self._begun else self._data[pos] == _ARROW
+        return self._pushes_apart and (self._kind == _PUSH if self._begun else self._data[pos] == _ARROW)
 
     def _scan(self, data: bytes, pos: int) -> tuple[int, bool]:
         """Go on in the current reply or push. Returns how far it was scanned, and whether that is its end."""
@@ -160,7 +161,8 @@ class ReplyScanner:
             self._values += inside if kind == _BAR else inside - 1
         else:
             self._begun = True
-            self._kind = _PUSH if kind == _ARROW else _ATTRIBUTE if kind == _BAR else _REPLY
+            push = kind == _ARROW and self._pushes_apart
+            self._kind = _PUSH if push else _ATTRIBUTE if kind == _BAR else _REPLY
             self._error = kind in _ERRORS
             self._values = inside
         return behind

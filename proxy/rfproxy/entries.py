@@ -25,6 +25,7 @@ class Form(Enum):
     PLAIN = "plain"  # one reply per command, relayed as they come
     BLOCK = "block"  # only the last reply is relayed: MULTI, the commands, EXEC
     TRIAL = "trial"  # nothing is relayed: that it is answered at all shows that the server takes the session
+    STAND_IN = "stand-in"  # the server's reply is replaced by `reply`
     MUTE = "mute"  # answered by pushes, or by a stream: no replies to count
 
 
@@ -51,7 +52,7 @@ class Run:
         self.left = len(commands) if replies is None else replies
         """Replies still to come."""
         self.reply = b""
-        """Of a BLOCK: the replies so far."""
+        """Of a BLOCK: the replies so far. Of a STAND_IN: what the client gets."""
 
     def unanswered(self) -> list[list[bytes]]:
         """The commands whose replies have not been relayed."""

@@ -9,6 +9,8 @@ The connection is an exclusive `Lane`. These objects hold the state that must su
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Sequence
 from enum import Enum
 
@@ -52,6 +54,8 @@ class Watch:
     def __init__(self) -> None:
         self.state = WatchState.WATCHING
         self.answered = WatchState.WATCHING
+        self.spoilt = False
+        """A command that should have moved the state was refused: the server may stand elsewhere."""
 
     def sent(self, name: str) -> None:
         """The command `name` went out, or was answered by the proxy itself."""
@@ -90,7 +94,7 @@ def remaining(name: str, args: Sequence[bytes], elapsed: float) -> list[bytes] |
         timeout = float(args[place]) if place is not None else 0.0
     except (ValueError, IndexError):
         return list(args)
-    if place is None or timeout <= 0 or not elapsed:
+    if place is None or not 0 < timeout < math.inf or not elapsed:
         return list(args)
     scale = 1000 if name in _IN_MILLISECONDS else 1
     left = timeout - elapsed * scale
@@ -108,80 +112,97 @@ def _timeout_place(name: str, args: Sequence[bytes]) -> int | None:
     return _TIMEOUT_AT.get(name)
 
 
-_KINDS = {b"subscribe": b"SUBSCRIBE", b"psubscribe": b"PSUBSCRIBE", b"ssubscribe": b"SSUBSCRIBE"}
-_ENDS = {b"unsubscribe": b"SUBSCRIBE", b"punsubscribe": b"PSUBSCRIBE", b"sunsubscribe": b"SSUBSCRIBE"}
-_MESSAGES = (b"message", b"pmessage", b"smessage")
+_SUBSCRIBE = {b"subscribe": b"SUBSCRIBE", b"psubscribe": b"PSUBSCRIBE", b"ssubscribe": b"SSUBSCRIBE"}
+_UNSUBSCRIBE = {b"unsubscribe": b"SUBSCRIBE", b"punsubscribe": b"PSUBSCRIBE", b"sunsubscribe": b"SSUBSCRIBE"}
+_MESSAGES = frozenset([b"message", b"pmessage", b"smessage"])
 
 
 class Stream:
-    """What a session has subscribed to: learnt from what it asks for and from what the server confirms."""
+    """What a session is subscribed to, and which commands on the stream's connection are still to be answered.
+
+    Only subscribing commands, PING and MONITOR travel there. Each channel that is named gets a confirmation, an
+    UNSUBSCRIBE without names one for each subscription (at least one); an error answers the whole command.
+    """
 
     def __init__(self, *, monitor: bool = False) -> None:
         self._monitor = monitor
-        self._wanted: dict[tuple[bytes, bytes], bool] = {}  # (command, channel): whether it was confirmed
-        self._swallow: set[tuple[bytes, bytes]] = set()
-        self._swallow_ok = False
-        self._plain = 0  # replies to come that are neither message nor confirmation
-        self._left = 1  # subscriptions, as the server counts them
+        self._subscribed: dict[tuple[bytes, bytes], None] = {}  # (command, channel), as confirmed
+        self._unanswered: deque[list[bytes]] = deque()  # without the channels that were confirmed already
+        self._swallow: deque[int] = deque()  # confirmations to come that the client has had, per command
 
     @property
-    def over(self) -> bool:
-        """Whether nothing is subscribed to, and nothing is to come any more."""
-        return not self._monitor and not self._left and not self._plain and not self._wanted
+    def waiting(self) -> bool:
+        """Whether a reply is to come."""
+        return bool(self._unanswered)
+
+    @property
+    def subscribed(self) -> bool:
+        """Whether the session may do nothing but subscribe (in RESP2)."""
+        return self._monitor or bool(self._subscribed)
+
+    def beside(self, protocol: int) -> bool:
+        """Whether replies can be told from the stream."""
+        return protocol == 3 and not self._monitor
+
+    @property
+    def unanswered(self) -> int:
+        """Commands without a reply."""
+        return len(self._unanswered)
 
     def asked(self, args: Sequence[bytes]) -> None:
         """A command goes out on the stream's connection."""
-        name = args[0].upper()
-        if name in _KINDS.values():
-            for channel in args[1:]:
-                self._wanted.setdefault((name, channel), False)
-        elif not self._monitor and not name.endswith(b"UNSUBSCRIBE"):
-            self._plain += 1
+        self._unanswered.append([args[0].upper(), *args[1:]])
 
     def requests(self) -> list[list[bytes]]:
         """The commands that bring a new connection to the same state; what was confirmed once is not shown twice."""
-        self._swallow = {key for key, confirmed in self._wanted.items() if confirmed}
-        self._plain = 0
-        if self._monitor:
-            self._swallow_ok = True
-            return [[b"MONITOR"]]
-        kinds = dict.fromkeys(kind for kind, _ in self._wanted)
-        return [[kind, *(channel for k, channel in self._wanted if k == kind)] for kind in kinds]
+        kinds = dict.fromkeys(kind for kind, _ in self._subscribed)
+        again = [[kind, *(channel for of, channel in self._subscribed if of == kind)] for kind in kinds]
+        if self._monitor and not self._unanswered:
+            again.append([b"MONITOR"])
+        self._swallow = deque(max(1, len(command) - 1) for command in again)
+        return [*again, *map(list, self._unanswered)]
 
     def pass_on(self, data: bytes) -> bytes:
         """Take whole frames from the server and return those that the client is due."""
-        if self._monitor and not self._swallow_ok:
+        if not self._swallow and not self._unanswered:
             return data
         return b"".join(frame for frame in split(data) if self._due(frame))
 
     def _due(self, frame: bytes) -> bool:
-        if self._monitor:
-            due, self._swallow_ok = not self._swallow_ok, False
-            return due
-        kind, channel, count = _confirmation(frame)
-        if kind in _KINDS:
-            key = (_KINDS[kind], channel)
-            self._wanted[key] = True
-            self._left = count
-            if key in self._swallow:
-                self._swallow.discard(key)
-                return False
-        elif kind in _ENDS:
-            self._wanted.pop((_ENDS[kind], channel), None)
-            self._left = count
-        elif kind not in _MESSAGES:
-            self._plain = max(0, self._plain - 1)
+        kind, channel = _head(frame)
+        if kind in _MESSAGES:
+            return True
+        if self._swallow:
+            self._swallow[0] -= 1
+            if not self._swallow[0] or kind not in _SUBSCRIBE:
+                self._swallow.popleft()
+            return False
+        if kind in _SUBSCRIBE:
+            self._subscribed[(_SUBSCRIBE[kind], channel)] = None
+        elif kind in _UNSUBSCRIBE:
+            self._subscribed.pop((_UNSUBSCRIBE[kind], channel), None)
+        if self._unanswered and self._answers(kind, channel):
+            self._unanswered.popleft()
+        return True
+
+    def _answers(self, kind: bytes, channel: bytes) -> bool:
+        """Whether this confirmation, or other reply, is the last one for the oldest command."""
+        command = self._unanswered[0]
+        if kind in _UNSUBSCRIBE and len(command) == 1:
+            return not any(of == _UNSUBSCRIBE[kind] for of, _ in self._subscribed)
+        if channel in command[1:]:
+            del command[command.index(channel, 1)]
+            return len(command) == 1
         return True
 
 
-def _confirmation(frame: bytes) -> tuple[bytes, bytes, int]:
-    """`(kind, channel, subscriptions left)`; only the kind of what is not a confirmation."""
-    if frame[:1] not in (b"*", b">"):
-        return b"", b"", 0
+def _head(frame: bytes) -> tuple[bytes, bytes]:
+    """`(kind, channel)` of a confirmation or message; two empty strings for any other frame."""
+    if frame[:1] not in (b"*", b">") or not frame[1:2].isdigit():
+        return b"", b""
     reader = hiredis.Reader()
     reader.feed(b"*" + frame[1:])
     parts = reader.gets()
-    kind = bytes(parts[0])
-    if kind not in _KINDS and kind not in _ENDS:
-        return kind, b"", 0
-    return kind, parts[1] or b"", int(parts[2])
+    if not isinstance(parts, list) or len(parts) < 2 or not isinstance(parts[0], bytes):
+        return b"", b""
+    return parts[0], parts[1] if isinstance(parts[1], bytes) else b""

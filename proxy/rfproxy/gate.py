@@ -72,6 +72,11 @@ class Gate(Generic[Waiter]):
         self._rest_until = now + self._rest
         return self._rest_until
 
+    @property
+    def rest_until(self) -> float:
+        """The end of the rest."""
+        return self._rest_until
+
     def recovered(self) -> None:
         """The master serves."""
         self._rest = 0.0

@@ -53,6 +53,9 @@ class LaneOwner(Protocol):
     def lane_dirty(self, lane: Lane) -> None:
         """The lane has something to flush."""
 
+    def discard(self, lane: Lane, now: float) -> None:
+        """Close a lane that nothing is wrong with."""
+
     def may_send(self, lane: Lane, now: float) -> bool:
         """Whether runs may be sent on this lane at this moment."""
 
@@ -78,10 +81,10 @@ class Lane:
         self.key = key
         self.run_id = run_id
         self.guest = guest
-        self.used = float("-inf")  # when runs were last sent
+        self.used = float("-inf")  # when runs were last sent; seconds
         self.state = LaneState.CONNECTING
         self.welcome: Welcome | None = None
-        self.streaming = False  # RESP2 subscriptions, MONITOR: everything is unasked, and nothing is counted
+        self._streaming = False
         self._owner = owner
         self._greeting = Greeting(key, run_id)
         self._scanner = ReplyScanner()
@@ -98,6 +101,11 @@ class Lane:
     def idle(self) -> bool:
         """Whether nothing waits to be sent or answered."""
         return not self._queue and not self._in_flight
+
+    def stream(self) -> None:
+        """From now on hand everything that the server sends to the guest, replies and pushes in their order."""
+        self._streaming = True
+        self._scanner = ReplyScanner(pushes_apart=False)
 
     def enqueue(self, run: Run) -> None:
         """Send a run with the next flush, or when the server has been greeted."""
@@ -119,7 +127,10 @@ class Lane:
         if not self._queue or self.state not in (LaneState.READY, LaneState.RETIRED) or self._writer is None:
             return
         if not self._owner.may_send(self, now):
-            self._give_back(now, unsent_only=True)
+            if self.guest is not None:
+                self._owner.discard(self, now)  # what the session knows of it runs ahead of what was sent
+            else:
+                self._give_back(now, unsent_only=True)
             return
         self.used = now
         queue, self._queue = self._queue, []
@@ -148,6 +159,11 @@ class Lane:
             self.state = LaneState.RETIRED
             self._give_back(now, unsent_only=True)
             self._close_if_done(now)
+
+    def greeting_overdue(self, now: float) -> None:
+        """The server accepted the connection and says nothing."""
+        if self.state is LaneState.GREETING:
+            self.lose(now)
 
     def lose(self, now: float, welcome: Welcome | None = None) -> None:
         """The connection is of no use any more: close it, and give every run back to its session."""
@@ -178,7 +194,11 @@ class Lane:
     def _distribute(self, now: float) -> None:
         """Hand each session the replies it waits for."""
         scanner, in_flight = self._scanner, self._in_flight
-        while not self.streaming and in_flight:
+        if self._streaming:
+            if (taken := scanner.take(_MANY)).count and self.guest is not None:
+                self.guest.unasked(taken.data, now)
+            return
+        while in_flight:
             run = in_flight[0]
             taken = scanner.take(run.left)
             if not taken.count:
@@ -187,20 +207,9 @@ class Lane:
             if not run.left:
                 in_flight.popleft()
             run.session.deliver(run, taken, now)
-        if self.guest is not None:
-            self._hand_over_unasked(now)
-        elif scanner.pushes:
-            scanner.pushes.clear()
+        scanner.pushes.clear()  # nobody on a lane has asked for any
         if self.state is LaneState.RETIRED:
             self._close_if_done(now)
-
-    def _hand_over_unasked(self, now: float) -> None:
-        assert self.guest is not None
-        while self.streaming and (taken := self._scanner.take(_MANY)).count:
-            self.guest.unasked(taken.data, now)
-        pushes, self._scanner.pushes = self._scanner.pushes, []
-        for push in pushes:
-            self.guest.unasked(push, now)
 
     def _close_if_done(self, now: float) -> None:
         if self.idle:

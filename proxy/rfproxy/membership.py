@@ -83,6 +83,8 @@ class Membership:
                 await self._belong()
             except StoreError as error:
                 self._server.log.warning("store_unavailable", error=str(error), epoch=self._server.router.epoch)
+            except Exception as error:  # a proxy that no longer follows the topology would be worse than any of these
+                self._server.log.warning("membership_failed", error=repr(error), epoch=self._server.router.epoch)
             await self._wait(self._store.session_timeout / PROOFS)
 
     async def _remind(self) -> NoReturn:
@@ -166,7 +168,9 @@ class Membership:
 
     def _lapsed(self) -> None:
         server = self._server
-        if not server.lease.valid(server.now()):
+        if server.lease.valid(server.now()):  # renewed meanwhile, or the timer rang a hair too early
+            self._lapse = asyncio.get_running_loop().call_at(server.lease.until + 0.001, self._lapsed)
+        else:
             server.log.warning("lease_lapsed", epoch=server.router.epoch, error="no word from the store: writes wait")
             server.router.lapse(server.now())
 

@@ -43,8 +43,15 @@ class RetryWrites(Enum):
     ALWAYS = "always"
 
 
-REFUSALS = (b"-READONLY ", b"-LOADING ", b"-MASTERDOWN ", b"-UNBLOCKED ")
-"""Errors a server gives instead of executing (Redis: processCommand, and unblockClient on a change of role)."""
+REFUSALS = (
+    b"-READONLY You can't write against a read only replica.",
+    b"-LOADING Redis is loading the dataset in memory",
+    b"-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+    b"-UNBLOCKED force unblock from blocking operation, instance state changed",
+)
+"""What a server says instead of executing (server.c: createSharedObjects; blocked.c: disconnectAllBlockedClients).
+
+The whole texts, since scripts may make up errors with the same first word, after they have had effects."""
 
 _ALWAYS_SAME = frozenset(
     ["SETEX", "PSETEX", "MSET", "HSET", "HMSET", "LSET", "SETRANGE", "SCRIPT|LOAD"],

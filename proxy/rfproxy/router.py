@@ -129,7 +129,12 @@ class Router:
         if lane.state is LaneState.READY and lane.idle and len(pooled) < POOL and lane in self._exclusive:
             pooled.append(lane)
         else:
-            lane.lose(now)
+            self.discard(lane, now)
+
+    def discard(self, lane: Lane, now: float) -> None:
+        """Close a lane that nothing is wrong with."""
+        self._forget(lane)
+        lane.lose(now)
 
     def _key(self, number: int, identity: Identity, need: Need, now: float) -> LaneKey | None:
         topology = self.topology
@@ -145,6 +150,8 @@ class Router:
                     return LaneKey(node, Duty.REPLICA, identity)
             self.stats.spilled += 1
         if topology.master and self.gate.state(now) is GateState.LAPSED:
+            if self._shed.get(topology.master, now) > now:
+                return None
             return LaneKey(topology.master, Duty.ANY, identity)
         return self._master_key(identity, now)
 
@@ -175,7 +182,7 @@ class Router:
 
     def lane_over(self, lane: Lane, now: float) -> None:
         """A lane closed. One that failed while it was in service is not replaced at once, to let others serve."""
-        in_service = self._shared.get(lane.key) is lane or lane in self._exclusive
+        in_service = self._shared.get(lane.key) is lane or (lane in self._exclusive and lane.guest is not None)
         self._forget(lane)
         denied = lane.welcome is not None and lane.welcome.refusal is Refusal.DENIED
         if in_service and not denied:
@@ -186,7 +193,7 @@ class Router:
 
     def rest(self, lane: Lane, now: float) -> None:
         """The server behind a lane did not serve: leave it alone for a moment."""
-        if lane.key.duty is Duty.REPLICA:
+        if lane.key.duty is not Duty.MASTER:
             self._shed[lane.key.node] = now + SHED
             self._shell.wake_at(now + SHED)
         elif self.topology and lane.key.node == self.topology.master:
@@ -266,9 +273,7 @@ class Router:
         )
         self.gate.apply(topology)
         self._shed.clear()
-        for lane in self.lanes:
-            if not self._fits(lane, topology):
-                self._depose(lane, now)
+        self._depose([lane for lane in self.lanes if not self._fits(lane, topology)], now)
         self._acknowledge()
         self.resume(now)
 
@@ -284,8 +289,10 @@ class Router:
         for session in self.gate.expired(now):
             session.give_up(now)
         self.resume(now)
-        if (when := self.gate.next_expiry()) is not None:
-            self._shell.wake_at(when)
+        # There is one alarm, and the one that rang may have been set for another reason, or a hair too early.
+        times = [self.gate.next_expiry(), self.gate.rest_until, *self._shed.values()]
+        if coming := [when for when in times if when is not None and when > now]:
+            self._shell.wake_at(min(coming))
 
     def resume(self, now: float) -> None:
         """Let everyone who waits look again."""
@@ -293,12 +300,13 @@ class Router:
             session.pump(now)
 
     def reap(self, now: float) -> None:
-        """Close lanes of accounts and databases that nobody has used for a while."""
-        for lane in list(self._shared.values()):
-            plain = lane.key.identity == Identity(account=self.policy.account)
-            if not plain and lane.idle and now - lane.used > IDLE:
-                self._forget(lane)
-                lane.retire(now)
+        """Close lanes of accounts and databases that nobody has used for a while, and exclusive ones."""
+        plain = Identity(account=self.policy.account)
+        unused = [lane for lane in self._shared.values() if lane.key.identity != plain and lane.idle]
+        unused += [lane for pooled in self._pool.values() for lane in pooled]
+        for lane in unused:
+            if now - lane.used > IDLE:
+                self.discard(lane, now)
 
     def close(self, now: float) -> None:
         """The program ends."""
@@ -313,15 +321,19 @@ class Router:
         same_process = not lane.run_id or not topology.run_id or lane.run_id == topology.run_id
         return lane.key.node == topology.master and same_process
 
-    def _depose(self, lane: Lane, now: float) -> None:
+    def _depose(self, lanes: list[Lane], now: float) -> None:
         planned = self.topology is not None and self.topology.phase is Phase.DRAINING
-        if not planned or lane.key.duty is Duty.REPLICA:
-            self._forget(lane)
-            lane.lose(now)
-        elif lane.guest is None or not lane.guest.rests_on(lane):
+        if planned:
+            lanes = [lane for lane in lanes if lane.guest is None or not lane.guest.rests_on(lane)]
+        # All are listed before the first one closes, which must not be taken for the last.
+        for lane in lanes:
             self._forget(lane)
             self._retiring[lane] = None
-            lane.retire(now)
+        for lane in lanes:
+            if planned and lane.key.duty is not Duty.REPLICA:
+                lane.retire(now)
+            else:
+                lane.lose(now)
 
     def _acknowledge(self) -> None:
         """Say which epoch is in force, when nothing of an earlier one is in flight to a former master."""

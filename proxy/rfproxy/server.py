@@ -20,6 +20,8 @@ from rfproxy.stats import Stats
 
 CONNECT_TIMEOUT = 1.0
 """Seconds for a connection to a server; on one that takes longer nobody should wait."""
+GREETING_TIMEOUT = 2.0
+"""Seconds for a server to answer the first words."""
 OUTPUT_HIGH = 1 << 20
 OUTPUT_HARD = 1 << 30
 """Bytes that may wait for a client to read them: above the first it is not read from, above the second it is closed."""
@@ -104,8 +106,10 @@ class Server:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 await self._loop.create_connection(lambda: Upstream(self, lane), node.host, node.port)
-        except (OSError, TimeoutError):
+        except (OSError, TimeoutError, UnicodeError):
             lane.lose(self.now())
+        else:
+            self._loop.call_later(GREETING_TIMEOUT, lambda: lane.greeting_overdue(self.now()))
 
     def flush_soon(self) -> None:
         """At the end of this turn of the loop, when all that arrived has been read."""

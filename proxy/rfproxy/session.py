@@ -71,6 +71,7 @@ class Session:
         self._unsent: list[Entry] = []
         self._bytes = 0
         self._open = True
+        self.finished = False  # the client says nothing more
         self._reader = resp.RequestReader()
 
     @property
@@ -94,6 +95,7 @@ class Session:
         if self.stream is not None or (self.busy is not None and apart.blocks(self.busy)):
             self.client.close()  # what it waits for may never come
             return
+        self.finished = True
         self.pending.append(Hangup(b""))
         self.pump(now)
 
@@ -147,9 +149,10 @@ class Session:
             entry = pending.popleft()
             if not self._go(entry, now):
                 pending.appendleft(entry)
-                if not self.outstanding:
+                if not self.outstanding and not (self.stream and self.stream.waiting):
                     self._hold(now)
                 return
+            self.router.release(self, now)
         if self._bytes and not pending and not self.outstanding:
             self._answered(self._bytes)
 
@@ -162,14 +165,20 @@ class Session:
 
     def _go(self, entry: Entry, now: float) -> bool:
         """Act on the head of the queue; False when it has to wait."""
-        if self.busy is not None:
+        if self.busy is not None or (self.stream is not None and self._waits_for_stream(entry)):
             return False
         if isinstance(entry, Run):
             return self._go_run(entry, now)
         if isinstance(entry, Verb):
             return self._go_verb(entry, now)
-        if self.outstanding:
-            return False
+        return not self.outstanding and self._go_alone(entry, now)
+
+    def _waits_for_stream(self, entry: Entry) -> bool:
+        """Whether the session is subscribed, and the order of its replies, depend on what is to come."""
+        streaming = isinstance(entry, Verb) and entry.command.name in verbs.STREAMING
+        return self.stream is not None and self.stream.waiting and not streaming
+
+    def _go_alone(self, entry: Ready | Hangup | Resume, now: float) -> bool:
         if isinstance(entry, Resume):
             return self.stream is None or self.stream_lane is not None or apart.resume_stream(self, self.stream, now)
         self.client.write(entry.reply)
@@ -178,22 +187,27 @@ class Session:
             self.close(now)
         return True
 
+    @property
+    def _confined(self) -> bool:
+        """Whether the session may do nothing but listen: RESP3 has room for replies beside the stream."""
+        return self.stream is not None and self.stream.subscribed and not self.stream.beside(self.identity.protocol)
+
     def _go_run(self, run: Run, now: float) -> bool:
+        if self.stream is not None and self._confined:
+            return not self.outstanding and apart.subscribed(self, run, self.stream, now)
         if self.watch is not None:
             return apart.watched(self, run, self.watch, now)
-        if self.stream is not None and self.identity.protocol == 2:
-            return apart.streamed(self, run, self.stream, now)
         if self.transaction is not None:
             return not self.outstanding and verbs.queue(self, run, self.transaction)
         lane = self.choose(run.need, now)
         return lane is not None and self.send(run, lane, now)
 
     def _go_verb(self, verb: Verb, now: float) -> bool:
-        if verb.command.route is not Route.REFUSED and verb.command.name not in ("QUIT", "RESET"):
-            if self.watch is not None:
-                return apart.watched(self, verb, self.watch, now)
-            if self.stream is not None and self.identity.protocol == 2:
-                return apart.streamed(self, verb, self.stream, now)
+        apt = verb.command.name in verbs.STREAMING or verbs.ends_all(verb)
+        if self.stream is not None and self._confined and not apt:
+            return not self.outstanding and apart.subscribed(self, verb, self.stream, now)
+        if self.watch is not None and verb.command.route is not Route.REFUSED and not verbs.ends_all(verb):
+            return apart.watched(self, verb, self.watch, now)
         return not self.outstanding and verbs.handle(self, verb, now)
 
     def choose(self, need: Need, now: float) -> Lane | None:
@@ -202,20 +216,19 @@ class Session:
         if not self.outstanding or lane is None:
             return self.router.lane(self.number, self.identity, need, now)
         fits = need is Need.ANY or lane.key.duty is Duty.MASTER
-        return lane if fits and lane.usable and self._recovered is None else None
+        ready = fits and lane.usable and self._recovered is None and self.router.may_send(lane, now)
+        return lane if ready else None
 
     def send(self, run: Run, lane: Lane, now: float) -> bool:
         """Put a run on a lane; True, for the callers' convenience."""
-        self.router.release(self, now)
         self._lane = lane
         self.outstanding += run.left
         lane.enqueue(run)
         return True
 
-    def send_muted(self, commands: list[list[bytes]], lane: Lane, now: float) -> None:
-        """Send commands whose replies are part of the stream."""
-        self.router.release(self, now)
-        lane.enqueue(Run(self, commands, resp.encode_commands(commands), Need.MASTER, Form.MUTE, 0))
+    def send_muted(self, args: list[bytes], lane: Lane) -> None:
+        """Send a command whose replies are part of the stream."""
+        lane.enqueue(Run(self, [args], resp.encode_command(args), Need.MASTER, Form.MUTE, 0))
 
     def complain(self, name: str, text: str) -> None:
         """A client gets an error of the proxy's own making: count it and say so."""
@@ -234,19 +247,19 @@ class Session:
 
     def _fail_pending(self, text: str, now: float) -> None:
         self.router.release(self, now)
-        entries, self.pending = self.pending, deque()
         self.transaction = None
-        for entry in entries:
+        if self.own is not None:  # a watch, which may stand behind MULTI on the server
+            self.watch, lane = None, self.own
+            self.router.discard(lane, now)
+        # What waits behind the first came later, but a client that pipelines has one patience for all.
+        for _ in range(len(self.pending)):
+            entry = self.pending.popleft()
             if isinstance(entry, Run | Verb):
-                # What waits behind the first came later, but a client that pipelines has one patience for all.
                 count = len(entry.commands) if isinstance(entry, Run) else 1
                 self.router.stats.errors += count
-                self.pending.append(Ready(resp.error(text) * count))
-            else:
-                self.pending.append(entry)
+                entry = Ready(resp.error(text) * count)
+            self.pending.append(entry)
         self.router.log.warning("masterdown", client=self.address, epoch=self.router.epoch, error=text)
-        self._bytes = 0
-        self.client.resume()
         self.pump(now)
 
     # --- from a lane
@@ -273,6 +286,9 @@ class Session:
             if self.busy is not None:
                 verbs.accepted(self, self.busy)
             return
+        if run.form is Form.STAND_IN:
+            self.client.write(run.reply)
+            return
         replies = split(taken.data)
         first = len(run.commands) - run.left - taken.count
         for args, reply in zip(run.commands[first:], replies, strict=False):
@@ -282,8 +298,7 @@ class Session:
         """Relay one reply, or see that its command is sent again."""
         command = lookup(args)
         if self.watch is not None:
-            self.watch.heard(command.name)
-            self.client.write(reply)
+            apart.watch_answered(self, args, reply, self.watch, need, now)
         elif refused(reply):
             self._refused(reply, now)
             self.recover(self.again(args, need))
@@ -301,7 +316,7 @@ class Session:
         refusal = next((reply for reply in replies if refused(reply)), None)
         if refusal is not None and not executed:
             self._refused(refusal, now)
-            self.recover(Run(self, run.commands, run.raw, run.need, Form.BLOCK, len(replies)))
+            self.recover(self.busy or Run(self, run.commands, run.raw, run.need, Form.BLOCK, len(replies)))
         elif self._recovered is None:
             self.client.write(replies[-1])
         else:
@@ -315,7 +330,7 @@ class Session:
     def returned(self, run: Run, lane: Lane, *, sent: bool) -> None:
         """A lane gives a run back: it is closed, or may not be written to any more. Nothing is sent from here."""
         self.outstanding -= run.left
-        if not self._open:
+        if not self._open or run.form is Form.MUTE:  # a stream knows what it has to ask for again
             return
         denied = lane.welcome is not None and lane.welcome.refusal is Refusal.DENIED
         if self.watch is not None and lane is self.own and not lane.usable:
@@ -358,10 +373,12 @@ class Session:
             return Run(self, [args], resp.encode_command(args), need)
         return Verb(args, command, resp.encode_command(args))
 
-    def _rest_of(self, run: Run) -> Run:
-        if run.form is not Form.PLAIN:
-            return Run(self, run.commands, run.raw, run.need, run.form, run.left)
-        return Run(self, run.commands, run.raw, run.need)
+    def _rest_of(self, run: Run) -> Entry:
+        if self.busy is not None:
+            return self.busy
+        if run.form is Form.PLAIN:
+            return Run(self, run.commands, run.raw, run.need)
+        return Run(self, run.commands, run.raw, run.need, run.form, run.left)
 
     def recover(self, entry: Entry) -> None:
         """The next thing in order that replies could not be relayed for."""
@@ -389,20 +406,18 @@ class Session:
         return lane is self.stream_lane or (self.busy is not None and apart.blocks(self.busy))
 
     def unasked(self, data: bytes, now: float) -> None:
-        """What the server sent of its own accord."""
+        """What the server sent on the lane of the stream."""
         if self.stream is None:
             return
+        waited = self.stream.waiting
         self.client.write(self.stream.pass_on(data))
-        lane = self.stream_lane
-        if self.stream.over and lane is not None:
-            self.stream = self.stream_lane = None
-            lane.streaming = False
-            self.router.give_back(lane, now)
+        if waited and not self.stream.waiting:
+            if not self.stream.subscribed:
+                apart.end_stream(self, now)
             self.pump(now)
 
     def lane_gone(self, lane: Lane, now: float) -> None:
         """A lane of its own is closed, and what was on it has been decided upon."""
-        apart.lane_gone(self, lane, now)
-        if self._open and self.stream is not None and self.stream_lane is None:
-            self.pending.appendleft(Resume())
-        self.pump(now)
+        if self._open:
+            apart.lane_gone(self, lane, now)
+            self.pump(now)

@@ -7,6 +7,7 @@ are in `apart`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -29,23 +30,41 @@ Handler = Callable[["Session", Verb, float], bool]
 def handle(session: Session, verb: Verb, now: float) -> bool:
     """Deal with a verb of a session that stands on shared lanes."""
     name = verb.command.name
-    if session.transaction is not None and name not in _EVEN_IN_MULTI:
-        session.client.write(session.transaction.add(verb.args, verb.command))
-        return True
-    if problem := arity_error(verb.command, verb.args):
+    problem = arity_error(verb.command, verb.args)
+    if session.transaction is not None and (name not in _EVEN_IN_MULTI or problem):
+        return _answer(session, _queued(session, session.transaction, verb, problem))
+    if problem:
         return _answer(session, resp.error(problem))
-    if verb.command.route is Route.REFUSED:
-        if "rfproxy" in verb.command.refusal:  # what Redis would say itself is not worth a line
-            session.complain(verb.command.name, verb.command.refusal)
-        return _answer(session, resp.error(verb.command.refusal))
     if verb.command.route is Route.BLOCKING:
         return apart.block(session, verb, now)
-    handler = _HANDLERS.get(name)
-    if handler is None:
-        text = f"ERR {name.replace('|', ' ')} is not supported by rfproxy"
-        session.complain(name, text)
-        return _answer(session, resp.error(text))
-    return handler(session, verb, now)
+    return _HANDLERS.get(name, _refuse)(session, verb, now)
+
+
+def _refuse(session: Session, verb: Verb, now: float) -> bool:
+    text = verb.command.refusal or f"ERR {verb.command.name.replace('|', ' ')} is not supported by rfproxy"
+    if "rfproxy" in text:  # what Redis would say itself is not worth a line
+        session.complain(verb.command.name, text)
+    return _answer(session, resp.error(text))
+
+
+def _post(session: Session, verb: Verb, now: float) -> bool:
+    """Redis hangs up on what looks like HTTP: a browser may be made to send commands to it."""
+    session.complain("POST", "this is HTTP: the connection was closed, as Redis does")
+    session.client.close()
+    session.close(now)
+    return True
+
+
+def _queued(session: Session, transaction: Transaction, verb: Verb, problem: str | None) -> bytes:
+    if problem and verb.command.name == "EXEC":  # ends the transaction nevertheless (execCommandAbort)
+        session.transaction = None
+        return resp.error(f"EXECABORT Transaction discarded because of: {problem.removeprefix('ERR ')}")
+    return transaction.add(verb.args, verb.command)
+
+
+def ends_all(entry: Run | Verb) -> bool:
+    """QUIT and RESET are understood in whatever state a session is."""
+    return isinstance(entry, Verb) and entry.command.name in ("QUIT", "RESET", "POST")
 
 
 def queue(session: Session, run: Run, transaction: Transaction) -> bool:
@@ -61,7 +80,8 @@ def accepted(session: Session, verb: Verb) -> None:
     if isinstance(wanted, Identity):
         session.identity = wanted
     if verb.command.name == "HELLO":
-        session.name = _setname(verb.args) or session.name
+        name = _setname(verb.args)
+        session.name = session.name if name is None else name
         session.client.write(_hello(session))
     else:
         session.client.write(OK)
@@ -80,7 +100,11 @@ def _identify(session: Session, verb: Verb, now: float) -> bool:
     wanted = _wanted(session, verb)
     if isinstance(wanted, str):
         return _answer(session, resp.error(wanted))
-    if wanted == session.identity and verb.command.name != "AUTH":
+    if session.stream is not None and wanted.protocol != session.identity.protocol:
+        text = "ERR HELLO with another protocol is not supported by rfproxy while subscribed"
+        session.complain(verb.command.name, text)
+        return _answer(session, resp.error(text))
+    if wanted == session.identity and verb.command.name != "AUTH" and session.router.server_version:
         accepted(session, verb)
         return True
     lane = session.router.lane(session.number, wanted, Need.ANY, now)
@@ -106,18 +130,20 @@ def _wanted(session: Session, verb: Verb) -> Identity | str:
     return _hello_wanted(session.identity, args)
 
 
+_INTEGER = re.compile(rb"0|-?[1-9][0-9]{0,18}")
+"""As string2ll in Redis' util.c reads it: no sign, blank or zero too many."""
+
+
 def _selected(identity: Identity, text: bytes) -> Identity | str:
-    try:
-        db = int(text)
-    except ValueError:
+    if not _INTEGER.fullmatch(text) or not -(1 << 31) <= int(text) < 1 << 31:
         return "ERR value is not an integer or out of range"
-    return replace(identity, db=db) if 0 <= db < 1 << 31 else "ERR DB index is out of range"
+    return replace(identity, db=int(text)) if int(text) >= 0 else "ERR DB index is out of range"
 
 
 def _hello_wanted(identity: Identity, args: list[bytes]) -> Identity | str:
     if len(args) == 1:
         return identity
-    if not args[1].isdigit():
+    if not _INTEGER.fullmatch(args[1]):
         return "ERR Protocol version is not an integer or out of range"
     if args[1] not in (b"2", b"3"):
         return "NOPROTO unsupported protocol version"
@@ -137,11 +163,11 @@ def _hello_wanted(identity: Identity, args: list[bytes]) -> Identity | str:
     return wanted
 
 
-def _setname(args: list[bytes]) -> bytes:
+def _setname(args: list[bytes]) -> bytes | None:
     for place in range(2, len(args) - 1):
         if args[place].upper() == b"SETNAME":
             return args[place + 1]
-    return b""
+    return None
 
 
 def _hello(session: Session) -> bytes:
@@ -242,7 +268,11 @@ def _reset(session: Session, verb: Verb, now: float) -> bool:
     return _answer(session, resp.simple("RESET"))
 
 
-_EVEN_IN_MULTI = frozenset(["MULTI", "EXEC", "DISCARD", "WATCH", "QUIT", "RESET"])
+_EVEN_IN_MULTI = frozenset(["MULTI", "EXEC", "DISCARD", "WATCH", "QUIT", "RESET", "POST"])
+STREAMING = frozenset(
+    ["SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE", "UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE", "MONITOR"]
+)
+"""What travels on the connection of a stream."""
 
 _HANDLERS: dict[str, Handler] = {
     "AUTH": _identify,
@@ -259,12 +289,10 @@ _HANDLERS: dict[str, Handler] = {
     "DISCARD": _discard,
     "WATCH": _watch,
     "UNWATCH": _ok,
+    "POST": _post,
     "QUIT": _quit,
     "RESET": _reset,
-    **dict.fromkeys(
-        ["SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE", "UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE", "MONITOR"],
-        apart.stream,
-    ),
+    **dict.fromkeys(STREAMING, apart.stream),
 }
 
 

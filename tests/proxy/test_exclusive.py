@@ -81,45 +81,78 @@ def message(channel: str, text: str) -> bytes:
     return b"*3\r\n" + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)
 
 
-def test_a_stream_subscribes_again_to_what_was_asked_for_and_shows_no_confirmation_twice() -> None:
+def test_a_stream_subscribes_again_to_what_was_confirmed_and_asks_again_for_what_was_not() -> None:
     stream = Stream()
     stream.asked(words("SUBSCRIBE a b"))
     stream.asked(words("PSUBSCRIBE p*"))
     first = confirmation("subscribe", "a", 1)
     assert stream.pass_on(first) == first
-    assert stream.requests() == [words("SUBSCRIBE a b"), words("PSUBSCRIBE p*")]
+    assert stream.requests() == [words("SUBSCRIBE a"), words("SUBSCRIBE b"), words("PSUBSCRIBE p*")]
     again = confirmation("subscribe", "a", 1)
     new = confirmation("subscribe", "b", 2) + confirmation("psubscribe", "p*", 3)
     assert stream.pass_on(again + message("a", "x") + new) == message("a", "x") + new
+    assert not stream.waiting
     assert stream.pass_on(again) == again, "asked for a second time by the client itself"
 
 
-def test_what_was_unsubscribed_from_does_not_come_back_and_the_last_one_ends_the_stream() -> None:
+def test_what_was_unsubscribed_from_does_not_come_back() -> None:
     stream = Stream()
     stream.asked(words("SUBSCRIBE a b"))
     stream.pass_on(confirmation("subscribe", "a", 1) + confirmation("subscribe", "b", 2))
     stream.asked(words("UNSUBSCRIBE a"))
     stream.pass_on(confirmation("unsubscribe", "a", 1))
     assert stream.requests() == [words("SUBSCRIBE b")]
-    assert not stream.over
+    assert stream.subscribed
+
+
+def test_unsubscribing_from_everything_is_answered_once_for_each_subscription() -> None:
+    stream = Stream()
+    stream.asked(words("SUBSCRIBE a b"))
+    stream.asked(words("UNSUBSCRIBE"))
+    stream.asked(words("PUNSUBSCRIBE"))
+    stream.pass_on(confirmation("subscribe", "a", 1) + confirmation("subscribe", "b", 2))
+    stream.pass_on(confirmation("unsubscribe", "a", 1))
+    assert stream.unanswered == 2
     stream.pass_on(confirmation("unsubscribe", "b", 0))
-    assert stream.over
+    assert stream.unanswered == 1
+    stream.pass_on(b"*3\r\n$12\r\npunsubscribe\r\n$-1\r\n:0\r\n")
+    assert not stream.waiting
+    assert not stream.subscribed
 
 
-def test_a_stream_is_not_over_while_a_reply_is_to_come() -> None:
+def test_an_error_answers_a_whole_command() -> None:
+    stream = Stream()
+    stream.asked(words("SUBSCRIBE a b"))
+    assert stream.pass_on(b"-NOPERM no\r\n") == b"-NOPERM no\r\n"
+    assert not stream.waiting
+    assert not stream.subscribed
+
+
+def test_a_ping_is_answered_by_its_pong_and_asked_again_when_it_is_lost() -> None:
     stream = Stream()
     stream.asked(words("SUBSCRIBE a"))
     stream.pass_on(confirmation("subscribe", "a", 1))
-    stream.asked(words("PING"))
-    stream.pass_on(confirmation("unsubscribe", "a", 0))
-    assert not stream.over
-    assert stream.pass_on(b"+PONG\r\n") == b"+PONG\r\n"
-    assert stream.over
+    stream.asked(words("PING x"))
+    assert stream.requests() == [words("SUBSCRIBE a"), words("PING x")]
+    pong = b"*2\r\n$4\r\npong\r\n$1\r\nx\r\n"
+    assert stream.pass_on(confirmation("subscribe", "a", 1) + pong) == pong
+    assert not stream.waiting
 
 
 def test_a_monitor_is_resumed_without_a_second_ok() -> None:
+    stream = Stream(monitor=True)
+    assert stream.requests() == [[b"MONITOR"]]
     stream = Stream(monitor=True)
     stream.asked([b"MONITOR"])
     assert stream.pass_on(b"+OK\r\n+line\r\n") == b"+OK\r\n+line\r\n"
     assert stream.requests() == [[b"MONITOR"]]
     assert stream.pass_on(b"+OK\r\n+line\r\n") == b"+line\r\n"
+
+
+@pytest.mark.parametrize(
+    "frame", [b"*0\r\n", b"*-1\r\n", b"*1\r\n:9999999999\r\n", b"*2\r\n*0\r\n$1\r\na\r\n", b"_\r\n"]
+)
+def test_no_frame_is_too_odd(frame: bytes) -> None:
+    stream = Stream()
+    stream.asked(words("SUBSCRIBE a"))
+    assert stream.pass_on(frame) == frame

@@ -84,7 +84,10 @@ def test_hello_3_is_answered_with_a_map_and_the_session_speaks_resp3_from_then_o
 
 
 def test_hello_without_a_change_is_answered_at_once_and_flat_in_resp2(play: Playbook) -> None:
-    answer = reply(play.client().says("HELLO", "2").output)
+    client = play.client().says("GET", "k")
+    play.server("r:1").hears("GET", "k").answers(b"$-1\r\n")
+    client.hears(b"$-1\r\n")
+    answer = reply(client.says("HELLO", "2").output)
     assert isinstance(answer, list)
     assert answer[4:6] == [b"proto", 2]
 
