@@ -60,7 +60,9 @@ def watched(session: Session, entry: Run | Verb, state: Watch, now: float) -> bo
 
 def _refuse_behind_watch(session: Session, verb: Verb, state: Watch, lane: Lane, now: float) -> bool:
     name = verb.command.name.replace("|", " ")
-    text = f"ERR {name} between WATCH and EXEC is not supported by rfproxy: send it before WATCH"
+    text = (
+        verb.command.refusal or f"ERR {name} between WATCH and EXEC is not supported by rfproxy: send it before WATCH"
+    )
     session.complain(name, text)
     if state.state is not WatchState.QUEUEING:
         session.client.write(resp.error(text))

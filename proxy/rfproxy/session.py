@@ -149,12 +149,17 @@ class Session:
             entry = pending.popleft()
             if not self._go(entry, now):
                 pending.appendleft(entry)
-                if not self.outstanding and not (self.stream and self.stream.waiting):
+                if not self.outstanding and not self._hears_more:
                     self._hold(now)
                 return
             self.router.release(self, now)
         if self._bytes and not pending and not self.outstanding:
             self._answered(self._bytes)
+
+    @property
+    def _hears_more(self) -> bool:
+        """Whether replies are to come on the lane of a stream."""
+        return self.stream is not None and self.stream.waiting and self.stream_lane is not None
 
     def _answered(self, size: int) -> None:
         """The client has the replies to so many bytes of its commands."""
@@ -175,7 +180,7 @@ class Session:
 
     def _waits_for_stream(self, entry: Entry) -> bool:
         """Whether the session is subscribed, and the order of its replies, depend on what is to come."""
-        streaming = isinstance(entry, Verb) and entry.command.name in verbs.STREAMING
+        streaming = isinstance(entry, Resume) or (isinstance(entry, Verb) and entry.command.name in verbs.STREAMING)
         return self.stream is not None and self.stream.waiting and not streaming
 
     def _go_alone(self, entry: Ready | Hangup | Resume, now: float) -> bool:
@@ -206,7 +211,7 @@ class Session:
         apt = verb.command.name in verbs.STREAMING or verbs.ends_all(verb)
         if self.stream is not None and self._confined and not apt:
             return not self.outstanding and apart.subscribed(self, verb, self.stream, now)
-        if self.watch is not None and verb.command.route is not Route.REFUSED and not verbs.ends_all(verb):
+        if self.watch is not None and not verbs.ends_all(verb):
             return apart.watched(self, verb, self.watch, now)
         return not self.outstanding and verbs.handle(self, verb, now)
 
@@ -248,9 +253,6 @@ class Session:
     def _fail_pending(self, text: str, now: float) -> None:
         self.router.release(self, now)
         self.transaction = None
-        if self.own is not None:  # a watch, which may stand behind MULTI on the server
-            self.watch, lane = None, self.own
-            self.router.discard(lane, now)
         # What waits behind the first came later, but a client that pipelines has one patience for all.
         for _ in range(len(self.pending)):
             entry = self.pending.popleft()
@@ -259,6 +261,9 @@ class Session:
                 self.router.stats.errors += count
                 entry = Ready(resp.error(text) * count)
             self.pending.append(entry)
+        if self.own is not None:  # a watch, which may stand behind MULTI on the server
+            self.watch = None
+            self.router.discard(self.own, now)
         self.router.log.warning("masterdown", client=self.address, epoch=self.router.epoch, error=text)
         self.pump(now)
 

@@ -42,6 +42,8 @@ class Transaction:
             return "ERR Command not allowed inside a transaction"
         if command.route is Route.REFUSED:
             return command.refusal
-        if command.route in (Route.SESSION, Route.PINNED):
-            return f"ERR {command.name} inside MULTI is not supported by rfproxy: send it before MULTI"
+        if command.route in (Route.SESSION, Route.PINNED) and command.name != "UNWATCH":
+            return (
+                f"ERR {command.name.replace('|', ' ')} inside MULTI is not supported by rfproxy: send it before MULTI"
+            )
         return None

@@ -94,7 +94,7 @@ class TestRoutes:
     @each(
         """SET k v; GETEX k; SORT k; EVAL x 0; EVAL_RO x 0; FCALL_RO f 0; SCAN 0; HSCAN h 0; DBSIZE; INFO;
         CONFIG GET x; TIME; CLIENT LIST; client kill x; CLUSTER INFO; PUBLISH a b; PUBSUB CHANNELS;
-        XREADGROUP GROUP g BLOCK STREAMS s >; JSON.GET k; SCRIPT LOAD x; GEORADIUS k 0 0 1 m; XGROUP FOO"""
+        JSON.GET k; SCRIPT LOAD x; GEORADIUS k 0 0 1 m; XGROUP FOO"""
     )
     def test_all_else_goes_to_the_master(self, text: str) -> None:
         assert route(text) is Route.MASTER

@@ -219,3 +219,155 @@ def test_a_client_that_leaves_takes_its_subscription_along(play: Playbook) -> No
     connection = play.server("m:1").hears("SUBSCRIBE", "c", exclusive=True)
     client.leaves()
     assert connection.closed
+
+
+# --- connections of one's own end with what they were for, and never carry it on to somebody else
+
+
+def test_a_blocking_command_that_could_not_be_sent_is_never_sent_on_a_shared_connection(play: Playbook) -> None:
+    play.server("m:1").refuses = True
+    play.client().says("BLPOP", "q", "0")
+    play.server("m:1").refuses = False
+    play.wait(1.0)
+    play.server("m:1").hears("BLPOP", "q", "0", exclusive=True)
+
+
+def test_a_subscription_that_could_not_be_sent_is_sent_once_when_there_is_a_master(play: Playbook) -> None:
+    play.server("m:1").refuses = True
+    client = play.client().says("SUBSCRIBE", "c")
+    play.server("m:1").refuses = False
+    play.wait(1.0)
+    connection = play.server("m:1").hears("SUBSCRIBE", "c", exclusive=True)
+    play.server("m:1").hears_nothing()
+    connection.answers(confirmed("c", 1))
+    client.hears(confirmed("c", 1))
+
+
+def test_reset_behind_subscribe_comes_after_the_confirmation_and_disturbs_nobody(play: Playbook) -> None:
+    client = play.client().pipelines("SUBSCRIBE c", "RESET", "INCR k")
+    play.server("m:1").hears("SUBSCRIBE", "c", exclusive=True).answers(confirmed("c", 1))
+    play.server("m:1").hears("INCR", "k").answers(b":1\r\n")
+    client.hears(confirmed("c", 1) + b"+RESET\r\n:1\r\n")
+
+
+def test_quit_behind_subscribe_comes_after_the_confirmation(play: Playbook) -> None:
+    client = play.client().pipelines("SUBSCRIBE c", "QUIT")
+    play.server("m:1").hears("SUBSCRIBE", "c", exclusive=True).answers(confirmed("c", 1))
+    client.hears(confirmed("c", 1) + OK)
+    assert client.closed
+
+
+def test_what_is_said_behind_unsubscribe_is_said_on_a_shared_connection(play: Playbook) -> None:
+    client = play.client().pipelines("SUBSCRIBE c", "UNSUBSCRIBE c", "MULTI", "SET x 1", "EXEC")
+    connection = play.server("m:1").hears("SUBSCRIBE", "c", exclusive=True)
+    connection.answers(confirmed("c", 1) + confirmed("c", 0, "unsubscribe"))
+    assert connection.closed, "it may have been told things that are not for the next one"
+    play.server("m:1").hears("MULTI")
+    client.hears(confirmed("c", 1) + confirmed("c", 0, "unsubscribe") + OK + QUEUED)
+
+
+def test_a_subscriber_in_resp2_is_told_what_it_may_not_say(play: Playbook) -> None:
+    client = play.client().says("SUBSCRIBE", "c")
+    connection = play.server("m:1").hears("SUBSCRIBE", "c", exclusive=True).answers(confirmed("c", 1))
+    client.hears(confirmed("c", 1))
+    client.pipelines("PING", "GET k")
+    connection.commands.clear()
+    pong = b"*2\r\n$4\r\npong\r\n$0\r\n\r\n"
+    connection.answers(pong)
+    client.hears(
+        pong
+        + b"-ERR Can't execute 'get': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET "
+        + b"are allowed in this context\r\n"
+    )
+
+
+def test_a_refused_subscription_leaves_the_session_where_it_was(play: Playbook) -> None:
+    client = play.client().says("SUBSCRIBE", "c")
+    play.server("m:1").hears("SUBSCRIBE", "c", exclusive=True).answers(b"-NOPERM no\r\n")
+    client.hears(b"-NOPERM no\r\n")
+    client.says("GET", "k")
+    play.server("r:1").hears("GET", "k")
+
+
+def test_an_unsubscription_in_flight_is_asked_again_after_a_failover(play: Playbook) -> None:
+    client = play.client().says("SUBSCRIBE", "c")
+    play.server("m:1").hears("SUBSCRIBE", "c", exclusive=True).answers(confirmed("c", 1))
+    client.hears(confirmed("c", 1))
+    client.says("UNSUBSCRIBE", "c")
+    fail_over(play)
+    play.server("r:1").hears("SUBSCRIBE", "c", exclusive=True)
+    play.server("r:1").hears("UNSUBSCRIBE", "c", exclusive=True).answers(
+        confirmed("c", 1) + confirmed("c", 0, "unsubscribe")
+    )
+    client.hears(confirmed("c", 0, "unsubscribe"))
+
+
+def test_monitor_is_confirmed_and_streams_in_both_protocols(play: Playbook) -> None:
+    client = play.client().says("HELLO", "3")
+    play.server("r:1").hears("PING").answers(b"+PONG\r\n")
+    client.output = b""
+    client.says("MONITOR")
+    play.server("m:1").hears("MONITOR", exclusive=True).answers(b"+OK\r\n+line\r\n")
+    client.hears(b"+OK\r\n+line\r\n")
+
+
+@pytest.mark.parametrize("command", ["SUBSCRIBE c", "BLPOP q 0", "WATCH k"])
+def test_a_client_that_leaves_does_not_make_others_wait(play: Playbook, command: str) -> None:
+    client = play.client().pipelines(command)
+    client.leaves()
+    play.client().says("INCR", "k")
+    play.server("m:1").hears("INCR", "k")
+
+
+@pytest.mark.parametrize("command", ["BLPOP q 0", "SUBSCRIBE c"])
+def test_nothing_is_waited_for_on_behalf_of_a_client_that_has_closed_its_side(play: Playbook, command: str) -> None:
+    client = play.client().pipelines("INCR k", command)
+    client.session.finish(play.time)
+    play.server("m:1").hears("INCR", "k").answers(b":1\r\n")
+    client.hears(b":1\r\n")
+    assert client.closed
+    play.server("m:1").hears_nothing()
+
+
+def test_exec_that_could_not_be_sent_with_its_watch_is_not_executed_without_it(play: Playbook) -> None:
+    client = play.client().says("WATCH", "k")
+    play.server("m:1").hears("WATCH", "k", exclusive=True).answers(OK)
+    client.hears(OK)
+    client.session.feed(b"*1\r\n$5\r\nMULTI\r\n*2\r\n$4\r\nINCR\r\n$1\r\nk\r\n*1\r\n$4\r\nEXEC\r\n", play.time)
+    play.router.gate.rest(play.time)
+    play.settle()
+    client.hears(OK + QUEUED + b"*-1\r\n")
+    play.wait(1.0)
+    play.server("m:1").hears_nothing()
+
+
+def test_a_discard_that_the_server_refuses_ends_nothing(play: Playbook) -> None:
+    client = play.client().says("WATCH", "k")
+    connection = play.server("m:1").hears("WATCH", "k", exclusive=True).answers(OK)
+    client.pipelines("MULTI", "DISCARD x", "SET y 1")
+    for command in (["MULTI"], ["DISCARD", "x"], ["SET", "y", "1"]):
+        play.server("m:1").hears(*command, exclusive=True)
+    connection.answers(OK + b"-ERR wrong number of arguments for 'discard' command\r\n" + QUEUED)
+    client.says("EXEC")
+    play.server("m:1").hears("EXEC", exclusive=True).answers(b"-EXECABORT Transaction discarded because of x\r\n")
+    assert connection.closed, "who knows what state it is in"
+
+
+def test_what_is_refused_behind_watch_and_multi_aborts_the_transaction(play: Playbook) -> None:
+    client = play.client().says("WATCH", "k")
+    connection = play.server("m:1").hears("WATCH", "k", exclusive=True).answers(OK)
+    client.says("MULTI")
+    play.server("m:1").hears("MULTI", exclusive=True).answers(OK)
+    client.hears(OK + OK)
+    client.says("SELECT", "1")
+    play.server("m:1").hears("GET", exclusive=True)
+    connection.answers(b"-ERR wrong number of arguments for 'get' command\r\n")
+    assert "SELECT" in client.hears_error("ERR SELECT between WATCH and EXEC")
+
+
+def test_unused_connections_of_ones_own_are_closed_in_time(play: Playbook) -> None:
+    play.client().says("BLPOP", "q", "0")
+    connection = play.server("m:1").hears("BLPOP", "q", "0", exclusive=True).answers(b"*-1\r\n")
+    play.time += 61
+    play.router.reap(play.time)
+    assert connection.closed

@@ -191,3 +191,49 @@ def test_what_clients_went_through_is_counted_for_the_receipt(play: Playbook) ->
     play.topology(3, master="r:1", replicas=["r:2"])
     assert play.stats.change.held == 1
     assert play.stats.change.longest_wait == pytest.approx(0.5)
+
+
+def test_an_epoch_is_not_acknowledged_before_the_last_connection_is_drained(play: Playbook) -> None:
+    idle = play.client().says("SET", "a", "1")
+    play.server("m:1").hears("SET", "a", "1").answers(OK)
+    idle.hears(OK)
+    busy = play.client().says("SELECT", "1")
+    play.server("r:1").hears("PING").answers(b"+PONG\r\n")
+    busy.says("INCR", "k")
+    connection = play.server("m:1").hears("INCR", "k")
+    play.topology(2, replicas=["r:1"], draining=("m:1", "r:1"))
+    assert play.acknowledged == [1]
+    connection.answers(b":1\r\n")
+    assert play.acknowledged == [1, 2]
+
+
+def test_one_alarm_does_not_make_the_router_forget_another(play: Playbook) -> None:
+    play.topology(1, master="m:1", replicas=["r:1"], run_id="one")
+    play.server("m:1").refuses = True
+    play.client().says("GET", "x")
+    play.server("r:1").hears("GET", "x")
+    play.client().says("INCR", "k")
+    play.wait(0.16)
+    play.server("r:1").hangs_up()
+    play.server("m:1").refuses = False
+    play.wait(5.0)
+    play.server("m:1").hears("INCR", "k")
+
+
+def test_an_alarm_that_rings_a_hair_too_early_is_set_again(play: Playbook) -> None:
+    until = play.router.gate.rest(play.time)
+    play.client().says("INCR", "k")
+    play.alarm = None
+    play.router.tick(until - 0.0001)
+    assert play.alarm == until
+
+
+def test_commands_behind_a_resting_master_wait_for_it_without_a_loop(play: Playbook) -> None:
+    client = play.client().says("INCR", "a")
+    play.server("m:1").hears("INCR", "a")
+    play.router.rest(play.server("m:1").live[0].lane, play.time)
+    client.says("INCR", "b")
+    play.server("m:1").hears_nothing()
+    play.wait(1.0)
+    play.server("m:1").live[0].answers(b":1\r\n")
+    play.server("m:1").hears("INCR", "b")

@@ -307,6 +307,20 @@ def test_an_error_that_is_the_commands_own_is_relayed(play: Playbook) -> None:
         client.hears(text)
 
 
+def test_an_error_that_a_script_made_up_is_relayed_and_the_script_is_not_run_again(play: Playbook) -> None:
+    client = play.client().says("EVAL", "return redis.error_reply('READONLY mine')", "0")
+    play.server("m:1").live[0].answers(b"-READONLY mine\r\n")
+    client.hears(b"-READONLY mine\r\n")
+
+
+def test_http_is_hung_up_on_and_disturbs_nobody(play: Playbook) -> None:
+    for line in (b"POST / HTTP/1.1\r\nHost: x\r\n\r\n", b"Host: x\r\n"):
+        client = play.client().sends(line)
+        client.hears_nothing()
+        assert client.closed
+    play.server("m:1").hears_nothing()
+
+
 def test_a_refusing_master_is_tried_again_after_a_rest_and_not_in_a_loop(play: Playbook) -> None:
     client = play.client().says("INCR", "k")
     refusal = b"-LOADING Redis is loading the dataset in memory\r\n"

@@ -102,6 +102,7 @@ def test_hello_without_a_change_is_answered_at_once_and_flat_in_resp2(play: Play
         (("CLIENT", "SETNAME", "a b"), b"-ERR Client names cannot contain spaces, newlines or special characters.\r\n"),
         (("EXEC",), b"-ERR EXEC without MULTI\r\n"),
         (("DISCARD",), b"-ERR DISCARD without MULTI\r\n"),
+        (("SELECT", "01"), b"-ERR value is not an integer or out of range\r\n"),
         (("SELECT",), b"-ERR wrong number of arguments for 'select' command\r\n"),
     ],
 )
@@ -174,6 +175,22 @@ def test_a_transaction_with_a_mistake_is_aborted(play: Playbook) -> None:
         + b"+QUEUED\r\n-EXECABORT Transaction discarded because of previous errors.\r\n"
     )
     play.server("m:1").hears_nothing()
+
+
+@pytest.mark.parametrize("mistake", ["DISCARD x", "MULTI x", "WATCH", "CONFIG"])
+def test_a_wrong_number_of_arguments_aborts_the_transaction(play: Playbook, mistake: str) -> None:
+    client = play.client().pipelines("MULTI", "SET k v", mistake)
+    client.output = b""
+    client.says("EXEC").hears_error("EXECABORT Transaction discarded because of previous errors.")
+
+
+def test_exec_with_arguments_ends_the_transaction_with_the_reason(play: Playbook) -> None:
+    client = play.client().pipelines("MULTI", "SET k v", "EXEC x", "EXEC")
+    client.hears(
+        OK
+        + b"+QUEUED\r\n-EXECABORT Transaction discarded because of: wrong number of arguments for 'exec' command\r\n"
+        + b"-ERR EXEC without MULTI\r\n"
+    )
 
 
 def test_discard_forgets_what_was_queued(play: Playbook) -> None:
