@@ -43,7 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The program. Returns the exit status; raises SystemExit(2) for wrong options."""
     parsed = _parser().parse_or_exit(argv)
     try:
-        return _run(_daemon(parsed.config) if not parsed.command else _command(parsed))
+        status = _run(_daemon(parsed.config) if not parsed.command else _command(parsed))
+        sys.stdout.flush()  # here, where a broken pipe is dealt with
+        return status
     except ConfigError as error:
         return _complain(error, 2)
     except RfError as error:

@@ -169,13 +169,14 @@ class Daemon:
         self._report_due.set()
         report = self._probers[node].detector.report
         if report is not None:
-            (self._log.info if report.available else self._log.warning)(
-                "server is available" if report.available else "server is unavailable",
+            well = report.available and report.condition == "ok"
+            is_replica = report.role == "slave"
+            (self._log.info if well else self._log.warning)(
+                "server" if report.available else "server is unavailable",
                 node=str(node),
                 condition=report.condition,
-                role=report.role,
-                follows=str(report.follows) if report.follows else None,
-                link="up" if report.link_up else "down",
+                role={"slave": "replica"}.get(report.role, report.role),
+                **({"follows": str(report.follows), "link": "up" if report.link_up else "down"} if is_replica else {}),
                 epoch=self._mirror.topology.epoch if self._mirror.topology else 0,
             )
 
@@ -306,6 +307,7 @@ class Daemon:
             request=mirror.request,
             paused=mirror.paused,
             progress=self._executor.progress,
+            last_epoch=mirror.last_epoch,
         )
 
     def _say(self, reason: str) -> None:

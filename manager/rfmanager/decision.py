@@ -156,7 +156,7 @@ def _forced(view: View, topology: Topology, change: Change, choice: Choice, poli
     reasons = Choice(None, {node: choice.excluded.get(node, known.get(node, "unknown")) for node in view.members})
     why = f"no server can be promoted: {reasons.explain()}"
     if view.request is not None:
-        return upkeep.refuse(view, topology, f"{target or 'no server'} cannot be taken as it is either; {why}")
+        return upkeep.refuse(view, topology, f"{f'{target} cannot be taken as it is either; ' if target else ''}{why}")
     return Wait(
         f"{why}. Start one that has the data, or name one to take as it is: 'rfmanager failover --to host:port'",
         view.now + policy.retry_interval if view.progress.failed else None,

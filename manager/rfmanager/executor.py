@@ -22,7 +22,7 @@ from rfmanager.mirror import Mirror
 from rfmanager.redis_admin import RedisAdmin
 from rfmanager.steps import CatchUp, Demote, Policy, Progress, Promote, Record, Repoint, Seal, Stage, Step, Unpause
 from rfmanager.tenure import Tenure
-from rfprotocol.errors import NodeError, NodeRefused, StoreError
+from rfprotocol.errors import NodeError, NodeRefused, StoreConflict, StoreError
 from rfprotocol.paths import Paths
 from rfprotocol.records import Receipt
 from rfprotocol.store import Change, Delete, Put, TopologyStore
@@ -74,6 +74,7 @@ class Executor:
         self._history_limit = history_limit
         self._failpoint = failpoint
         self._open_receipt: Receipt | None = None
+        self._obsolete: dict[str, int] = {}  # versions of receipts to be overwritten
         self._background: set[asyncio.Task[None]] = set()
 
     def begin(self, epoch: int) -> None:
@@ -125,11 +126,15 @@ class Executor:
         version = mirror.topology_entry.version if mirror.topology_entry else None
         changes: list[Change] = [Put(self._paths.nodes, topology.encode(), version)]
         if step.receipt:
-            changes.append(Put(self._paths.receipt(step.receipt.epoch), step.receipt.encode()))
+            path = self._paths.receipt(step.receipt.epoch)
+            changes.append(Put(path, step.receipt.encode(), self._obsolete.get(path)))
         if step.settles and mirror.request_entry is not None:
             changes.append(Delete(self._paths.manual_failover, mirror.request_entry.version))
         try:
             await self._store.commit(*changes, fence=self._tenure.fence)
+        except StoreConflict:
+            await self._find_obsolete(step)
+            raise
         finally:
             mirror.spoil_all()
         self.begin(topology.epoch)
@@ -143,6 +148,13 @@ class Executor:
             for node in topology.nodes:
                 self._changed(node)
         self._failpoint(f"after-{step.name}")
+
+    async def _find_obsolete(self, step: Record) -> None:
+        """A receipt of the same epoch, left by a record that was deleted, must not be in the way."""
+        if step.receipt:
+            path = self._paths.receipt(step.receipt.epoch)
+            if entry := await self._store.read(path):
+                self._obsolete[path] = entry.version
 
     def _report(self, step: Record) -> None:
         topology, receipt = step.topology, step.receipt
@@ -178,7 +190,9 @@ class Executor:
         self._open_receipt = None
         if proxies:
             said = {name: asdict(record) for name, record in proxies.items()}
-            complete = Put(self._paths.receipt(receipt.epoch), replace(receipt, proxies=said).encode(), version=0)
+            path = self._paths.receipt(receipt.epoch)
+            entry = await self._store.read(path)
+            complete = Put(path, replace(receipt, proxies=said).encode(), entry.version if entry else None)
             await self._store.commit(complete, fence=self._tenure.fence)
 
     async def _trim_history(self) -> None:

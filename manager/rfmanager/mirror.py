@@ -29,6 +29,7 @@ class Mirror:
     ) -> None:
         self.topology: Topology | None = None
         self.topology_entry: Entry | None = None
+        self.last_epoch = 0  # the newest that a receipt speaks of, when there is no topology to tell
         self.readable = True  # False: `nodes` holds something else than a topology, nobody may touch it
         self.reports: Mapping[str, ManagerReport] = {}
         self.proxies: Mapping[str, ProxyRecord] = {}
@@ -83,11 +84,15 @@ class Mirror:
         entry = await self._store.read(self._paths.nodes)
         if entry is None:
             self.topology, self.readable = None, True
+            self.last_epoch = max((int(name) for name in await self._receipts()), default=0)
         else:
             topology = self._decode(self._paths.nodes, entry, Topology.decode)
             self.readable = topology is not None
             self.topology = topology or self.topology  # the last good one stays
         self.topology_entry = entry
+
+    async def _receipts(self) -> list[str]:
+        return [name for name in await self._store.read_children(self._paths.history) if name.isdigit()]
 
     async def _read_reports(self) -> None:
         entries = await self._store.read_children(self._paths.managers)
@@ -110,7 +115,10 @@ class Mirror:
         self.request = self._decode(self._paths.manual_failover, entry, ManualRequest.decode) if entry else None
 
     async def _read_paused(self) -> None:
-        self.paused = await self._store.read(self._paths.paused) is not None
+        paused = await self._store.read(self._paths.paused) is not None
+        if paused != self.paused:
+            self._log.warning("paused: only watching" if paused else "not paused")
+        self.paused = paused
 
     def _decode(self, path: str, entry: Entry, decode: Callable[[bytes], Decoded]) -> Decoded | None:
         try:

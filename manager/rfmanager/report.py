@@ -15,10 +15,18 @@ from rfprotocol.topology import ManagerReport, Topology
 
 _SERVERS = ("SERVER", "LISTED AS", "ROLE", "CONDITION", "OFFSET", "LAG", "UP FOR")
 _MANAGERS = ("MANAGER", "ROLE", "SERVERS UP")
-_PROXIES = ("PROXY", "ADDRESS", "EPOCH", "CLIENTS", "HELD", "REPLAYED", "UNCERTAIN", "LONGEST WAIT")
+_PROXIES = ("PROXY", "ADDRESS", "EPOCH", "CLIENTS", "HELD*", "REPLAYED*", "UNCERTAIN*", "LONGEST WAIT*")
 _HISTORY = ("EPOCH", "BEGAN", "KIND", "OUTCOME", "FROM", "TO", "TOOK", "CAUSE")
 
 _ROLES = {"master": "master", "slave": "replica"}
+_TROUBLES = {
+    "noauth": "refuses the managers: check their username and password",
+    "misconf": "cannot save to disk and refuses writes (MISCONF): check its disk and its log",
+    "loading": "is loading its data and answers nothing until that is done",
+    "busy": "is busy with a script: SCRIPT KILL ends one that has not written",
+    "refused": "refuses connections: is it running?",
+    "timeout": "accepts connections but does not answer",
+}
 """Redis' words in ours."""
 
 
@@ -31,6 +39,7 @@ def status_text(snapshot: Snapshot) -> str:
         parts.append(_table(_MANAGERS, (_manager_row(name, manager, snapshot) for name, manager in managers)))
     if proxies := sorted(snapshot.proxies.items()):
         parts.append(_table(_PROXIES, (_proxy_row(name, proxy, snapshot.epoch) for name, proxy in proxies)))
+        parts.append("* during the last change of master")
     return "\n\n".join(parts)
 
 
@@ -129,6 +138,7 @@ def _summary(snapshot: Snapshot) -> list[tuple[str, str]]:
     topology = snapshot.topology
     master = str(topology.master or "none") if topology else "unknown: there is no topology that can be read"
     rows = [("master", master)]
+    rows += [("trouble", trouble) for trouble in _troubles(snapshot)]
     if topology:
         rows += [("phase", topology.phase.value), ("epoch", str(topology.epoch))]
         rows += [("change", change) for change in [_change(topology)] if change]
@@ -137,6 +147,17 @@ def _summary(snapshot: Snapshot) -> list[tuple[str, str]]:
     rows += [("request", f"{request_text(snapshot.request)}: under way")] if snapshot.request else []
     rows += [("unreadable", why) for why in snapshot.unreadable.values()]
     return rows
+
+
+def _troubles(snapshot: Snapshot) -> list[str]:
+    """What an operator should look at first, one line each."""
+    listed = {"master": "the master ", "replica": "replica "}
+    reports = [(server, server.report.condition) for server in snapshot.servers if server.report is not None]
+    return [
+        f"{listed.get(server.listed, '')}{server.node}: {_TROUBLES.get(condition, condition)}"
+        for server, condition in reports
+        if condition != "ok"
+    ]
 
 
 def _change(topology: Topology) -> str:

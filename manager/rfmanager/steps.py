@@ -59,6 +59,7 @@ class View:
     request: ManualRequest | None = None
     paused: bool = False
     progress: Progress = Progress()
+    last_epoch: int = 0  # used before, as receipts tell when the record of the topology is gone
 
     def fresh(self, node: Node) -> NodeReport | None:
         """The server's state, if it is available and was sampled after the last thing that could have changed it."""

@@ -82,7 +82,7 @@ def _settle_by_operator(view: View) -> Step:
 
 def refuse(view: View, topology: Topology, why: str) -> Record:
     """Answer an operator's request without doing it; this consumes an epoch, which names the receipt."""
-    epoch = topology.epoch + 1
+    epoch = max(topology.epoch + 1, _next_epoch(view))
     receipt = Receipt(
         epoch=epoch,
         kind=Kind.SWITCHOVER,
@@ -170,7 +170,9 @@ def _is_readable(report: NodeReport, master: NodeReport, view: View) -> bool:
 
 
 def _next_epoch(view: View) -> int:
-    return view.topology.epoch + 1 if view.topology else 1
+    """Greater than any that a proxy, or the history, may know: the record can have been deleted."""
+    known = view.topology.epoch if view.topology else view.last_epoch
+    return max(known, *view.proxies.values(), 0) + 1
 
 
 def _names(nodes: list[Node]) -> str:

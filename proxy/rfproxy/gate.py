@@ -28,10 +28,10 @@ Waiter = TypeVar("Waiter", bound=Hashable)
 class GateState(Enum):
     """Why writes pass, or do not."""
 
-    OPEN = "open"
-    FENCED = "no master"
-    LAPSED = "lease run out"
-    RESTING = "master unreachable"
+    OPEN = "the master does not answer"
+    FENCED = "there is no master"
+    LAPSED = "no word from the store whether the master still is one"
+    RESTING = "the master cannot be reached"
 
 
 class Gate(Generic[Waiter]):

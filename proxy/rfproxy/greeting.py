@@ -127,7 +127,9 @@ class Greeting:
             return "" if role[0] == b"master" else "it is not a master"
         if role[0] != b"slave":
             return "it is not a replica"
-        return "" if role[3] == b"connected" else f"its link to the master is {role[3].decode(errors='replace')}"
+        return (
+            "" if role[3] == b"connected" else f"it is not connected to its master ({role[3].decode(errors='replace')})"
+        )
 
     def _restart_problem(self, server: dict[str, str]) -> str:
         known = self._run_id and server.get("run_id")

@@ -120,7 +120,7 @@ class Membership:
     async def _read(self) -> None:
         entry = await self._store.read(self._paths.nodes)
         if entry is None:
-            self._complain((0, 0), "no record of the servers yet: is a manager running for this --znode-path?")
+            self._complain((0, 0), "there is no record of the servers yet: a manager makes it")
             return
         seen = (entry.created, entry.version)
         if seen == self._known:

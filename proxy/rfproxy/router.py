@@ -250,10 +250,10 @@ class Router:
     def masterdown(self, now: float) -> str:
         """The error for a command that waited too long."""
         state = self.gate.state(now)
-        where = self.topology.master if self.topology and self.topology.master else "no master"
+        where = f"master {self.topology.master}" if self.topology and self.topology.master else "none"
         return (
             f"MASTERDOWN held for {self.policy.hold_timeout:g} s and not sent: {state.value} "
-            f"({where}, epoch {self.epoch}); see `rfmanager status`"
+            f"({where}, epoch {self.epoch})"
         )
 
     # --- what changes

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import itertools
+import os
 import socket
 from collections.abc import Callable
 from typing import cast
@@ -60,8 +62,8 @@ class Server:
                 lambda: Client(self), address.host, address.port, backlog=4096, reuse_address=True
             )
         except OSError as error:
-            reason = error.strerror or str(error)
-            raise ConfigError(f"--listen: cannot listen on {address}: {reason}; is another proxy running?") from None
+            hint = "; is another proxy running?" if error.errno == errno.EADDRINUSE else ""
+            raise ConfigError(f"--listen: cannot listen on {address}: {os.strerror(error.errno or 0)}{hint}") from None
         bound = self._listener.sockets[0].getsockname()
         return Node(bound[0], bound[1])
 

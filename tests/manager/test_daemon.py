@@ -12,7 +12,7 @@ from rfmanager.config import ManagerConfig
 from rfmanager.daemon import Settings
 from rfmanager.detector import Limits
 from rfmanager.quorum import Rule, Strategy
-from rfprotocol.records import Outcome
+from rfprotocol.records import Outcome, Receipt
 from rfprotocol.store import Delete, Put
 from rfprotocol.topology import Kind, Node, Phase, Topology
 from tests.manager.group import PATHS, Site, site
@@ -290,6 +290,26 @@ async def test_a_record_of_the_gem_is_completed_without_an_outage(place: Site) -
     topology = await place.until_serving(2)
     assert (topology.epoch, topology.master) == (0, master)
     assert topology.run_id
+
+
+async def test_a_record_that_was_deleted_is_made_anew_beyond_every_epoch_that_was_used(place: Site) -> None:
+    await place.manager()
+    await place.until_serving(2)
+    receipt = await place.ask(None)
+    await place.until_serving(2)
+    await place.store.commit(Delete(PATHS.nodes))
+    assert (await place.until_serving(2)).epoch > receipt.epoch
+    assert (await place.ask(None)).outcome is Outcome.DONE
+
+
+async def test_a_receipt_that_others_left_behind_is_not_in_the_way(place: Site) -> None:
+    old = Receipt(2, Kind.FAILOVER, Outcome.DONE, "of another installation")
+    await place.store.commit(Put(PATHS.receipt(2), old.encode()))
+    nodes = b'{"master": "%s", "slaves": [], "unavailable": []}' % str(place.group.master.node).encode()
+    await place.store.commit(Put(PATHS.nodes, nodes))
+    await place.manager()
+    await place.until_serving(2)
+    assert (await place.ask(None)).outcome is Outcome.DONE
 
 
 async def test_several_masters_are_not_chosen_from_until_an_operator_names_one(place: Site) -> None:
