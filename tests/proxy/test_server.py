@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import resource
 from collections.abc import AsyncIterator
@@ -107,6 +108,8 @@ async def test_clients_that_vanish_leave_nothing_behind(server: Server, address:
         _, writer = await connect(address)
         writer.write(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$100\r\nhalf of it")
         writer.transport.abort()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
     await eventually(lambda: server.stats.clients_total == 50 and server.stats.clients == 0)
     gc.collect()
     assert not [each for each in gc.get_objects() if isinstance(each, Session)]
