@@ -146,6 +146,12 @@ class Server:
         """The number of a new client, or None when there are too many."""
         if self._draining or len(self._clients) >= self._max_clients:
             self.stats.clients_refused += 1
+            if not self._draining:
+                self.log.warning(
+                    "client_error",
+                    error=f"too many clients (max_clients {self._max_clients}): one was refused",
+                    epoch=self.router.epoch,
+                )
             return None
         self._clients.add(client)
         self.stats.clients = len(self._clients)
@@ -232,7 +238,11 @@ class Client(asyncio.Protocol):
             return
         transport.write(data)
         if self._output_full and transport.get_write_buffer_size() > OUTPUT_HARD:
-            self._server.log.warning("client_output_limit", bytes=transport.get_write_buffer_size())
+            self._server.log.warning(
+                "client_error",
+                error=f"closed: it left {transport.get_write_buffer_size()} bytes of replies unread",
+                epoch=self._server.router.epoch,
+            )
             transport.abort()
 
     def close(self) -> None:

@@ -86,7 +86,9 @@ class Session:
         requests = self._reader.feed(data)
         if requests.commands:
             self._queue(requests.commands, requests.raw)
-        if requests.error is not None:
+        if requests.error is not None and not self.finished:
+            self.finished = True
+            self.complain("?", requests.error.reply)
             self.pending.append(Hangup(resp.error(requests.error.reply)))
         self.pump(now)
 

@@ -97,6 +97,7 @@ def test_garbage_closes_the_client_that_sent_it_after_what_it_asked_before_and_n
     master.hears("INCR", "j").answers(b":1\r\n:1\r\n")
     bad.hears(b":1\r\n-ERR Protocol error: expected '$', got ':'\r\n")
     assert bad.closed
+    assert [line["error"] for line in play.log.events("client_error")] == ["ERR Protocol error: expected '$', got ':'"]
     good.hears(b":1\r\n")
 
 
