@@ -86,8 +86,7 @@ class Session:
         requests = self._reader.feed(data)
         if requests.commands:
             self._queue(requests.commands, requests.raw)
-        if requests.error is not None and not self.finished:
-            self.finished = True
+        if requests.error is not None and not (self.pending and isinstance(self.pending[-1], Hangup)):
             self.complain("?", requests.error.reply)
             self.pending.append(Hangup(resp.error(requests.error.reply)))
         self.pump(now)

@@ -257,6 +257,13 @@ def test_quit_behind_subscribe_comes_after_the_confirmation(play: Playbook) -> N
     assert client.closed
 
 
+def test_garbage_behind_subscribe_comes_after_the_confirmation(play: Playbook) -> None:
+    client = play.client().sends(b"SUBSCRIBE c\r\n*x\r\n").sends(b"more of it")
+    play.server("m:1").hears("SUBSCRIBE", "c", exclusive=True).answers(confirmed("c", 1))
+    client.hears(confirmed("c", 1) + b"-ERR Protocol error: invalid multibulk length\r\n")
+    assert client.closed
+
+
 def test_what_is_said_behind_unsubscribe_is_said_on_a_shared_connection(play: Playbook) -> None:
     client = play.client().pipelines("SUBSCRIBE c", "UNSUBSCRIBE c", "MULTI", "SET x 1", "EXEC")
     connection = play.server("m:1").hears("SUBSCRIBE", "c", exclusive=True)
