@@ -7,7 +7,7 @@ no data is given up for it.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rfprotocol.topology import Node, NodeReport
 
@@ -42,11 +42,16 @@ def reach(report: NodeReport, replid: str) -> int:
     return report.offset if report.replid == replid else min(report.offset, report.replid2_offset - 1)
 
 
+def outage(report: NodeReport) -> str:
+    """In words, what is wrong with a server that is unavailable; some managers may see it well, or give no details."""
+    return f"unavailable ({report.condition})" if report.condition != "ok" else "unavailable for most managers"
+
+
 def why_not(report: NodeReport, replid: str) -> str | None:
     """Why the server may not be promoted; None when it may."""
     foreign = "empty, of another history" if report.empty else "its data is of another replication history"
     reasons = (
-        (not report.available, f"unavailable ({report.condition})"),
+        (not report.available, outage(report)),
         (report.condition in UNFIT_CONDITIONS, f"answers {report.condition}"),
         (report.syncing, "in the middle of a full transfer"),
         (not continues(report, replid), foreign),
@@ -64,9 +69,17 @@ def why_not_planned(report: NodeReport, replid: str) -> str | None:
     return why
 
 
-def choose(reports: Iterable[NodeReport], replid: str, rejected: Collection[Node] = ()) -> Choice:
+def precedes(report: NodeReport, before: tuple[str, int]) -> bool:
+    """Is its data what the lost master had when it was promoted, or older? It has not followed it yet."""
+    return bool(before[0]) and report.replid == before[0] and 0 <= report.offset < before[1]
+
+
+def choose(
+    reports: Iterable[NodeReport], replid: str, rejected: Collection[Node] = (), before: tuple[str, int] = ("", -1)
+) -> Choice:
     """The best candidate for an unplanned change. Those that failed before only when there is no other."""
-    return _best(reports, replid, rejected, {})
+    plain = [replace(r, replid=replid) if precedes(r, before) else r for r in reports]
+    return _best(plain, replid, rejected, {})
 
 
 def choose_planned(reports: Iterable[NodeReport], replid: str) -> Choice:

@@ -89,6 +89,7 @@ class Daemon:
         self._proof_due = asyncio.Event()
         self._tenure_over = asyncio.Event()
         self._stopping = asyncio.Event()
+        self._all_seen = asyncio.Event()
         self._stopped = asyncio.Event()
         self._mirror = Mirror(store, self._paths, self._wake.set, self._log)
         self._roll = Roll()
@@ -163,6 +164,8 @@ class Daemon:
             self._probers[node].hurry()
 
     def _sampled(self, node: Node, significant: bool) -> None:
+        if all(prober.detector.report is not None for prober in self._probers.values()):
+            self._all_seen.set()
         self._wake.set()
         if not significant:
             return
@@ -205,6 +208,7 @@ class Daemon:
             else:
                 self._end_tenure("the store began a new session")
             self._report_due.set()
+            self._roll = Roll()  # nobody could renew a report meanwhile: age counts anew
         self._proof_due.set()
         self._wake.set()
         self._log.info("store", state=state.value, manager=self.name)
@@ -216,8 +220,14 @@ class Daemon:
         self._tenure_over.set()
 
     async def _campaign(self) -> None:
+        await self._all_seen.wait()  # who has not looked at every server must not choose among them
         while True:
-            fence = await self._store.campaign(self._paths.lock, self.name)
+            try:
+                fence = await self._store.campaign(self._paths.lock, self.name)
+            except StoreError as error:
+                self._log.warning("cannot stand for primary manager: trying again", error=str(error))
+                await asyncio.sleep(RETRY)
+                continue
             self._tenure_over.clear()
             self._executor.forget()
             self.tenure.elected(fence, self._store.session)
@@ -232,7 +242,7 @@ class Daemon:
         while True:
             self._proof_due.clear()
             if self.tenure.state is State.PRIMARY and self.tenure.fence is not None:
-                with contextlib.suppress(StoreUnavailable):
+                with contextlib.suppress(StoreError):  # then the lease runs out
                     await self._prove_once(self.tenure.fence)
             await _wait(self._proof_due, self._store.session_timeout / PROOFS_PER_SESSION)
 
@@ -274,12 +284,16 @@ class Daemon:
             self._end_tenure("another manager took over")
         except StoreConflict as error:
             self._log.warning("the record was changed by someone else: reading it again", error=str(error))
-            return 0.0
+            return RETRY
         except StoreUnavailable:
             self._mirror.spoil_all()
             return RETRY if self._store.state is StoreState.CONNECTED else None
         except NoTenure:
             self._proof_due.set()
+        except StoreError as error:
+            self._mirror.spoil_all()
+            self._log.error("the store did not do what was asked: trying again", error=str(error))
+            return RETRY
         return None
 
     def _view(self) -> View:
@@ -305,6 +319,7 @@ class Daemon:
             ),
             proxies={name: record.epoch for name, record in mirror.proxies.items()},
             request=mirror.request,
+            request_id=mirror.request_entry.created if mirror.request_entry else 0,
             paused=mirror.paused,
             progress=self._executor.progress,
             last_epoch=mirror.last_epoch,

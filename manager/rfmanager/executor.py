@@ -12,7 +12,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import TypeVar
 
@@ -25,7 +25,7 @@ from rfmanager.tenure import Tenure
 from rfprotocol.errors import NodeError, NodeRefused, StoreConflict, StoreError
 from rfprotocol.paths import Paths
 from rfprotocol.records import Receipt
-from rfprotocol.store import Change, Delete, Put, TopologyStore
+from rfprotocol.store import Change, Delete, Entry, Put, TopologyStore
 from rfprotocol.topology import Node, NodeReport
 
 Result = TypeVar("Result")
@@ -76,15 +76,17 @@ class Executor:
         self._open_receipt: Receipt | None = None
         self._obsolete: dict[str, int] = {}  # versions of receipts to be overwritten
         self._background: set[asyncio.Task[None]] = set()
+        self._pointing: dict[Node, asyncio.Task[None]] = {}
 
     def begin(self, epoch: int) -> None:
         """Forget what was achieved in another epoch. To be called with the epoch of the record before deciding."""
         if epoch != self.progress.epoch:
-            self.progress = Progress(epoch=epoch, since=time.monotonic(), busy=self.progress.busy)
+            since, before = time.monotonic(), self.progress
+            self.progress = Progress(epoch=epoch, since=since, tenure=before.tenure, busy=before.busy)
 
     def forget(self) -> None:
-        """The tenure is over: what it achieved proves nothing any more."""
-        self.progress = Progress()
+        """A tenure begins or is over: what was achieved before proves nothing any more."""
+        self.progress = Progress(tenure=time.monotonic())
         self._open_receipt = None
 
     async def stop(self) -> None:
@@ -128,7 +130,7 @@ class Executor:
         if step.receipt:
             path = self._paths.receipt(step.receipt.epoch)
             changes.append(Put(path, step.receipt.encode(), self._obsolete.get(path)))
-        if step.settles and mirror.request_entry is not None:
+        if step.settles and mirror.request_entry is not None and _answers(step, mirror.request_entry):
             changes.append(Delete(self._paths.manual_failover, mirror.request_entry.version))
         try:
             await self._store.commit(*changes, fence=self._tenure.fence)
@@ -205,9 +207,23 @@ class Executor:
     async def _seal(self, step: Seal) -> None:
         epoch = self.progress.epoch
         self._note("acknowledged")
-        await asyncio.gather(*(self._seal_one(node, epoch) for node in step.nodes))
+        await self._halt(step.nodes)
+        sealing = [asyncio.ensure_future(self._seal_one(node, epoch)) for node in step.nodes]
+        try:
+            await asyncio.gather(*sealing)
+        finally:
+            for task in sealing:
+                task.cancel()
+            await asyncio.gather(*sealing, return_exceptions=True)
         self._note("sealed")
         self._failpoint("after-seal")
+
+    async def _halt(self, nodes: Iterable[Node]) -> None:
+        """No command of an earlier epoch may reach these servers any more."""
+        tasks = [task for node in nodes if (task := self._pointing.pop(node, None))]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _seal_one(self, node: Node, epoch: int) -> None:
         try:
@@ -239,6 +255,7 @@ class Executor:
 
     async def _promote(self, step: Promote) -> None:
         node = step.node
+        await self._halt((node,))
         try:
             promoted = await self._command(node, RedisAdmin.promote)
         except NodeError as error:
@@ -253,6 +270,7 @@ class Executor:
 
     async def _catch_up(self, step: CatchUp) -> None:
         self._note("acknowledged")
+        await self._halt((step.former, step.target))
         limit = self._policy.catch_up_timeout
         former, target = self._admins[step.former], self._admins[step.target]
         try:
@@ -273,6 +291,7 @@ class Executor:
 
     async def _demote(self, step: Demote) -> None:
         try:
+            await self._command(step.former, RedisAdmin.set_master_credentials)
             await self._command(step.former, lambda admin: admin.demote_and_unpause(step.target))
         except NodeError as error:
             # No proxy writes to it any more; it is made a replica when it can be reached again.
@@ -296,11 +315,12 @@ class Executor:
         self._require_tenure(self._admins[step.master].timeout if step.master in self._admins else 1.0)
         self.progress = replace(self.progress, busy=self.progress.busy | set(step.nodes))
         for node in step.nodes:
-            self._in_background(self._repoint_one(node, step.master))
+            self._pointing[node] = self._in_background(self._repoint_one(node, step.master))
 
     async def _repoint_one(self, node: Node, master: Node) -> None:
         epoch = self.progress.epoch
         try:
+            await self._command(node, RedisAdmin.set_master_credentials)
             await self._command(node, lambda admin: admin.replicate(master))
         except (NodeError, NoTenure) as error:
             self._log.warning("cannot make it a replica", epoch=epoch, node=str(node), error=str(error))
@@ -341,7 +361,7 @@ class Executor:
         if step not in dict(self.progress.steps):
             self.progress = replace(self.progress, steps=(*self.progress.steps, (step, time.time())))
 
-    def _in_background(self, work: Awaitable[None]) -> None:
+    def _in_background(self, work: Awaitable[None]) -> asyncio.Task[None]:
         async def run() -> None:
             try:
                 await work
@@ -351,6 +371,7 @@ class Executor:
         task = asyncio.create_task(run())
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+        return task
 
 
 _DONE = {"fence": "fenced", "drain": "draining"}
@@ -363,6 +384,11 @@ _EVENTS = {
     "abort": "gave up a planned change of master",
     "refuse": "refused a planned change of master",
 }
+
+
+def _answers(step: Record, request: Entry) -> bool:
+    """The request that the step is for may have been withdrawn, and another one made since."""
+    return step.receipt is None or step.receipt.request in (0, request.created)
 
 
 async def _poll(admin: RedisAdmin, satisfied: Callable[[NodeReport], bool]) -> None:

@@ -178,8 +178,8 @@ def _newest(entries: Mapping[str, Entry]) -> int:
 class _Request:
     """A request that was made.
 
-    There is one at a time, and its receipt is written in the transaction that removes it. So its receipt is the first
-    one of a switchover that was created after it.
+    There is one at a time, and its receipt is written in the transaction that removes it. A receipt says which request
+    it answers; for one that does not, written by an earlier release, it is the first of a switchover created after it.
     """
 
     store: TopologyStore
@@ -228,11 +228,13 @@ class _Request:
         return entry is not None and entry.created == self.created
 
     async def _answer(self) -> Receipt:
-        for _, entry in sorted((await self.store.read_children(self.paths.history)).items()):
-            if entry.created > max(self.created, self.before):
-                receipt = Receipt.decode(entry.data)
-                if receipt.kind is Kind.SWITCHOVER:
-                    return receipt
+        entries = sorted((await self.store.read_children(self.paths.history)).items())
+        later = [Receipt.decode(entry.data) for _, entry in entries if entry.created > max(self.created, self.before)]
+        planned = [receipt for receipt in later if receipt.kind is Kind.SWITCHOVER]
+        known = [receipt for receipt in planned if self.created and receipt.request == self.created]
+        unknown = [receipt for receipt in planned if not self.created or not receipt.request]
+        if known or unknown:
+            return (known or unknown)[0]
         raise OperationFailed(
             "the request vanished without a receipt: it was withdrawn, or a node manager of Ruby's redis_failover "
             "took it; look with 'rfmanager status'"

@@ -23,11 +23,18 @@ class Prober:
         self._sampled = sampled
         self._canary: Canary | None = None
         self._wake = asyncio.Event()
+        self._alarmed = float("-inf")
 
     def hurry(self) -> None:
         """Probe at once."""
         self.detector.hurry(self._clock())
         self._wake.set()
+
+    def _canary_closed(self) -> None:
+        # One that is closed as soon as it is accepted (maxclients, protected mode, a relay) must not make us spin.
+        if self._clock() - self._alarmed >= self._limits.probe_interval:
+            self._alarmed = self._clock()
+            self.hurry()
 
     async def run(self) -> None:
         """Probe until cancelled."""
@@ -55,7 +62,7 @@ class Prober:
         try:
             async with asyncio.timeout(self._limits.probe_timeout):
                 if self._canary is None or not self._canary.alive:
-                    self._canary = await Canary.connect(self.admin.node, self.hurry)
+                    self._canary = await Canary.connect(self.admin.node, self._canary_closed)
                 sample = await self.admin.probe()
         except NodeRefused as error:
             significant = self.detector.refused(self._clock(), error.code, self._clock() - asked)

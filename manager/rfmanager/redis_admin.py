@@ -65,7 +65,10 @@ class RedisAdmin:
         """The server's state as it says itself. Its answer to INFO while loading is one; -BUSY raises NodeRefused."""
         asked = time.perf_counter()
         info = await self._ask("INFO")
-        return parse_info(self.node, info, time.perf_counter() - asked)
+        try:
+            return parse_info(self.node, info, time.perf_counter() - asked)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise NodeRefused(f"{self.node} answers INFO with something else: {error}", "UNKNOWN") from None
 
     async def seal(self) -> None:
         """Make the server follow nobody and accept no write, keeping its data, history and offset."""
@@ -81,7 +84,6 @@ class RedisAdmin:
 
     async def replicate(self, master: Node) -> None:
         """Make the server a replica of `master`; it copies the whole data when it cannot resume."""
-        await self._set_master_credentials()
         await self._ask("REPLICAOF", master.host, str(master.port))
 
     async def pause_writes(self, seconds: float) -> None:
@@ -94,19 +96,17 @@ class RedisAdmin:
 
     async def demote_and_unpause(self, master: Node) -> None:
         """Make the server a replica and release the paused clients in one step, so that no write slips in between."""
-        await self._set_master_credentials()
         async with self._translated(), self._client.pipeline(transaction=True) as pipe:
             pipe.execute_command("REPLICAOF", master.host, str(master.port))
             pipe.execute_command("CLIENT", "UNPAUSE")
             await pipe.execute()
 
-    async def _set_master_credentials(self) -> None:
+    async def set_master_credentials(self) -> None:
         """Without these a replica cannot follow a protected master. Refusal is tolerated: they may be configured."""
         if self._credentials.password is None:
             return
         with contextlib.suppress(NodeRefused):
-            if self._credentials.username is not None:
-                await self._ask("CONFIG", "SET", "masteruser", self._credentials.username)
+            await self._ask("CONFIG", "SET", "masteruser", self._credentials.username or "")
             await self._ask("CONFIG", "SET", "masterauth", self._credentials.password)
 
     async def _ask(self, *command: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from rfmanager.quorum import Standing
@@ -35,6 +35,7 @@ class Progress:
 
     epoch: int = -1
     since: float = 0.0  # when this tenure first read the epoch
+    tenure: float = 0.0  # when this tenure began
     sealed: Mapping[Node, NodeReport] = field(default_factory=dict)  # states read after sealing
     promoted: NodeReport | None = None  # the new master, verified
     stage: Stage = Stage.DRAIN
@@ -57,6 +58,7 @@ class View:
     standings: Mapping[Node, Standing] = field(default_factory=dict)
     proxies: Mapping[str, int] = field(default_factory=dict)  # the epoch that each has acknowledged
     request: ManualRequest | None = None
+    request_id: int = 0  # which one: when its record was created, in the store's order
     paused: bool = False
     progress: Progress = Progress()
     last_epoch: int = 0  # used before, as receipts tell when the record of the topology is gone
@@ -64,10 +66,21 @@ class View:
     def fresh(self, node: Node) -> NodeReport | None:
         """The server's state, if it is available and was sampled after the last thing that could have changed it."""
         standing = self.standings.get(node)
-        after = max(self.progress.since, self.progress.acted.get(node, self.progress.since))
-        if standing is None or not standing.available or standing.sampled_at < after:
+        if standing is None or not standing.available or standing.sampled_at < self.sample_due(node):
             return None
         return standing.report
+
+    def sample_due(self, node: Node) -> float:
+        """When the last thing happened that could have changed the server's state."""
+        return max(self.progress.since, self.progress.acted.get(node, self.progress.since))
+
+    def sealed(self, node: Node) -> NodeReport | None:
+        """Its state when it was sealed, unless it was seen restarted or re-pointed since then."""
+        then, seen = self.progress.sealed.get(node), self.fresh(node)
+        if then is None or seen is None:
+            return then
+        same = seen.run_id == then.run_id and seen.role == "slave" and seen.follows is None
+        return replace(then, priority=seen.priority) if same else None
 
     def unavailable(self, node: Node) -> bool:
         """True only with a verdict that says so."""

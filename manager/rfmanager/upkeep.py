@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from rfmanager.candidates import UNFIT_CONDITIONS, choose
+from rfmanager.change import next_epoch, refuse
 from rfmanager.steps import Policy, Record, Repoint, Step, View, Wait
-from rfprotocol.records import Outcome, Receipt
 from rfprotocol.topology import Change, Kind, Node, NodeReport, Phase, Topology
 
 HINT = "make one of them the master (REPLICAOF NO ONE there, REPLICAOF on the others) or 'rfmanager failover --to h:p'"
+
+GRACE = 3.0
+"""Seconds that servers which boot a moment later are given, before a master that nobody follows is adopted."""
 
 
 def settle(view: View) -> Step:
@@ -24,7 +25,11 @@ def settle(view: View) -> Step:
     reports = [standing.report for standing in view.standings.values() if standing.available]
     masters = [report for report in reports if report.role == "master"]
     obstacle = _obstacle(view, reports, masters)
-    return Wait(obstacle) if obstacle else Record("settle", _serving(view, masters[0], _next_epoch(view)))
+    down = [node for node in view.members if view.unavailable(node)]
+    known = view.progress.tenure + GRACE
+    if not obstacle and down and not any(report.follows for report in reports) and view.now < known:
+        return Wait(f"{masters[0].node} is the only master, but nobody follows it: waiting for {_names(down)}", known)
+    return Wait(obstacle) if obstacle else Record("settle", _serving(view, masters[0], next_epoch(view)))
 
 
 def _obstacle(view: View, reports: list[NodeReport], masters: list[NodeReport]) -> str | None:
@@ -66,11 +71,12 @@ def _settle_by_operator(view: View) -> Step:
         target,
         manager=view.manager,
         steps=(("noticed", view.wall),),
+        request=view.request_id,
     )
     return Record(
         "mark",
         Topology(
-            epoch=_next_epoch(view),
+            epoch=next_epoch(view),
             phase=Phase.PROMOTING,
             unavailable=view.members,
             run_id=report.run_id,
@@ -78,22 +84,6 @@ def _settle_by_operator(view: View) -> Step:
             change=change,
         ),
     )
-
-
-def refuse(view: View, topology: Topology, why: str) -> Record:
-    """Answer an operator's request without doing it; this consumes an epoch, which names the receipt."""
-    epoch = max(topology.epoch + 1, _next_epoch(view))
-    receipt = Receipt(
-        epoch=epoch,
-        kind=Kind.SWITCHOVER,
-        outcome=Outcome.REFUSED,
-        cause=why,
-        former=topology.master,
-        master=topology.master,
-        manager=view.manager,
-        steps=(("noticed", view.wall), ("refused", view.wall)),
-    )
-    return Record("refuse", replace(topology, epoch=epoch), receipt=receipt, settles=True)
 
 
 def reconcile(view: View, topology: Topology, master: Node, policy: Policy) -> Step:
@@ -157,6 +147,8 @@ def _serving(view: View, master: NodeReport, epoch: int, current: Topology | Non
         unavailable=tuple(node for node in view.members if node != master.node and node not in readable),
         run_id=master.run_id,
         replid=master.replid,
+        replid2=master.replid2,
+        replid2_offset=master.replid2_offset,
     )
 
 
@@ -167,12 +159,6 @@ def _is_readable(report: NodeReport, master: NodeReport, view: View) -> bool:
         and report.condition not in UNFIT_CONDITIONS
         and _follows(report, master, view)
     )
-
-
-def _next_epoch(view: View) -> int:
-    """Greater than any that a proxy, or the history, may know: the record can have been deleted."""
-    known = view.topology.epoch if view.topology else view.last_epoch
-    return max(known, *view.proxies.values(), 0) + 1
 
 
 def _names(nodes: list[Node]) -> str:

@@ -69,6 +69,7 @@ class Receipt:
     steps: tuple[tuple[str, float], ...] = ()  # name, wall clock in seconds
     offsets: Mapping[str, int] = field(default_factory=dict)  # of each server when the choice was made
     proxies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # what each proxy said of it
+    request: int = 0  # the operator's request it answers: `Entry.created` of its record; 0: none, or not known
 
     @property
     def duration(self) -> float:
@@ -90,6 +91,7 @@ class Receipt:
                 "steps": [[name, at] for name, at in self.steps],
                 "offsets": dict(self.offsets),
                 "proxies": {name: dict(said) for name, said in self.proxies.items()},
+                "request": self.request,
             }
         ).encode()
 
@@ -109,6 +111,7 @@ class Receipt:
                 steps=tuple((str(name), float(at)) for name, at in record.get("steps", ())),
                 offsets={str(k): int(v) for k, v in record.get("offsets", {}).items()},
                 proxies={str(k): dict(v) for k, v in record.get("proxies", {}).items()},
+                request=whole_number(record.get("request", 0)),
             )
         except (KeyError, ValueError, TypeError, AttributeError, ConfigError) as error:
             raise RecordError(f"a receipt cannot be read: {error}") from None

@@ -68,6 +68,7 @@ class Change:
     rejected: tuple[Node, ...] = ()  # candidates that failed while they were promoted
     manager: str = ""  # who began it
     steps: tuple[tuple[str, float], ...] = ()  # name, wall clock in seconds; for the receipt, never to decide
+    request: int = 0  # the operator's request it is for: `Entry.created` of its record; 0: none, or not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,8 @@ class Topology:
     run_id: str = ""  # of the master's (or former master's) process; a different one is a restart
     replid: str = ""  # its replication history; data of another history is foreign
     change: Change | None = None
+    replid2: str = ""  # the history it continued when it was promoted, up to `replid2_offset`
+    replid2_offset: int = -1
 
     @property
     def nodes(self) -> frozenset[Node]:
@@ -104,6 +107,8 @@ class Topology:
             "phase": self.phase.value,
             "run_id": self.run_id,
             "replid": self.replid,
+            "replid2": self.replid2,
+            "replid2_offset": self.replid2_offset,
         }
         if self.change:
             record["change"] = {
@@ -114,6 +119,7 @@ class Topology:
                 "rejected": [str(node) for node in self.change.rejected],
                 "manager": self.change.manager,
                 "steps": [[name, at] for name, at in self.change.steps],
+                "request": self.change.request,
             }
         return json.dumps(record).encode()
 
@@ -135,6 +141,8 @@ class Topology:
                 run_id=str(record.get("run_id", "")),
                 replid=str(record.get("replid", "")),
                 change=_decode_change(record.get("change")),
+                replid2=str(record.get("replid2", "")),
+                replid2_offset=int(record.get("replid2_offset", -1)),
             )
         except (ValueError, TypeError, KeyError, AttributeError, ConfigError) as error:
             raise RecordError(f"the nodes record cannot be read: {error}") from None
@@ -286,4 +294,5 @@ def _decode_change(value: Any) -> Change | None:
         rejected=node_list(value.get("rejected")),
         manager=str(value.get("manager", "")),
         steps=tuple((str(name), float(at)) for name, at in value.get("steps", ())),
+        request=whole_number(value.get("request", 0)),
     )

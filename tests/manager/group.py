@@ -132,6 +132,15 @@ class Site:
         end()
         return (await self.receipts())[-1]
 
+    async def requested(self) -> None:
+        """Wait until there is an operator's request."""
+        made = asyncio.Event()
+        end = self.store.watch(PATHS.manual_failover, made.set)
+        while await self.store.read(PATHS.manual_failover) is None:
+            made.clear()
+            await made.wait()
+        end()
+
     async def receipts(self) -> list[Receipt]:
         """All, oldest first."""
         entries = await self.store.read_children(PATHS.history)

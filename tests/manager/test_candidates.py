@@ -80,6 +80,20 @@ def test_a_rejected_candidate_is_only_taken_when_nobody_else_is_left() -> None:
     assert best.node == A
 
 
+def test_what_followed_the_lost_master_before_its_promotion_has_its_history_up_to_there() -> None:
+    follower = replica(A, replid="before", offset=90)
+    assert choose([follower], "history", before=("before", 91)).best is not None
+    assert choose([follower], "history", before=("before", 90)).best is None, "it went another way from there"
+    assert choose([follower], "history").best is None
+    best = choose([follower, replica(B, offset=95)], "history", before=("before", 91)).best
+    assert best is not None
+    assert best.node == B
+
+
+def test_a_server_that_only_most_managers_miss_is_not_said_to_be_unavailable_and_ok() -> None:
+    assert why_not(replica(A, available=False), "history") == "unavailable for most managers"
+
+
 def test_a_planned_change_needs_a_connected_replica() -> None:
     choice = choose_planned([replica(A, link_up=False, offset=999), replica(B)], "history")
     assert choice.best is not None

@@ -10,12 +10,14 @@ import redis
 
 from rfmanager.config import ManagerConfig
 from rfmanager.daemon import Settings
-from rfmanager.detector import Limits
+from rfmanager.detector import Limits, Verdict
 from rfmanager.quorum import Rule, Strategy
+from rfprotocol.errors import NodeUnreachable, StoreError
 from rfprotocol.records import Outcome, Receipt
-from rfprotocol.store import Delete, Put
-from rfprotocol.topology import Kind, Node, Phase, Topology
+from rfprotocol.store import Change, Delete, Fence, Put
+from rfprotocol.topology import Kind, Node, NodeReport, Phase, Topology
 from tests.manager.group import PATHS, Site, site
+from tests.support.eventually import eventually
 from tests.support.redis import RedisGroup, RedisServer
 
 
@@ -208,6 +210,121 @@ async def test_another_manager_finishes_a_switchover_in_which_the_primary_dies(p
     topology = await place.until_serving(2)
     assert topology.master == target
     assert size(place.group[target]) == 100
+
+
+@pytest.mark.parametrize("point", ["after-promote", "after-publish"])
+async def test_a_new_master_that_dies_before_the_others_follow_it_is_replaced_by_one_of_them(
+    place: Site, point: str
+) -> None:
+    write(place.group.master, 50)
+    killed = [place.group.master]
+
+    def kill() -> None:
+        if len(killed) == 1:
+            killed.append(next(server for server in place.group.replicas if server.info()["role"] == "master"))
+            killed[1].kill()
+
+    await place.manager(at={point: kill})
+    await place.until_serving(2)
+    place.group.master.kill()
+    topology = await place.until(lambda topology: topology.master not in (None, *(server.node for server in killed)))
+    assert topology.master is not None
+    assert size(place.group[topology.master]) == 50
+
+
+async def test_a_chosen_server_that_restarts_empty_is_not_published_and_no_data_is_lost(place: Site) -> None:
+    write(place.group.master, 50)
+    restarted: list[RedisServer] = []
+
+    def restart() -> None:
+        if not restarted:
+            entry = place.tree.get(PATHS.nodes)
+            assert entry is not None
+            topology = Topology.decode(entry.data)
+            assert topology.change is not None
+            assert topology.change.target is not None
+            restarted.append(place.group[topology.change.target])
+            restarted[0].restart()
+
+    await place.manager(at={"after-mark": restart})
+    await place.until_serving(2)
+    place.group.master.kill()
+    topology = await place.until_serving(1, other_than=place.group.master.node)
+    assert topology.master not in (None, restarted[0].node)
+    assert [size(server) for server in place.group.replicas] == [50, 50]
+
+
+async def test_a_successor_takes_the_server_that_was_promoted_as_it_is_and_the_others_resume(place: Site) -> None:
+    write(place.group.master, 50)
+    history = place.group.master.info("replication")["master_replid"]
+    first = await place.manager(dies_at="after-promote")
+    await place.until_serving(2)
+    other = await place.manager()
+    await place.report("manager1", lambda report: len(report.nodes) == 3)
+    place.group.master.kill()
+    await first.bury()
+    topology = await place.until_serving(1, other_than=place.group.master.node)
+    assert topology.master is not None
+    assert other.daemon.tenure.fence is not None
+    master = place.group[topology.master]
+    assert master.info("replication")["master_replid2"] == history, "it was promoted once"
+    assert master.info("stats")["sync_full"] == 0
+
+
+async def test_a_failover_goes_on_where_the_record_was_lost_and_the_receipts_were_not(place: Site) -> None:
+    for epoch in (2, 3, 4):
+        old = Receipt(epoch, Kind.FAILOVER, Outcome.DONE, "older")
+        await place.store.commit(Put(PATHS.receipt(epoch), old.encode()))
+    await place.manager()
+    await place.until_serving(2)
+    place.group.master.kill()
+    topology = await place.until_serving(1, other_than=place.group.master.node)
+    assert topology.epoch > 4
+
+
+async def test_after_an_outage_of_the_store_the_others_reports_count_before_they_are_renewed(
+    place: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = Rule(max_age=0.1)
+    primary = await place.manager(rule=rule)
+    await place.until_serving(2)
+    others = [await place.manager() for _ in range(2)]
+    for number in (1, 2):
+        await place.report(f"manager{number}", lambda report: len(report.nodes) == 3)
+    master = place.group.master.node
+
+    async def blind() -> NodeReport:
+        raise NodeUnreachable("only this manager cannot reach it")
+
+    for manager in (primary, *others):
+        manager.store.suspend()
+    daemon = primary.daemon
+    monkeypatch.setattr(daemon._probers[master].admin, "probe", blind)
+    await eventually(lambda: daemon._probers[master].detector.verdict is Verdict.UNAVAILABLE)
+    await asyncio.sleep(rule.max_age)  # longer than reports count
+    primary.store.resume()
+    daemon._mirror.spoil_all()
+    await daemon._mirror.refresh()
+    assert daemon._view().standings[master].available, "two of three saw it well when it was last asked"
+
+
+async def test_a_store_that_answers_with_an_unforeseen_error_does_not_end_the_manager(
+    place: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = await place.manager()
+    await place.until_serving(2)
+    commit, failed = manager.store.commit, asyncio.Event()
+
+    async def once(*changes: Change, fence: Fence | None = None) -> None:
+        if not failed.is_set():
+            failed.set()
+            raise StoreError("the record is too large")
+        await commit(*changes, fence=fence)
+
+    monkeypatch.setattr(manager.store, "commit", once)
+    place.group.master.kill()
+    await place.until_serving(1, other_than=place.group.master.node)
+    assert failed.is_set()
 
 
 async def test_stopping_the_primary_manager_gives_the_role_away_at_once(place: Site) -> None:

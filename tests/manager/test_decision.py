@@ -10,27 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rfmanager.decision import decide
-from rfmanager.steps import CatchUp, Demote, Policy, Promote, Record, Seal, Stage, Unpause, Wait
+from rfmanager.steps import Promote, Record, Seal, View, Wait
 from rfprotocol.records import Outcome
 from rfprotocol.topology import Kind, Node, Phase
-from tests.manager.world import POLICY, World
-
-A, B, C = (Node("h", port) for port in (1, 2, 3))
-
-
-def serving(size: int = 3, proxies: int = 1) -> World:
-    """A group that has written and replicated something."""
-    world = World(size, proxies)
-    world.run()
-    world.acknowledge()
-    assert world.write()
-    assert world.topology is not None
-    assert world.topology.master == A
-    return world
-
-
-def master_of(world: World) -> Node | None:
-    return world.topology.master if world.topology else None
+from tests.manager.world import POLICY, A, B, C, World, master_of, serving, until
 
 
 def test_a_dead_master_is_withdrawn_before_anything_else() -> None:
@@ -54,27 +37,6 @@ def test_nothing_is_detached_or_promoted_before_every_proxy_has_stopped_writing(
     assert "proxy1" in step.reason
     world.acknowledge_one("proxy1")
     assert world.step() == Seal((B, C))
-
-
-def test_a_proxy_that_is_gone_is_not_waited_for() -> None:
-    world = serving(proxies=2)
-    world[1].alive = False
-    world.step()
-    world.acknowledge_one("proxy0")
-    del world.proxies["proxy1"]
-    assert isinstance(world.step(), Seal)
-
-
-def test_fence_wait_bounds_the_wait_for_a_silent_proxy() -> None:
-    world = serving()
-    world[1].alive = False
-    impatient = Policy(fence_wait=0.5)
-    world.step(impatient)
-    wait = world.step(impatient)
-    assert isinstance(wait, Wait)
-    assert wait.until is not None
-    world.now = wait.until
-    assert isinstance(world.step(impatient), Seal)
 
 
 def test_the_replica_with_the_most_data_becomes_master_and_the_other_follows_it() -> None:
@@ -162,6 +124,7 @@ def test_an_operator_can_name_a_server_of_another_history_when_there_is_no_candi
 def test_a_request_that_cannot_help_a_group_without_a_candidate_is_refused() -> None:
     world = serving(size=2)
     world[1].alive = world[2].alive = False
+    world.run()
     world.ask(B)
     world.run()
     assert world.request is None
@@ -229,126 +192,6 @@ def test_a_record_of_the_gem_whose_master_is_dead_takes_the_history_from_its_rep
     assert master_of(world) in (B, C)
 
 
-# Planned changes.
-
-
-def test_a_switchover_goes_step_by_step_and_loses_nothing() -> None:
-    world = serving()
-    world.ask(B)
-    world.run()
-    names = [type(step).__name__ for step in world.trail[-8:]]
-    assert names[:6] == ["Record", "CatchUp", "Promote", "Demote", "Record", "Repoint"]
-    assert master_of(world) == B
-    assert world[1].follows == B
-    receipt = world.receipts[-1]
-    assert (receipt.kind, receipt.outcome, receipt.former, receipt.master) == (Kind.SWITCHOVER, Outcome.DONE, A, B)
-    assert world.request is None
-
-
-def test_a_switchover_to_any_replica_takes_a_connected_one() -> None:
-    world = serving()
-    world[2].alive = False
-    world.run()
-    world.ask(None)
-    world.run()
-    assert master_of(world) == C
-
-
-@pytest.mark.parametrize(
-    ("target", "prepare", "why"),
-    [
-        (A, lambda world: None, "is the master already"),
-        (Node("h", 9), lambda world: None, "not one of the servers"),
-        (B, lambda world: setattr(world[2], "alive", False), "unavailable"),
-        (B, lambda world: setattr(world, "paused", True), "paused"),
-    ],
-)
-def test_an_impossible_switchover_is_refused_with_a_receipt(
-    target: Node, prepare: Callable[[World], None], why: str
-) -> None:
-    world = serving()
-    prepare(world)
-    epoch = world.topology.epoch if world.topology else 0
-    world.ask(target)
-    world.run()
-    assert master_of(world) == A
-    assert world.request is None
-    assert world.receipts[-1].outcome is Outcome.REFUSED
-    assert world.receipts[-1].epoch == epoch + 1
-    assert why in world.receipts[-1].cause
-
-
-def test_a_switchover_with_no_replica_at_all_is_refused() -> None:
-    world = serving(size=1)
-    world.ask(None)
-    world.run()
-    assert world.receipts[-1].outcome is Outcome.REFUSED
-
-
-def test_a_switchover_is_given_up_when_the_target_dies_and_writes_flow_again() -> None:
-    world = serving()
-    world.ask(B)
-    world.step()
-    world[2].alive = False
-    world.acknowledge()
-    assert world.step() == Unpause(A)
-    world.run()
-    assert master_of(world) == A
-    assert world.receipts[-1].outcome is Outcome.ABORTED
-    assert str(B) in world.receipts[-1].cause
-    world.acknowledge()
-    assert world.write()
-
-
-def test_a_switchover_is_given_up_when_a_proxy_does_not_drain_in_time() -> None:
-    world = serving()
-    world.ask(B)
-    world.step()
-    wait = world.step()
-    assert isinstance(wait, Wait)
-    assert wait.until is not None
-    world.now = wait.until
-    assert world.step() == Unpause(A)
-    world.step()
-    assert world.receipts[-1].outcome is Outcome.ABORTED
-    assert "did not drain" in world.receipts[-1].cause
-
-
-def test_a_switchover_is_given_up_when_the_target_does_not_catch_up() -> None:
-    world = serving()
-    world.ask(B)
-    world.step()
-    world.acknowledge()
-    view = world.view()
-    assert isinstance(decide(view, POLICY), CatchUp)
-    stuck = replace(view, progress=replace(view.progress, trouble="it did not catch up"))
-    assert decide(stuck, POLICY) == Unpause(A)
-
-
-def test_the_master_that_dies_during_a_switchover_is_replaced_and_the_request_is_answered() -> None:
-    world = serving()
-    world.ask(B)
-    world.step()
-    world[1].alive = False
-    world.run()
-    assert master_of(world) in (B, C)
-    assert world.request is None
-    assert "died meanwhile" in world.receipts[-1].cause
-
-
-def test_a_successor_demotes_the_former_master_of_a_switchover_whose_target_is_promoted() -> None:
-    world = serving()
-    world.ask(B)
-    while not isinstance(world.step(), Promote):
-        world.acknowledge()
-    world.new_tenure()
-    assert world.step() == Demote(A, B)
-    assert world.progress.stage is Stage.DEMOTED
-    step = world.step()
-    assert isinstance(step, Record)
-    assert step.topology.master == B
-
-
 def test_pausing_stops_a_change_that_is_under_way() -> None:
     world = serving()
     world[1].alive = False
@@ -359,6 +202,192 @@ def test_pausing_stops_a_change_that_is_under_way() -> None:
     world.paused = False
     world.run()
     assert master_of(world) in (B, C)
+
+
+def test_a_target_that_restarts_empty_before_it_is_promoted_is_not_published() -> None:
+    world = serving()
+    world[1].alive = False
+    until(world, Record, "mark")
+    assert world.topology is not None
+    assert world.topology.change is not None
+    target = world.topology.change.target
+    assert target is not None
+    world.servers[target].restart(with_data=False)  # too quick to be seen down
+    world.run()
+    assert master_of(world) == ({B, C} - {target}).pop()
+    assert world.servers[target].data == tuple(world.acknowledged)
+
+
+def test_a_server_that_restarts_empty_while_it_is_promoted_is_not_published() -> None:
+    world = serving()
+    world[1].alive = False
+    until(world, Record, "mark")
+    assert world.topology is not None
+    assert world.topology.change is not None
+    target = world.topology.change.target
+    assert target is not None
+    sealed = world.view().standings[target]
+    world.servers[target].restart(with_data=False)
+    view = world.view()
+    unaware = replace(view, standings={**view.standings, target: replace(sealed, sampled_at=view.now)})
+    assert decide(unaware, POLICY) == Promote(target)
+    world.progress = replace(world.progress, promoted=world.servers[target].report(False))
+    world.run()
+    assert master_of(world) == ({B, C} - {target}).pop()
+    assert world.servers[target].data == tuple(world.acknowledged)
+
+
+def test_a_sealed_server_that_restarts_empty_while_proxies_are_waited_for_is_not_chosen() -> None:
+    world = serving(proxies=2)
+    world[1].restart(with_data=False)
+    world.step()
+    world.acknowledge_one("proxy0")
+    assert isinstance(world.step(), Seal)
+    assert isinstance(world.step(), Wait)
+    world[2].restart(with_data=False)
+    world.step()
+    world.acknowledge()
+    world.run()
+    assert master_of(world) == C
+    assert world[2].data == tuple(world.acknowledged)
+
+
+def test_a_server_whose_data_was_put_back_is_looked_at_again() -> None:
+    world = serving(size=2)
+    data, history = world[2].data, world[2].replid
+    world[1].alive = False
+    world[2].restart(with_data=False)
+    assert "empty" in world.run().reason
+    world[2].restart(with_data=True)
+    world[2].data, world[2].replid2, world[2].replid2_offset = data, history, len(data) + 1
+    world.run()
+    assert master_of(world) == B
+
+
+def test_a_sealed_server_that_somebody_points_elsewhere_is_sealed_again() -> None:
+    world = serving()
+    world[1].restart(with_data=False)
+    world.step()
+    assert isinstance(world.step(), Seal)
+    world[2].follow(A)
+    assert world.step() == Seal((B,))
+
+
+def test_a_replica_priority_that_is_put_right_counts_at_once() -> None:
+    world = serving(size=2)
+    world[1].alive = False
+    world[2].priority = 0
+    assert "replica-priority" in world.run().reason
+    world[2].priority = 100
+    world.run()
+    assert master_of(world) == B
+
+
+@pytest.mark.parametrize("before", ["publish", "followers"])
+def test_a_new_master_that_dies_before_the_others_follow_it_is_replaced_by_one_of_them(before: str) -> None:
+    world = serving()
+    world[1].alive = False
+    until(world, Promote)
+    assert world.topology is not None
+    assert world.topology.change is not None
+    target = world.topology.change.target
+    assert target is not None
+    if before == "followers":
+        until(world, Record, "publish")
+    world.servers[target].alive = False
+    world.run()
+    assert master_of(world) == ({B, C} - {target}).pop()
+
+
+def test_a_master_that_is_known_to_be_dead_is_not_published() -> None:
+    world = serving()
+    world[1].alive = False
+    until(world, Promote)
+    assert world.progress.promoted is not None
+    world.servers[world.progress.promoted.node].alive = False
+    step = world.step()
+    assert isinstance(step, Record)
+    assert step.name == "fence"
+
+
+def loading(view: View, node: Node) -> View:
+    standing = view.standings[node]
+    report = replace(standing.report, condition="loading")
+    return replace(view, standings={**view.standings, node: replace(standing, report=report)})
+
+
+def test_a_request_for_a_switchover_is_no_permission_to_take_an_empty_server_when_the_master_dies() -> None:
+    world = serving()
+    world[2].restart(with_data=False)
+    world.ask(B)
+    world[1].alive = False
+    world.step()
+    assert world.request is None
+    assert world.receipts[-1].outcome is Outcome.REFUSED
+    world.acknowledge()
+    step = decide(loading(world.view(), C), POLICY)
+    assert step == Seal((B,))
+    world.step()
+    assert master_of(world) is None
+
+
+def test_an_operator_who_names_a_server_of_another_history_waits_for_those_that_still_load() -> None:
+    world = serving()
+    world[1].alive = False
+    world[2].restart(with_data=False)
+    world.acknowledge()
+    world.step()
+    world.acknowledge()
+    assert decide(loading(world.view(), C), POLICY) == Seal((B,))
+    world[2].follow(None)
+    world.progress = replace(world.progress, sealed={B: world[2].report(False)})
+    world.ask(B)
+    step = decide(loading(world.view(), C), POLICY)
+    assert isinstance(step, Wait)
+    assert "h:3" in step.reason
+    world.run()
+    assert world.receipts[0].master == C
+    assert world[2].data == tuple(world.acknowledged)
+
+
+def test_a_server_that_just_did_not_obey_is_tried_again_before_another_history_is_taken() -> None:
+    world = serving()
+    world[1].alive = False
+    world[2].restart(with_data=False)
+    world.acknowledge()
+    world.step()
+    world.acknowledge()
+    world[2].follow(None)
+    view = world.view()
+    world.ask(B)
+    world.progress = replace(world.progress, sealed={B: world[2].report(False)}, failed={C: view.now})
+    step = world.step()
+    assert isinstance(step, Wait)
+    assert "h:3" in step.reason
+    world.now += 60
+    world.progress = replace(world.progress, failed={C: world.now + 0.01})
+    step = world.step()
+    assert isinstance(step, Record), "but not for ever"
+    assert step.topology.change is not None
+    assert (step.topology.change.target, step.topology.change.request) == (B, 1)
+    assert (step.topology.replid, step.topology.replid2) == (world[2].replid, ""), "the lost history is given up"
+
+
+def test_a_successor_looks_at_the_server_that_was_chosen_before_it_seals_it() -> None:
+    world = serving()
+    world[1].alive = False
+    until(world, Promote)
+    assert world.progress.promoted is not None
+    target = world.progress.promoted.node
+    world.new_tenure()
+    view = world.view()
+    unseen = replace(view, standings={**view.standings, target: replace(view.standings[target], sampled_at=-1.0)})
+    step = decide(unseen, POLICY)
+    assert isinstance(step, Wait)
+    assert step.until is not None
+    step = world.step()
+    assert isinstance(step, Record)
+    assert step.topology.master == target
 
 
 # Whole changes, interrupted.

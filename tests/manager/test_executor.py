@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 import structlog
@@ -22,7 +23,7 @@ from rfprotocol.memstore import MemStore, MemTree
 from rfprotocol.paths import Paths
 from rfprotocol.records import ManualRequest, Outcome, ProxyRecord, Receipt
 from rfprotocol.store import Put
-from rfprotocol.topology import Kind, Phase, Topology
+from rfprotocol.topology import Kind, Node, NodeReport, Phase, Topology
 from tests.support.redis import RedisGroup
 
 PATHS = Paths()
@@ -36,6 +37,7 @@ class Bench:
         self.store = MemStore(MemTree(asyncio.Event))
         self.tenure = Tenure()
         self.changed = asyncio.Event()
+        self.released = asyncio.Event()
         self.points: list[str] = []
         self.mirror = Mirror(self.store, PATHS, lambda: None, structlog.get_logger())
         self.admins = {node: RedisAdmin(node) for node in group.nodes}
@@ -210,6 +212,95 @@ async def test_pointing_replicas_elsewhere_does_not_wait_for_the_slowest(bench: 
         bench.changed.clear()
         await bench.changed.wait()
     slow.thaw()
+
+
+async def test_a_command_of_an_earlier_epoch_never_reaches_the_new_master(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, other = (server.node for server in bench.group.replicas)
+    stuck, admin = asyncio.Event(), bench.admins[target]
+
+    async def stands_still(master: Node) -> None:
+        stuck.set()
+        await bench.released.wait()
+        await RedisAdmin.replicate(admin, master)
+
+    monkeypatch.setattr(admin, "replicate", stands_still)
+    bench.executor.begin(5)
+    await bench.executor.execute(Repoint((target,), bench.group.master.node))
+    await stuck.wait()
+    bench.executor.begin(6)
+    await bench.executor.execute(Seal((target, other)))
+    await bench.executor.execute(Promote(target))
+    bench.released.set()
+    await bench.executor.stop()
+    assert (await admin.probe()).role == "master"
+
+
+async def test_a_step_that_ended_without_tenure_leaves_nothing_running(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, other = (server.node for server in bench.group.replicas)
+    admin, probes = bench.admins[target], 0
+
+    async def first_stands_still() -> NodeReport:
+        nonlocal probes
+        probes += 1
+        if probes == 1:
+            await bench.released.wait()
+        return await RedisAdmin.probe(admin)
+
+    monkeypatch.setattr(admin, "probe", first_stands_still)
+    bench.executor.begin(5)
+    bench.tenure.move(Event.CUT_OFF)
+    with pytest.raises(NoTenure):
+        await bench.executor.execute(Seal((target, other)))
+    bench.tenure.move(Event.RECONNECTED)
+    await bench.executor.execute(Seal((target, other)))
+    await bench.executor.execute(Promote(target))
+    bench.released.set()
+    # A seal left behind would have been sent by the time that these are answered.
+    for _ in range(20):
+        await RedisAdmin.probe(admin)
+    assert (await RedisAdmin.probe(admin)).role == "master"
+
+
+async def test_a_replica_is_not_repointed_when_setting_its_credentials_took_what_was_left_of_the_tenure(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica = bench.group.replicas[0].node
+    admin, pointed = bench.admins[replica], []
+
+    async def outlasts_the_lease() -> None:
+        bench.tenure.move(Event.CUT_OFF)
+
+    async def replicate(master: Node) -> None:
+        pointed.append(master)
+
+    monkeypatch.setattr(RedisAdmin, "set_master_credentials", lambda admin: outlasts_the_lease())
+    monkeypatch.setattr(admin, "replicate", replicate)
+    await bench.executor.execute(Repoint((replica,), bench.group.master.node))
+    while bench.executor.progress.busy:
+        bench.changed.clear()
+        await bench.changed.wait()
+        await asyncio.sleep(0)
+    assert not pointed
+    assert replica in bench.executor.progress.failed
+
+
+async def test_another_operators_request_outlives_the_answer_to_a_withdrawn_one(bench: Bench) -> None:
+    await bench.store.commit(Put(PATHS.manual_failover, ManualRequest(None).encode()))
+    bench.mirror.spoil_all()
+    await bench.mirror.refresh()
+    entry = bench.mirror.request_entry
+    assert entry is not None
+    earlier = replace(receipt(1), request=entry.created - 1)
+    await bench.executor.execute(Record("refuse", serving(bench, 1), earlier, settles=True))
+    assert await bench.store.read(PATHS.manual_failover) == entry
+    await bench.mirror.refresh()
+    own = replace(receipt(2), request=entry.created)
+    await bench.executor.execute(Record("refuse", serving(bench, 2), own, settles=True))
+    assert await bench.store.read(PATHS.manual_failover) is None
 
 
 async def test_progress_ends_with_the_epoch(bench: Bench) -> None:

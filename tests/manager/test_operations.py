@@ -10,6 +10,7 @@ import pytest
 
 from rfmanager import operations
 from rfmanager.snapshot import Pause
+from rfmanager.steps import Policy
 from rfprotocol.errors import OperationFailed, StoreUnavailable
 from rfprotocol.memstore import Loss, MemStore, MemTree
 from rfprotocol.paths import Paths
@@ -17,6 +18,8 @@ from rfprotocol.records import ManualRequest, Outcome, ProxyRecord, Receipt
 from rfprotocol.store import Change, Delete, Put
 from rfprotocol.topology import Change as TopologyChange
 from rfprotocol.topology import Kind, ManagerReport, Node, Phase, Topology
+from tests.manager.group import site
+from tests.support.redis import RedisGroup
 
 PATHS = Paths()
 A, B = Node("a", 6379), Node("b", 6379)
@@ -165,6 +168,20 @@ async def test_receipts_of_earlier_and_of_unplanned_changes_are_not_taken_for_th
     await manager.write(7, Kind.FAILOVER)
     mine = await manager.settle(9)
     await manager.write(11)
+    assert await asked == mine
+
+
+async def test_a_receipt_that_names_another_request_is_not_taken_for_the_answer(
+    store: MemStore, manager: FakeManager
+) -> None:
+    asked = ask(store)
+    await manager.requested()
+    entry = await store.read(PATHS.manual_failover)
+    assert entry is not None
+    other = Receipt(9, Kind.SWITCHOVER, Outcome.DONE, "why", A, B, request=entry.created - 1)
+    await manager.store.commit(Put(PATHS.receipt(9), other.encode()))
+    mine = replace(other, epoch=11, request=entry.created)
+    await manager.store.commit(Put(PATHS.receipt(11), mine.encode()), Delete(PATHS.manual_failover))
     assert await asked == mine
 
 
@@ -321,3 +338,24 @@ async def test_losing_the_store_for_good_is_said_to_leave_the_request_behind(
     with pytest.raises(OperationFailed, match="lost ZooKeeper while waiting"):
         await ask(store, timeout=0.01)
     assert await manager.requested() == ManualRequest(B)
+
+
+async def test_the_next_operators_request_gets_its_own_answer(redis_group: RedisGroup) -> None:
+    async with site(redis_group) as place:
+        await place.manager(policy=Policy(catch_up_timeout=5.0))
+        topology = await place.until_serving(2)
+        first, second = topology.replicas
+        await place.acknowledge(topology.epoch)
+        asked = asyncio.create_task(operations.failover(place.store, PATHS, first, 60.0))
+        draining = await place.until(lambda topology: topology.phase is Phase.DRAINING)
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+        asked = asyncio.create_task(operations.failover(place.store, PATHS, second, 60.0))
+        await place.requested()
+        await place.acknowledge(draining.epoch)
+        topology = await place.until(
+            lambda topology: topology.epoch > draining.epoch and topology.phase is Phase.DRAINING
+        )
+        await place.acknowledge(topology.epoch)
+        receipt = await asked
+        assert (receipt.outcome, receipt.master) == (Outcome.DONE, second)

@@ -11,20 +11,23 @@ import pytest
 from rfmanager.detector import Limits, Verdict
 from rfmanager.prober import Prober
 from rfmanager.redis_admin import RedisAdmin
+from rfprotocol.topology import Node
 from tests.support.redis import RedisServer
 
 
 class Watch:
     """A running prober; `until` waits for a verdict or anything else that a probe shows."""
 
-    def __init__(self, server: RedisServer) -> None:
+    def __init__(self, node: Node) -> None:
         self.probed = asyncio.Event()
         self.news = 0
-        admin = RedisAdmin(server.node)
-        self.prober = Prober(admin, Limits(probe_interval=30.0, probe_timeout=0.2), time.monotonic, self._sampled)
+        self.samples = 0
+        limits = Limits(probe_interval=30.0, probe_timeout=0.2)
+        self.prober = Prober(RedisAdmin(node), limits, time.monotonic, self._sampled)
 
     def _sampled(self, significant: bool) -> None:
         self.news += significant
+        self.samples += 1
         self.probed.set()
 
     async def until(self, satisfied: Callable[[], bool]) -> None:
@@ -38,7 +41,7 @@ class Watch:
 
 @pytest.fixture
 async def watch(redis_server: RedisServer) -> AsyncIterator[Watch]:
-    watch = Watch(redis_server)
+    watch = Watch(redis_server.node)
     task = asyncio.create_task(watch.prober.run())
     await watch.until(watch.verdict_is(Verdict.AVAILABLE))
     yield watch
@@ -93,3 +96,34 @@ async def test_a_wish_that_comes_during_a_probe_leads_to_another_one(watch: Watc
         await asyncio.sleep(0)
         watch.prober.hurry()
         await watch.until(lambda asked=asked: watch.prober.detector.sampled_at > asked)  # type: ignore[misc]  # a default argument
+
+
+async def test_a_connection_that_is_closed_as_soon_as_it_is_accepted_is_no_reason_to_probe_without_pause() -> None:
+    accepted = closed = 0
+
+    async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Every other connection, the silent one, is closed at once; the others are served."""
+        nonlocal accepted, closed
+        accepted += 1
+        if accepted % 2:
+            closed += 1
+            writer.close()
+            return
+        while line := await reader.readline():
+            for _ in range(int(line[1:])):
+                await reader.readline()
+                word = await reader.readline()
+            writer.write(b"+OK\r\n" if word.strip().upper() != b"INFO" else b"$13\r\nrole:master\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(reply, "127.0.0.1", 0) as relay:
+        watch = Watch(Node(*relay.sockets[0].getsockname()[:2]))
+        task = asyncio.create_task(watch.prober.run())
+        for wished in range(3):
+            await watch.until(lambda wished=wished: watch.samples > wished)  # type: ignore[misc]  # a default argument
+            await asyncio.sleep(0.1)  # what would not pause would probe hundreds of times
+            watch.prober.hurry()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await watch.prober.admin.close()
+    assert watch.samples < 12

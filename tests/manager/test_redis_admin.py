@@ -121,6 +121,18 @@ async def test_unpausing_lets_writes_through(redis_server: RedisServer) -> None:
 async def test_a_password_is_used_for_the_servers_and_between_them() -> None:
     with RedisGroup(0), RedisServer(requirepass="secret") as master, RedisServer(requirepass="secret") as replica:
         async with admin_of(replica, Credentials(password="secret")) as admin:
+            await admin.set_master_credentials()
+            await admin.replicate(master.node)
+            await until(admin, linked)
+
+
+async def test_a_replication_user_of_the_site_is_replaced_together_with_its_password() -> None:
+    with RedisGroup(0), RedisServer(requirepass="secret") as master, RedisServer(requirepass="secret") as replica:
+        async with admin_of(replica, Credentials(password="secret")) as admin:
+            with replica.client() as client:
+                client.config_set("masteruser", "replication")
+                client.config_set("masterauth", "its-own")
+            await admin.set_master_credentials()
             await admin.replicate(master.node)
             await until(admin, linked)
 
@@ -204,6 +216,18 @@ async def test_a_replica_whose_full_transfer_was_interrupted_still_has_and_says_
             await admin.seal()
             report = await admin.probe()
     assert (report.offset, report.replid, report.empty) == (before.offset, before.replid, False)
+
+
+async def test_something_else_than_info_is_an_answer_that_nobody_can_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def garbled(*command: str) -> dict[str, str]:
+        return {"role": "master", "master_repl_offset": "many"}
+
+    admin = RedisAdmin(Node("h", 1))
+    monkeypatch.setattr(admin, "_ask", garbled)
+    with pytest.raises(NodeRefused, match="answers INFO with something else") as refused:
+        await admin.probe()
+    assert refused.value.code == "UNKNOWN"
+    await admin.close()
 
 
 def test_a_replica_that_has_forgotten_its_master_while_loading_has_no_offset_to_compare() -> None:

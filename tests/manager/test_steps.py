@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from rfmanager.quorum import Standing
 from rfmanager.steps import Progress, View
 from rfprotocol.topology import Node, NodeReport
@@ -37,3 +40,17 @@ def test_without_a_verdict_a_server_is_neither_fresh_nor_unavailable() -> None:
 def test_a_failed_command_is_tried_again_after_a_while() -> None:
     assert not view(None, Progress(failed={NODE: 9.8})).may_retry(NODE, interval=0.5)
     assert view(None, Progress(failed={NODE: 9.5})).may_retry(NODE, interval=0.5)
+
+
+def test_a_sealed_state_counts_until_the_server_is_seen_restarted_or_pointed_elsewhere() -> None:
+    sealed = replace(UP, role="slave", run_id="one", offset=7)
+
+    def now(**seen: Any) -> NodeReport | None:
+        standing = Standing(True, replace(sealed, **seen), sampled_at=6.0)
+        return view(standing, Progress(since=5.0, sealed={NODE: sealed})).sealed(NODE)
+
+    assert now() == sealed
+    assert now(run_id="another") is None
+    assert now(role="master") is None
+    assert now(follows=Node("h", 2)) is None
+    assert now(priority=0) == replace(sealed, priority=0), "what an operator sets counts at once"

@@ -32,6 +32,28 @@ def test_servers_that_are_down_do_not_keep_the_others_waiting() -> None:
     assert step.topology.unavailable == (C,)
 
 
+def test_a_master_that_nobody_follows_is_adopted_when_the_others_had_a_moment_to_boot() -> None:
+    world = World(3)
+    world[2].alive = world[3].alive = False
+    step = world.step()
+    assert isinstance(step, Wait)
+    assert "waiting for h:2, h:3" in step.reason
+    world.run()
+    assert world.topology is not None
+    assert (world.topology.master, world.topology.unavailable) == (A, (B, C))
+
+
+def test_servers_that_boot_a_moment_later_are_heard() -> None:
+    world = World(3)
+    world[1].promote()
+    world[2].promote()
+    world[2].alive = world[3].alive = False
+    assert isinstance(world.step(), Wait)
+    world[2].alive = world[3].alive = True
+    assert "several masters" in world.run().reason
+    assert world.topology is None
+
+
 @pytest.mark.parametrize(
     ("prepare", "why"),
     [

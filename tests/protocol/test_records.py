@@ -41,6 +41,7 @@ RECEIPTS = st.builds(
     steps=st.lists(st.tuples(st.text(), TIMES)).map(tuple),
     offsets=st.dictionaries(st.text(string.ascii_letters), COUNTS),
     proxies=st.dictionaries(st.text(), st.dictionaries(st.text(), COUNTS | st.text())),
+    request=COUNTS,
 )
 
 

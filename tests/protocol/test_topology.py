@@ -32,6 +32,7 @@ def changes(draw: st.DrawFn, with_target: bool) -> Change:
         rejected=draw(LISTS),
         manager=draw(NAMES),
         steps=draw(STEPS),
+        request=draw(COUNTS),
     )
 
 
@@ -49,6 +50,8 @@ def topologies(draw: st.DrawFn) -> Topology:
         run_id=draw(NAMES),
         replid=draw(NAMES),
         change=draw(change if needs_target else st.none() | change),
+        replid2=draw(NAMES),
+        replid2_offset=draw(st.integers(-1, 2**53)),
     )
 
 

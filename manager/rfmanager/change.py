@@ -1,0 +1,116 @@
+"""What every change of master is made of: withdraw, wait for the proxies, publish, and answer who asked. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from rfmanager.steps import Policy, Record, View, Wait
+from rfprotocol.records import Outcome, Receipt
+from rfprotocol.topology import Change, Kind, Node, NodeReport, Phase, Topology
+
+PATIENCE = 2.0
+"""Seconds that a server is given to show its state before an operator's request is answered without it."""
+
+
+def next_epoch(view: View) -> int:
+    """Greater than any that a proxy, or the history, may know: the record can have been deleted."""
+    known = view.topology.epoch if view.topology else view.last_epoch
+    return max(known, *view.proxies.values(), 0) + 1
+
+
+def fence(view: View, topology: Topology, change: Change) -> Record:
+    """Withdraw the master. Reads go on from the replicas that were listed."""
+    former = topology.master
+    down = tuple(node for node in view.members if node == former or view.unavailable(node))
+    return Record(
+        "fence",
+        Topology(
+            epoch=next_epoch(view),
+            phase=Phase.FENCING,
+            replicas=tuple(node for node in topology.replicas if node not in down),
+            unavailable=(*down, *(n for n in topology.unavailable if n not in down and n not in topology.replicas)),
+            run_id=topology.run_id if topology.phase is not Phase.PROMOTING else "",
+            replid=topology.replid or _common_history(view, change.former),
+            replid2=topology.replid2,
+            replid2_offset=topology.replid2_offset,
+            change=replace(change, target=None, manager=view.manager),
+        ),
+    )
+
+
+def _common_history(view: View, master: Node | None) -> str:
+    """The history of a master that was never asked for it: the one its replicas agree upon, else nothing."""
+    found = {s.report.replid for s in view.standings.values() if s.report.follows == master and s.available}
+    return found.pop() if len(found) == 1 else ""
+
+
+def not_acknowledged(view: View, topology: Topology) -> list[str]:
+    """The proxies that may still act on an earlier epoch."""
+    return sorted(name for name, epoch in view.proxies.items() if epoch < topology.epoch)
+
+
+def fence_holds(view: View, topology: Topology, policy: Policy) -> Wait | None:
+    """Invariant 1: None when no proxy can send a write to the former master any more."""
+    missing = not_acknowledged(view, topology)
+    until = None if policy.fence_wait is None else view.progress.since + policy.fence_wait
+    if not missing or (until is not None and view.now >= until):
+        return None
+    return Wait(f"waiting for proxies to acknowledge epoch {topology.epoch}: {', '.join(missing)}", until)
+
+
+def publish(view: View, topology: Topology, change: Change, master: NodeReport) -> Record:
+    """The others are listed as readable again when they have followed; until then reads go to the master."""
+    epoch = topology.epoch + 1
+    return Record(
+        "publish",
+        Topology(
+            epoch=epoch,
+            phase=Phase.SERVING,
+            master=master.node,
+            unavailable=tuple(node for node in view.members if node != master.node),
+            run_id=master.run_id,
+            replid=master.replid,
+            replid2=master.replid2,
+            replid2_offset=master.replid2_offset,
+        ),
+        receipt=receipt(view, epoch, change, Outcome.DONE, change.cause, master.node),
+        settles=change.kind is Kind.SWITCHOVER,
+    )
+
+
+def receipt(view: View, epoch: int, change: Change, outcome: Outcome, cause: str, master: Node | None) -> Receipt:
+    """What is told of a change that ends in `epoch`, with `master` in force."""
+    last = "published" if outcome is Outcome.DONE else outcome.value
+    return Receipt(
+        epoch=epoch,
+        kind=change.kind,
+        outcome=outcome,
+        cause=cause,
+        former=change.former,
+        master=master,
+        manager=view.manager,
+        steps=(*change.steps, *view.progress.steps, (last, view.wall)),
+        offsets={str(node): report.offset for node, report in view.progress.sealed.items()},
+        request=change.request,
+    )
+
+
+def refuse(view: View, topology: Topology, why: str) -> Record:
+    """Answer an operator's request without doing it; this consumes an epoch, which names the receipt."""
+    epoch = max(topology.epoch + 1, next_epoch(view))  # `topology` may be one that was never written
+    return Record("refuse", replace(topology, epoch=epoch), receipt=refusal(view, topology, epoch, why), settles=True)
+
+
+def refusal(view: View, topology: Topology, epoch: int, why: str) -> Receipt:
+    """The receipt of a request that is refused in `epoch`."""
+    return Receipt(
+        epoch=epoch,
+        kind=Kind.SWITCHOVER,
+        outcome=Outcome.REFUSED,
+        cause=why,
+        former=topology.master,
+        master=topology.master,
+        manager=view.manager,
+        steps=(("noticed", view.wall), ("refused", view.wall)),
+        request=view.request_id,
+    )
