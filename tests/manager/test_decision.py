@@ -358,6 +358,8 @@ def test_a_server_that_just_did_not_obey_is_tried_again_before_another_history_i
     world.step()
     world.acknowledge()
     world[2].follow(None)
+    assert world.topology is not None
+    world.topology = replace(world.topology, replid2="before", replid2_offset=1)
     view = world.view()
     world.ask(B)
     world.progress = replace(world.progress, sealed={B: world[2].report(False)}, failed={C: view.now})
