@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import itertools
+import math
 import os
 import socket
 from collections.abc import Callable
@@ -49,6 +50,7 @@ class Server:
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = math.inf  # kept here: of an alarm that is due at once uvloop does not know when it is
         self._reaper = self._loop.call_later(REAP_EVERY, self._reap)
         self._emptied = asyncio.Event()
         self._draining = False
@@ -122,14 +124,15 @@ class Server:
 
     def wake_at(self, when: float) -> None:
         """Keep the earliest alarm."""
+        if self._alarm_at <= when:
+            return
         if self._alarm is not None:
-            if self._alarm.when() <= when:
-                return
             self._alarm.cancel()
+        self._alarm_at = when
         self._alarm = self._loop.call_at(when, self._ring)
 
     def _ring(self) -> None:
-        self._alarm = None
+        self._alarm, self._alarm_at = None, math.inf
         self.router.tick(self.now())
 
     def acknowledge(self, epoch: int) -> None:

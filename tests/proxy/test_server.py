@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import redis.asyncio as aioredis
+import uvloop
 
 from deploy.processes import free_port
 from rfprotocol.errors import ConfigError
@@ -147,6 +148,21 @@ async def test_a_server_that_is_not_there_is_tried_again(server: Server, address
     with RedisServer(port=port):
         assert await reader.readline() == b"+OK\r\n"
     writer.close()
+
+
+def test_an_alarm_that_is_overdue_rings_and_others_after_it_on_the_loop_of_the_program() -> None:
+    async def main() -> None:
+        server = Server(Policy(), max_clients=1, log=SilentLog())
+        rung: list[float] = []
+        server.router.tick = rung.append  # type: ignore[method-assign]  # to hear it
+        server.wake_at(server.now() - 1.0)
+        server.wake_at(server.now() + 0.001)
+        await eventually(lambda: rung)
+        server.wake_at(server.now() + 0.001)
+        await eventually(lambda: len(rung) == 2)
+        await server.drain(0.0)
+
+    uvloop.run(main())
 
 
 async def test_ipv6_addresses_are_listened_on(server: Server) -> None:
