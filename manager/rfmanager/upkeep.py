@@ -133,10 +133,11 @@ def _serving(view: View, master: NodeReport, epoch: int, current: Topology | Non
         report = view.fresh(node)
         if node == master.node:
             continue
-        if report is None and not view.unavailable(node):
-            fit = current is not None and node in current.replicas
+        listed = current is not None and node in current.replicas
+        if report is None:
+            fit = listed and not view.unavailable(node)
         else:
-            fit = report is not None and _is_readable(report, master, view)
+            fit = _is_readable(report, master, view) or (listed and _may_have_lost_a_dead_master(report, master, view))
         if fit:
             readable.append(node)
     return Topology(
@@ -150,6 +151,12 @@ def _serving(view: View, master: NodeReport, epoch: int, current: Topology | Non
         replid2=master.replid2,
         replid2_offset=master.replid2_offset,
     )
+
+
+def _may_have_lost_a_dead_master(report: NodeReport, master: NodeReport, view: View) -> bool:
+    """Its link is down and the master was not seen since: if that is dead, replicas are all there is to read from."""
+    at_master, at_replica = view.standings[master.node], view.standings[report.node]
+    return not report.link_up and not report.syncing and at_master.sampled_at < at_replica.sampled_at
 
 
 def _is_readable(report: NodeReport, master: NodeReport, view: View) -> bool:

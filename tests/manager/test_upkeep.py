@@ -160,6 +160,18 @@ def test_only_replicas_that_have_followed_are_listed_as_readable(changes: dict[s
     assert step.topology.epoch == topology.epoch
 
 
+def test_a_replica_whose_link_broke_is_read_from_until_the_master_was_seen_to_live() -> None:
+    world, topology = serving()
+    view = with_report(world.view(), B, link_up=False)
+    since = view.standings[B].sampled_at
+    before = replace(view.standings[A], sampled_at=since - 0.1)
+    assert reconcile(replace(view, standings={**view.standings, A: before}), topology, A, POLICY) == Wait()
+    after = replace(view.standings[A], sampled_at=since + 0.1)
+    step = reconcile(replace(view, standings={**view.standings, A: after}), topology, A, POLICY)
+    assert isinstance(step, Record)
+    assert step.topology.unavailable == (B,)
+
+
 def test_a_server_without_a_verdict_stays_where_it_was() -> None:
     world, topology = serving()
     view = world.view()

@@ -150,11 +150,13 @@ async def test_a_server_that_is_not_there_is_tried_again(server: Server, address
     writer.close()
 
 
-def test_an_alarm_that_is_overdue_rings_and_others_after_it_on_the_loop_of_the_program() -> None:
+def test_an_alarm_that_is_overdue_rings_and_others_after_it_on_the_loop_of_the_program(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async def main() -> None:
         server = Server(Policy(), max_clients=1, log=SilentLog())
         rung: list[float] = []
-        server.router.tick = rung.append  # type: ignore[method-assign]  # to hear it
+        monkeypatch.setattr(server.router, "tick", rung.append)
         server.wake_at(server.now() - 1.0)
         server.wake_at(server.now() + 0.001)
         await eventually(lambda: rung)
