@@ -296,9 +296,13 @@ async def test_after_an_outage_of_the_store_the_others_reports_count_before_they
     async def blind() -> NodeReport:
         raise NodeUnreachable("only this manager cannot reach it")
 
-    for manager in (primary, *others):
+    for manager in others:
         manager.store.suspend()
     daemon = primary.daemon
+    daemon._mirror.spoil_all()
+    await daemon._mirror.refresh()
+    daemon._view()  # their last reports are known
+    primary.store.suspend()
     monkeypatch.setattr(daemon._probers[master].admin, "probe", blind)
     await eventually(lambda: daemon._probers[master].detector.verdict is Verdict.UNAVAILABLE)
     await asyncio.sleep(rule.max_age)  # longer than reports count
