@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rfprotocol import resp
-from rfprotocol.commands import Command, Route, arity_error, lookup
+from rfprotocol.commands import Route, arity_error, lookup
 from rfproxy import apart
 from rfproxy.entries import Form, Need, Run, Verb
 from rfproxy.greeting import Account, Identity
@@ -294,8 +294,3 @@ _HANDLERS: dict[str, Handler] = {
     "RESET": _reset,
     **dict.fromkeys(STREAMING, apart.stream),
 }
-
-
-def known(command: Command) -> bool:
-    """Whether a command that lookup sends to the session is one that it can handle; for the command table's test."""
-    return command.name in _HANDLERS or command.route in (Route.BLOCKING, Route.REFUSED)
