@@ -37,7 +37,8 @@ def _refuse(view: View, topology: Topology, asked: tuple[Node, ...], why: str, p
     """Not before servers that still follow the former master had a moment to follow this one."""
     until = view.progress.since + PATIENCE
     reports = [report for node in asked if node != topology.master and (report := view.fresh(node))]
-    if topology.master is None or view.now >= until or all(report.link_up for report in reports):
+    follow = all(report.link_up and report.follows == topology.master for report in reports)
+    if topology.master is None or view.now >= until or follow:
         return refuse(view, topology, why)
     step = reconcile(view, topology, topology.master, policy)
     return Wait(why, until) if isinstance(step, Wait) else step

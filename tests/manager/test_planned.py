@@ -193,6 +193,18 @@ def test_a_replica_that_has_not_followed_the_new_master_yet_is_given_a_moment_be
     assert master_of(world) == C
 
 
+def test_a_replica_that_still_hangs_on_the_former_master_is_given_that_moment_too() -> None:
+    world = serving()
+    world.ask(B)
+    until(world, Record, "publish")
+    world.ask(C)
+    world.acknowledge()
+    view = world.view()
+    hanging = replace(view.standings[C].report, follows=A, link_up=True)
+    step = decide(replace(view, standings={**view.standings, C: Standing(True, hanging, view.now)}), POLICY)
+    assert isinstance(step, Repoint)
+
+
 def answering(view: View, node: Node, condition: str) -> View:
     """The server has answered with errors since the epoch began: its details are old."""
     standing = view.standings[node]
