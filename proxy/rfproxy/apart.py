@@ -209,16 +209,21 @@ def resume_stream(session: Session, state: Stream, now: float) -> bool:
     return True
 
 
-def subscribed(session: Session, entry: Run | Verb, state: Stream, now: float) -> bool:
+def subscribed(session: Session, entry: Run | Verb, now: float) -> bool:
     """A session that is told what others do, in RESP2 or by MONITOR, may do little else (pubsub.c, processCommand)."""
-    if isinstance(entry, Run):
-        args, *rest = entry.commands
-        if rest:
-            session.pending.appendleft(Run(session, rest, resp.encode_commands(rest), entry.need))
-        entry = Verb(args, lookup(args), resp.encode_command(args))
-    if entry.command.name == "PING":
-        return stream(session, entry, now)
-    name = entry.command.name.lower()
+    if isinstance(entry, Verb):
+        return _said_in_context(session, entry, now)
+    args, *rest = entry.commands
+    done = _said_in_context(session, Verb(args, lookup(args), resp.encode_command(args)), now)
+    if done and rest:
+        session.pending.appendleft(Run(session, rest, resp.encode_commands(rest), entry.need))
+    return done
+
+
+def _said_in_context(session: Session, verb: Verb, now: float) -> bool:
+    if verb.command.name == "PING":
+        return stream(session, verb, now)
+    name = verb.command.name.lower()
     session.client.write(
         resp.error(
             f"ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET "

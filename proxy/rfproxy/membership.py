@@ -30,6 +30,8 @@ PROOFS = 6
 """Proofs of life per session timeout; the lease survives a lost one or two."""
 PATIENCE = 1.0
 """Seconds at the start that the store is waited for before the topology of the last run is used."""
+REFRESH = 5.0
+"""Seconds between two announcements that only tell operators how many clients there are."""
 REMINDER = 30.0
 """Seconds between two complaints that the store is away."""
 
@@ -48,6 +50,8 @@ class Membership:
         self._announcing = asyncio.Lock()
         self._known: tuple[int, int] | None = None  # (created, version) of the record in force
         self._told: tuple[int, int] | None = None  # of the record last complained about
+        self._told_clients = 0
+        self._announced_at = float("-inf")
         self._lapse: asyncio.TimerHandle | None = None
         self._tasks: list[asyncio.Task[NoReturn]] = []
         self._acknowledgements: set[asyncio.Task[None]] = set()
@@ -109,6 +113,8 @@ class Membership:
             if self._store.session != session:
                 return
             self._renew(sent)
+            if self._told_clients != self._server.stats.clients and sent >= self._announced_at + REFRESH:
+                await self._announce()
             await self._wait(self._store.session_timeout / PROOFS)
 
     async def _wait(self, seconds: float) -> None:
@@ -208,4 +214,5 @@ class Membership:
                 uncertain=stats.change.uncertain,
                 longest_wait=round(stats.change.longest_wait, 6),
             )
+            self._told_clients, self._announced_at = record.clients, self._server.now()
             await self._store.announce(self._path, record.encode())

@@ -200,7 +200,7 @@ class Session:
 
     def _go_run(self, run: Run, now: float) -> bool:
         if self.stream is not None and self._confined:
-            return not self.outstanding and apart.subscribed(self, run, self.stream, now)
+            return not self.outstanding and apart.subscribed(self, run, now)
         if self.watch is not None:
             return apart.watched(self, run, self.watch, now)
         if self.transaction is not None:
@@ -210,8 +210,8 @@ class Session:
 
     def _go_verb(self, verb: Verb, now: float) -> bool:
         apt = verb.command.name in verbs.STREAMING or verbs.ends_all(verb)
-        if self.stream is not None and self._confined and not apt:
-            return not self.outstanding and apart.subscribed(self, verb, self.stream, now)
+        if self._confined and not apt:
+            return not self.outstanding and apart.subscribed(self, verb, now)
         if self.watch is not None and not verbs.ends_all(verb):
             return apart.watched(self, verb, self.watch, now)
         return not self.outstanding and verbs.handle(self, verb, now)
@@ -303,15 +303,14 @@ class Session:
     def _judge(self, args: list[bytes], reply: bytes, need: Need, now: float) -> None:
         """Relay one reply, or see that its command is sent again."""
         command = lookup(args)
-        if self.watch is not None:
+        if self.watch is not None and not self.watch.broken:
             apart.watch_answered(self, args, reply, self.watch, need, now)
         elif refused(reply):
             self._refused(reply, now)
             self.recover(self.again(args, need))
         elif self._recovered is None:
             self.client.write(reply)
-        elif command.reads_only and not isinstance(self._recovered[-1], Ready):
-            # It was read beside a write that was not executed: read again behind it.
+        elif command.reads_only:  # beside something that was not executed: read again behind it
             self.recover(self.again(args, need))
         else:
             self.recover(Ready(reply))

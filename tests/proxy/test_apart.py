@@ -378,3 +378,33 @@ def test_unused_connections_of_ones_own_are_closed_in_time(play: Playbook) -> No
     play.time += 61
     play.router.reap(play.time)
     assert connection.closed
+
+
+def test_what_a_subscriber_says_during_a_planned_change_is_said_once_when_writes_go_on(play: Playbook) -> None:
+    client = play.client().says("SUBSCRIBE", "c")
+    connection = play.server("m:1").hears("SUBSCRIBE", "c", exclusive=True).answers(confirmed("c", 1))
+    client.hears(confirmed("c", 1))
+    play.topology(2, replicas=["r:1"], draining=("m:1", "r:1"))
+    client.pipelines("PING", "PING x")
+    play.server("m:1").hears_nothing()
+    play.topology(3, master="m:1", replicas=["r:1"])
+    pongs = [b"*2\r\n$4\r\npong\r\n$0\r\n\r\n", b"*2\r\n$4\r\npong\r\n$1\r\nx\r\n"]
+    play.server("m:1").hears("PING", exclusive=True)
+    connection.answers(pongs[0])
+    play.server("m:1").hears("PING", "x", exclusive=True)
+    connection.answers(pongs[1])
+    play.server("m:1").hears_nothing()
+    client.hears(pongs[0] + pongs[1])
+
+
+def test_what_a_server_refuses_a_session_with_a_broken_watch_is_sent_again(play: Playbook) -> None:
+    client = play.client().says("WATCH", "k")
+    play.server("m:1").hears("WATCH", "k", exclusive=True).answers(OK)
+    client.hears(OK)
+    fail_over(play)
+    client.says("INCR", "j")
+    play.server("r:1").hears("INCR", "j").answers(b"-READONLY You can't write against a read only replica.\r\n")
+    client.hears_nothing()
+    play.wait(0.1)
+    play.server("r:1").hears("INCR", "j").answers(b":1\r\n")
+    client.hears(b":1\r\n")

@@ -14,6 +14,7 @@ from rfprotocol.paths import Paths
 from rfprotocol.records import ProxyRecord
 from rfprotocol.store import Delete, Put
 from rfprotocol.topology import Node, Phase, Topology
+from rfproxy import membership
 from rfproxy.cache import TopologyCache
 from rfproxy.membership import Membership
 from rfproxy.router import Policy
@@ -168,6 +169,19 @@ async def test_a_store_that_is_away_is_waited_for_and_not_asked_in_a_loop(starte
         await asyncio.sleep(0)
     started.store.resume()
     await eventually(lambda: started.lease)
+
+
+async def test_the_number_of_clients_that_operators_read_is_kept_true(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership, "REFRESH", 0.0)
+    await world.proxy.start("a:1")
+    await world.acknowledged(1)
+    changes = Changes(world.manager, PATHS.proxies)
+    world.server.stats.clients = 7
+    while (record := await world.record()) is None or record.clients != 7:
+        await changes.next()
+    changes.end()
 
 
 async def test_leaving_withdraws_the_registration(world: World) -> None:

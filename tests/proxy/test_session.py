@@ -301,6 +301,18 @@ def test_reads_behind_a_refused_write_are_asked_again_behind_it(play: Playbook) 
     client.hears(OK + bulk("new"))
 
 
+def test_every_read_behind_a_refused_write_is_asked_again_whatever_stands_between_them(play: Playbook) -> None:
+    client = play.client().pipelines("SET k new", "INCR j", "GET k")
+    refused = b"-READONLY You can't write against a read only replica.\r\n"
+    play.server("m:1").hears("SET", "k", "new").answers(refused + b"-WRONGTYPE x\r\n" + bulk("old"))
+    play.topology(2)
+    play.topology(3, master="r:1")
+    server = play.server("r:1")
+    server.hears("SET", "k", "new").answers(OK)
+    server.hears("GET", "k").answers(bulk("new"))
+    client.hears(OK + b"-WRONGTYPE x\r\n" + bulk("new"))
+
+
 def test_an_error_that_is_the_commands_own_is_relayed(play: Playbook) -> None:
     for text in (b"-WRONGTYPE Operation against a key\r\n", b"-MISCONF Redis is configured\r\n", b"-BUSY Redis is\r\n"):
         client = play.client().says("INCR", "k")
