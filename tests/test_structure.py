@@ -27,7 +27,8 @@ SHELL = {
     "rfprotocol.zkstore": "the store on top of it: coroutines that are bounded in time",
     "rfproxy.embedded": "composes the proxy with the manager's daemon on one event loop",
     "rfproxy.membership": "the proxy's tasks at the store: announce, watch, prove that the session lives",
-    "rfproxy.server": "listeners, connections and timers",
+    "rfproxy.connections": "the connections of clients and of lanes, and which of them are still there",
+    "rfproxy.server": "the listener, the timers, and who is connected",
     "rfmanager.daemon": "gathers, decides, executes, in a loop",
     "rfmanager.executor": "applies one step at a time and waits for what it needs",
     "rfmanager.mirror": "keeps a copy of what the store holds, refreshed by its watches",
@@ -78,7 +79,9 @@ def packages_imported(module: str) -> set[str]:
 
 def python_files() -> list[Path]:
     folders = ("bench", "deploy", "manager", "protocol", "proxy", "tests")
-    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+    return sorted(
+        path for folder in folders for path in (ROOT / folder).rglob("*.py") if "node_modules" not in path.parts
+    )
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -142,7 +145,12 @@ def test_nothing_depends_on_the_machine_it_was_written_on() -> None:
     personal = re.compile(r"/(?:home|Users|root|work)/\w")
     top_level = [path for path in ROOT.iterdir() if path.is_file()]
     folders = (".ci", "bench", "deploy", "manager", "protocol", "proxy", "tests")
-    paths = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
+    paths = [
+        path
+        for folder in folders
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and "node_modules" not in path.parts
+    ]
     found = [
         str(path.relative_to(ROOT))
         for path in (*top_level, *paths)

@@ -2,13 +2,24 @@
 
 What Redis says of itself is data (`commands.json`, written by `deploy/generate_commands.py`); what the proxy makes
 of it is decided here, once, when the module is loaded. A command that the table does not know, such as one of a
-module or of a later Redis, is taken for a write of unknown effect: it goes to the master and is never sent twice.
+module or of a later Redis, is taken for a write of unknown effect and duration: it goes to the master, on a connection
+on which nobody else waits, and is never sent twice.
+
+The table holds for all versions that it was taken from: a command has one route and one replay, whatever the version.
+Where versions differ, this is why that is safe:
+
+* Later options (`XREADGROUP ... CLAIM`, `SET ... IFEQ`) are the server's to judge.
+* The number of arguments is checked as that version would (`arity_error`). If the version is not known, or lies
+  between two that differ, both are right: what the server refuses it can refuse itself.
+* `WAIT` and `WAITAOF` are flagged as blocking since 7.4, and are treated so for all. No other command has changed
+  between reading, writing and blocking, and none finds its keys in another place; a test sees to that.
+* Whether that version has the command at all: `exists_in`, `existence_error`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import lru_cache
@@ -16,6 +27,9 @@ from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+Release = tuple[int, ...]
+"""Major and minor number of a version."""
 
 KeySpec = tuple[frozenset[str], tuple[Any, ...], tuple[Any, ...]]
 """Flags, how to find the first argument of interest, how to find the keys from there (Redis: key specifications)."""
@@ -26,6 +40,8 @@ class Route(Enum):
 
     REPLICA = "replica"  # a read of data, or something any server answers: a shared lane to any node
     MASTER = "master"  # a shared lane to the master
+    CURSOR = "cursor"  # the same, but its cursor means something to one server process only
+    OWN = "own"  # may take long, and must not make others wait: a lane to the master for this client alone meanwhile
     SESSION = "session"  # about the connection itself: the session answers it, or sees to it
     PINNED = "pinned"  # the connection belongs to this client from now on
     BLOCKING = "blocking"  # the connection belongs to this client until the reply
@@ -45,7 +61,7 @@ class Command:
     """One command, or one subcommand (`CONFIG|GET`). The name is in upper case."""
 
     name: str
-    arity: int  # arguments, the names included; negative: at least so many
+    arity: int  # arguments, the names included; negative: at least so many. As of the oldest version that has it
     flags: frozenset[str]
     route: Route
     replay: Replay
@@ -54,11 +70,13 @@ class Command:
     step: int = 0
     key_specs: tuple[KeySpec, ...] = ()
     group: str = ""
-    since: str = ""
+    since: str = ""  # the first version that has it
     acl: frozenset[str] = frozenset()
     refusal: str = ""  # of a REFUSED one: the error, without the dash
     subcommands: Mapping[bytes, Command] = field(default_factory=dict, repr=False)
-    when_blocking: Command | None = None  # the same with BLOCK among its options
+    variant: Command | None = None  # what the same command is when its arguments ask for it, see `_VARIANTS`
+    spelling: str = ""  # the name as the server writes it in errors
+    arities: Mapping[Release, int] = field(default_factory=dict, repr=False)  # by release, if it has changed
     reads_only: bool = field(init=False)
     """It changes nothing on any server, so it may be sent twice."""
     is_write: bool = field(init=False)
@@ -73,9 +91,12 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Reads that depend on one server (a cursor, a count, a script, its own state) stay on the master, where repeated
-# questions get answers that fit each other.
-_READS_OF_ONE_SERVER = _names("SCAN HSCAN SSCAN ZSCAN DBSIZE EVAL_RO EVALSHA_RO FCALL_RO")
+# Reads that depend on one server (a count, its own state) stay on the master, where repeated questions get answers
+# that fit each other.
+_READS_OF_ONE_SERVER = _names("DBSIZE")
+
+_CURSOR = _names("SCAN HSCAN SSCAN ZSCAN")
+_OWN = _names("EVAL EVALSHA EVAL_RO EVALSHA_RO FCALL FCALL_RO SCRIPT|LOAD SCRIPT|EXISTS SCRIPT|FLUSH")
 
 _ANY_SERVER = _names("PING ECHO")
 
@@ -83,25 +104,59 @@ _NO_EFFECT = _names(
     """PING ECHO TIME INFO ROLE LASTSAVE LOLWUT WAIT WAITAOF
     COMMAND COMMAND|COUNT COMMAND|DOCS COMMAND|GETKEYS COMMAND|GETKEYSANDFLAGS COMMAND|INFO COMMAND|LIST
     CONFIG|GET ACL|CAT ACL|DRYRUN ACL|GENPASS ACL|GETUSER ACL|LIST ACL|USERS ACL|WHOAMI
-    CLIENT|INFO CLIENT|LIST CLUSTER|COUNT-FAILURE-REPORTS CLUSTER|COUNTKEYSINSLOT CLUSTER|GETKEYSINSLOT CLUSTER|INFO
-    CLUSTER|KEYSLOT CLUSTER|LINKS CLUSTER|MYID CLUSTER|NODES CLUSTER|REPLICAS CLUSTER|SHARDS CLUSTER|SLAVES
-    CLUSTER|SLOTS FUNCTION|DUMP FUNCTION|LIST FUNCTION|STATS LATENCY|DOCTOR LATENCY|GRAPH LATENCY|HISTOGRAM
-    LATENCY|HISTORY LATENCY|LATEST MEMORY|DOCTOR MEMORY|MALLOC-STATS MEMORY|STATS MODULE|LIST PUBSUB|CHANNELS
-    PUBSUB|NUMPAT PUBSUB|NUMSUB PUBSUB|SHARDCHANNELS PUBSUB|SHARDNUMSUB SCRIPT|EXISTS SLOWLOG|GET SLOWLOG|LEN"""
+    CLIENT|CACHING CLIENT|TRACKINGINFO CLUSTER|COUNT-FAILURE-REPORTS CLUSTER|COUNTKEYSINSLOT CLUSTER|GETKEYSINSLOT
+    CLUSTER|INFO CLUSTER|KEYSLOT CLUSTER|LINKS CLUSTER|MYID CLUSTER|MYSHARDID CLUSTER|NODES CLUSTER|REPLICAS
+    CLUSTER|SHARDS CLUSTER|SLAVES CLUSTER|SLOT-STATS CLUSTER|SLOTS BACKUP|LIST BACKUP|STATUS FUNCTION|DUMP
+    FUNCTION|LIST FUNCTION|STATS HOTKEYS|GET LATENCY|DOCTOR LATENCY|GRAPH LATENCY|HISTOGRAM LATENCY|HISTORY
+    LATENCY|LATEST MEMORY|DOCTOR MEMORY|MALLOC-STATS MEMORY|STATS MODULE|LIST PUBSUB|CHANNELS PUBSUB|NUMPAT
+    PUBSUB|NUMSUB PUBSUB|SHARDCHANNELS PUBSUB|SHARDNUMSUB SCRIPT|EXISTS SLOWLOG|GET SLOWLOG|LEN"""
 )
 """What has no effect although it is not flagged `readonly`, which Redis reserves for reads of keys; besides these, all
 HELP subcommands. ACL LOG is not among them, because it can reset the log."""
 
 _SESSION = _names(
     """AUTH HELLO SELECT QUIT RESET MULTI EXEC DISCARD WATCH UNWATCH
-    CLIENT|CACHING CLIENT|GETNAME CLIENT|GETREDIR CLIENT|ID CLIENT|NO-EVICT CLIENT|NO-TOUCH CLIENT|REPLY
-    CLIENT|SETINFO CLIENT|SETNAME CLIENT|TRACKING CLIENT|TRACKINGINFO"""
+    CLIENT|GETNAME CLIENT|GETREDIR CLIENT|ID CLIENT|INFO CLIENT|KILL CLIENT|LIST CLIENT|NO-EVICT CLIENT|NO-TOUCH
+    CLIENT|PAUSE CLIENT|REPLY CLIENT|SETINFO CLIENT|SETNAME CLIENT|TRACKING CLIENT|TRACKINGINFO CLIENT|UNBLOCK
+    CLIENT|UNPAUSE"""
 )
 _PINNED = _names("SUBSCRIBE PSUBSCRIBE SSUBSCRIBE UNSUBSCRIBE PUNSUBSCRIBE SUNSUBSCRIBE MONITOR")
-_BLOCKING = _names("WAIT WAITAOF SCRIPT|KILL FUNCTION|KILL CLIENT|UNPAUSE")
-"""Redis flags them as blocking only since 7.2."""
+_BLOCKING = _names("WAIT WAITAOF SCRIPT|KILL FUNCTION|KILL")
+"""Redis flags the first two as blocking only since 7.4; the others must not queue behind what they end."""
 
-_BLOCKING_BY_OPTION = _names("XREAD XREADGROUP")
+
+def _asks_to_block(args: Sequence[bytes]) -> bool:
+    """Whether BLOCK is among the options of XREAD or XREADGROUP, which end at STREAMS (t_stream.c).
+
+    A group that is called BLOCK is taken for the option: that costs a connection, the reverse would block others.
+    """
+    for arg in args[1:]:
+        option = arg.upper()
+        if option == b"STREAMS":
+            return False
+        if option == b"BLOCK":
+            return True
+    return False
+
+
+def _asks_for_proxy(args: Sequence[bytes]) -> bool:
+    return len(args) == 2 and args[1].upper() == b"PROXY"
+
+
+def _asks_for_all(args: Sequence[bytes]) -> bool:
+    """Whether VSIM is to compare all vectors. It does so in a thread, and only who asked has to wait."""
+    return any(len(arg) == 5 and arg.upper() == b"TRUTH" for arg in args)
+
+
+_VARIANTS: Mapping[str, tuple[Route, Callable[[Sequence[bytes]], bool]]] = {
+    "XREAD": (Route.BLOCKING, _asks_to_block),
+    "XREADGROUP": (Route.BLOCKING, _asks_to_block),
+    "INFO": (Route.SESSION, _asks_for_proxy),
+    "VSIM": (Route.OWN, _asks_for_all),
+}
+
+_STANDALONE = "ERR This instance has cluster support disabled"
+"""What a server outside a cluster says (cluster.c)."""
 
 _FAILOVER = "use `rfmanager failover`"
 _DIRECTLY = "connect to that server itself"
@@ -115,29 +170,32 @@ _REFUSED = {
     "PSYNC": _DIRECTLY,
     "REPLCONF": _DIRECTLY,
     "SCRIPT|DEBUG": _DIRECTLY,  # it would change the mode of a connection that others share
-    "READONLY": _NO_CLUSTER,
-    "READWRITE": _NO_CLUSTER,
-    "ASKING": _NO_CLUSTER,
+    "HIMPORT|PREPARE": "use HSET",  # what it prepares would belong to a connection that others share
 }
-_LATER = {  # what must not be taken for unknown although the table's server does not have it
-    "waitaof": {"arity": 4, "flags": ["blocking"], "since": "7.2.0", "group": "generic"},
-    "client|no-touch": {"arity": 3, "flags": ["loading", "noscript", "stale"], "since": "7.2.0", "group": "connection"},
-    "client|setinfo": {"arity": 4, "flags": ["loading", "noscript", "stale"], "since": "7.2.0", "group": "connection"},
+_REFUSED_BY_REDIS = _names("READONLY READWRITE ASKING TRIMSLOTS")
+
+
+_ROUTES: Mapping[str, Route] = {
+    **dict.fromkeys(_REFUSED.keys() | _REFUSED_BY_REDIS, Route.REFUSED),
+    **dict.fromkeys(_SESSION, Route.SESSION),
+    **dict.fromkeys(_PINNED, Route.PINNED),
+    **dict.fromkeys(_BLOCKING, Route.BLOCKING),
+    **dict.fromkeys(_CURSOR, Route.CURSOR),
+    **dict.fromkeys(_OWN, Route.OWN),
+    **dict.fromkeys(_ANY_SERVER, Route.REPLICA),
+    **dict.fromkeys(_READS_OF_ONE_SERVER, Route.MASTER),
 }
+"""What the flags do not tell."""
 
 
 def _route(name: str, flags: frozenset[str]) -> Route:
-    if name in _REFUSED or (name.startswith("CLUSTER|") and not _changes_nothing(name, flags)):
+    if name in _ROUTES:
+        return _ROUTES[name]
+    if name.startswith("CLUSTER|") and not _changes_nothing(name, flags):
         return Route.REFUSED
-    if name in _SESSION:
-        return Route.SESSION
-    if name in _PINNED:
-        return Route.PINNED
-    if name in _BLOCKING or ("blocking" in flags and name not in _BLOCKING_BY_OPTION):
+    if "blocking" in flags and name not in _VARIANTS:
         return Route.BLOCKING
-    if name in _ANY_SERVER or ("readonly" in flags and name not in _READS_OF_ONE_SERVER):
-        return Route.REPLICA
-    return Route.MASTER
+    return Route.REPLICA if "readonly" in flags else Route.MASTER
 
 
 def _replay(name: str, flags: frozenset[str]) -> Replay:
@@ -152,16 +210,19 @@ def _changes_nothing(name: str, flags: frozenset[str]) -> bool:
     return (name in _SESSION and name != "EXEC") or name in _PINNED
 
 
-def _command(name: str, row: Mapping[str, Any], subcommands: Mapping[bytes, Command]) -> Command:
+def _command(
+    name: str, row: Mapping[str, Any], releases: Sequence[str], subcommands: Mapping[bytes, Command]
+) -> Command:
     flags = frozenset(row["flags"])
-    route = _route(name, flags)
+    route = _route(name.upper(), flags)
     first, last, step = row.get("keys", (0, 0, 0))
     command = Command(
-        name=name,
+        name=name.upper(),
+        spelling=name,
         arity=row["arity"],
         flags=flags,
         route=route,
-        replay=_replay(name, flags),
+        replay=_replay(name.upper(), flags),
         first_key=first,
         last_key=last,
         step=step,
@@ -169,29 +230,52 @@ def _command(name: str, row: Mapping[str, Any], subcommands: Mapping[bytes, Comm
         group=row["group"],
         since=row["since"],
         acl=frozenset(row.get("acl", ())),
-        refusal=_refusal(name) if route is Route.REFUSED else "",
+        refusal=_refusal(name.upper()) if route is Route.REFUSED else "",
+        arities=_arities(row, releases),
         subcommands=subcommands,
     )
-    if name in _BLOCKING_BY_OPTION:
-        return replace(command, when_blocking=replace(command, route=Route.BLOCKING))
-    return command
+    if command.name not in _VARIANTS:
+        return command
+    return replace(command, variant=replace(command, route=_VARIANTS[command.name][0]))
+
+
+def _arities(row: Mapping[str, Any], releases: Sequence[str]) -> dict[Release, int]:
+    """The arity in each release that has the command, if they differ."""
+    changes = {version: changed["arity"] for version, changed in row.get("later", {}).items() if "arity" in changed}
+    arity = row["arity"]
+    arities = {}
+    for version in releases:
+        if parsed_version(version) >= parsed_version(row["since"]):
+            arity = changes.get(version, arity)
+            arities[parsed_version(version)[:2]] = arity
+    return arities if changes else {}
 
 
 def _refusal(name: str) -> str:
+    if name in _REFUSED_BY_REDIS:
+        return _STANDALONE
     return f"ERR {name.replace('|', ' ')} is refused by rfproxy: {_REFUSED.get(name, _NO_CLUSTER)}"
 
 
+@lru_cache(maxsize=64)
+def parsed_version(text: str) -> tuple[int, ...]:
+    """A version such as `8.10.2`, so that it can be compared; () if it is not made of numbers."""
+    parts = text.split(".")
+    return tuple(int(part) for part in parts) if all(part.isdecimal() for part in parts) else ()
+
+
 def _load() -> dict[bytes, Command]:
-    rows: dict[str, Any] = json.loads(Path(__file__).with_name("commands.json").read_text())["commands"] | _LATER
+    content: dict[str, Any] = json.loads(Path(__file__).with_name("commands.json").read_text())
+    rows, releases = content["commands"], content["versions"]
     subcommands: dict[str, dict[bytes, Command]] = {}
     for name, row in rows.items():
         container, separator, _ = name.partition("|")
         if separator:
-            _put(subcommands.setdefault(container, {}), _command(name.upper(), row, {}))
+            _put(subcommands.setdefault(container, {}), _command(name, row, releases, {}))
     table: dict[bytes, Command] = {}
     for name, row in rows.items():
         if "|" not in name:
-            _put(table, _command(name.upper(), row, MappingProxyType(subcommands.get(name, {}))))
+            _put(table, _command(name, row, releases, MappingProxyType(subcommands.get(name, {}))))
     return table
 
 
@@ -203,7 +287,7 @@ def _put(table: dict[bytes, Command], command: Command) -> None:
 _LONGEST = 128  # bytes of a name that are looked at; Redis shows as many in its errors
 _TABLE = _load()
 
-UNKNOWN = Command("UNKNOWN", -1, frozenset(), Route.MASTER, Replay.NEVER)
+UNKNOWN = Command("UNKNOWN", -1, frozenset(), Route.OWN, Replay.NEVER)
 """What every command is like that the table does not know."""
 
 
@@ -221,8 +305,8 @@ def lookup(args: Sequence[bytes]) -> Command:
     if command.subcommands and len(args) > 1:
         name = args[1]
         return command.subcommands.get(name) or _subcommand(command, name[:_LONGEST])
-    if command.when_blocking is not None and _asks_to_block(args):
-        return command.when_blocking
+    if command.variant is not None and _VARIANTS[command.name][1](args):
+        return command.variant
     return command
 
 
@@ -247,22 +331,27 @@ def _unknown_subcommand(container: str, name: bytes) -> Command:
     command = replace(UNKNOWN, name=f"{container}|{name.upper().decode('ascii', 'backslashreplace')}")
     if container not in ("CLIENT", "CLUSTER"):
         return command
-    refusal = f"ERR unknown subcommand '{_shown(name, _LONGEST)}'. Try {container} HELP."
-    return replace(command, route=Route.REFUSED, refusal=refusal)
+    return replace(command, route=Route.REFUSED, refusal=_unknown_subcommand_error(container, name))
 
 
-def _asks_to_block(args: Sequence[bytes]) -> bool:
-    """Whether BLOCK is among the options of XREAD or XREADGROUP, which end at STREAMS (t_stream.c).
+def _unknown_subcommand_error(container: str, name: bytes) -> str:
+    return f"ERR unknown subcommand '{_shown(name, _LONGEST)}'. Try {container} HELP."
 
-    A group that is called BLOCK is taken for the option: that costs a connection, the reverse would block others.
-    """
-    for arg in args[1:]:
-        option = arg.upper()
-        if option == b"STREAMS":
-            return False
-        if option == b"BLOCK":
-            return True
-    return False
+
+def exists_in(command: Command, version: str) -> bool:
+    """Whether a server of this version (`redis_version` of INFO) has the command; if the version says nothing, any."""
+    told = parsed_version(version)
+    return bool(command.since) and (not told or parsed_version(command.since) <= told)
+
+
+def existence_error(args: Sequence[bytes], version: str) -> str | None:
+    """What a server of this version says if it does not have what these arguments call, or None."""
+    if exists_in(lookup(args), version):
+        return None
+    whole = lookup(args[:1])
+    if len(args) > 1 and whole.subcommands and exists_in(whole, version):
+        return _unknown_subcommand_error(whole.name, args[1])
+    return unknown_command_error(args, version)
 
 
 def keys(args: Sequence[bytes]) -> list[bytes]:
@@ -304,22 +393,39 @@ def _keys_from(args: Sequence[bytes], first: int, find: tuple[Any, ...]) -> Sequ
     return args[first + offset :: step][:count] if count > 0 else ()
 
 
-def arity_error(spec: Command, args: Sequence[bytes]) -> str | None:
-    """Redis' error for a wrong number of arguments, or None."""
+def arity_error(spec: Command, args: Sequence[bytes], version: str = "") -> str | None:
+    """What a server of this version (any, if not given) says to a wrong number of arguments, or None."""
     given = len(args)
-    if given == spec.arity or (spec.arity < 0 and given >= -spec.arity):
+    if any(given == arity or (arity < 0 and given >= -arity) for arity in _possible_arities(spec, version)):
         return None
-    return f"ERR wrong number of arguments for '{spec.name.lower()}' command"
+    code = "EXECABORT Transaction discarded because of:" if spec.name == "EXEC" else "ERR"
+    return f"{code} wrong number of arguments for '{spec.spelling}' command"
 
 
-def unknown_command_error(args: Sequence[bytes]) -> str:
-    """Redis' error for a command that it does not have (commandCheckExistence in server.c)."""
+def _possible_arities(spec: Command, version: str) -> Collection[int]:
+    if not spec.arities:
+        return (spec.arity,)
+    release = parsed_version(version)[:2]
+    if not release:
+        return spec.arities.values()
+    neighbours = {
+        max((known for known in spec.arities if known <= release), default=min(spec.arities)),
+        min((known for known in spec.arities if known >= release), default=max(spec.arities)),
+    }
+    return [spec.arities[known] for known in neighbours]
+
+
+def unknown_command_error(args: Sequence[bytes], version: str = "") -> str:
+    """What a server of this version says to a command that it does not have (commandCheckExistence in server.c)."""
+    error = f"ERR unknown command '{_shown(args[0], 128)}'"
+    if len(args) == 1 and parsed_version(version) >= (8, 6):
+        return error
     shown = ""
     for arg in args[1:]:
         if len(shown) >= 128:
             break
         shown += f"'{_shown(arg, 128 - len(shown))}' "
-    return f"ERR unknown command '{_shown(args[0], 128)}', with args beginning with: {shown}"
+    return f"{error}, with args beginning with: {shown}"
 
 
 def _shown(arg: bytes, most: int) -> str:

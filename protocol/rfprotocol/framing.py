@@ -1,10 +1,16 @@
 """Where each reply of a server ends, without decoding it.
 
 Replies are passed on as the bytes they came in, so all that must be known is how many are complete and whether one of
-them
+them is an error.
+
     feed ──> data    +OK\\r\\n  >2\\r\\n...  $5\\r\\nhello\\r\\n  *2\\r\\n$1\\r\\na
                      ╰reply╯  ╰─push─╯  ╰────reply────╯  ╰─held until it ends─
     take(2) ──> the replies as one run of bytes;  pushes ──> [the push]
+
+A reply may be longer than the memory it should cost. Who only passes it on takes it in parts:
+
+    feed ──> data    +OK\\r\\n  $536870912\\r\\nxxxxxx        xxxxxxxxxxxx        xxx\\r\\n  +OK\\r\\n
+                     ╰reply╯  ╰────a part, count 0────  ──a part, 0──       ──1───╯  ╰reply╯
 
 RESP2 and RESP3 as in the specification, with its null forms. Streamed types are refused: no Redis sends them. The two
 bytes behind a string are not looked at. Nothing here but plain typed Python: the module is meant to be compiled.
@@ -36,12 +42,24 @@ _ZERO: Final = 0x30
 _NINE: Final = 0x39
 
 
+LONG: Final = 1 << 20
+"""Bytes of a reply that are held until it is complete: as long as nothing was given out, it can be asked for again."""
+
+
 class Taken(NamedTuple):
-    """Whole replies; `has_error` when one of them is an error itself (not merely contains one)."""
+    """Whole replies; `has_error` when one of them is an error itself (not merely contains one).
+
+    With `partial`, `data` is the next part of one long reply, and of nothing else: `count` is 1 with its last part,
+    and 0 before. It is no error.
+    """
 
     data: bytes
     count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
     has_error: bool
+    partial: bool = False
+
+
+_NOTHING: Final = Taken(b"", 0, False)
 
 
 class ReplyScanner:
@@ -49,14 +67,18 @@ class ReplyScanner:
 
     `pushes` collects the out-of-band messages of RESP3 found so far, each as its bytes; the owner empties it.
     They are found as soon as nothing unread stands before them. With `pushes_apart` False they count as replies.
+    `long`: bytes of a reply from which on it may be taken in parts.
     """
 
-    def __init__(self, *, pushes_apart: bool = True) -> None:
+    def __init__(self, *, pushes_apart: bool = True, long: int = LONG) -> None:
         self._pushes_apart = pushes_apart
+        self._long = long
         self.pushes: list[bytes] = []
         self._data = b""
         self._pos = 0  # of the first byte in `_data` that was not scanned
         self._parts: list[bytes] = []  # earlier bytes of the reply or push that is half scanned
+        self._held = 0  # the length of these
+        self._given = False  # earlier parts of the reply that is half scanned were given out
         self._kind = _REPLY
         self._begun = False  # its first header (behind attributes) was read
         self._error = False
@@ -70,21 +92,35 @@ class ReplyScanner:
         if self._pushes_apart and (self._kind == _PUSH or (not self._begun and self._data[:1] == b">")):
             self.take(0)
 
-    def take(self, most: int) -> Taken:
+    def take(self, most: int, *, parts: bool = False) -> Taken:
         """Up to `most` complete replies, the same object that was fed if it holds nothing else.
 
+        With `parts`, a long reply that is not complete and is no error is given out as far as it is here, in a call
+        that finds no complete ones before it. What was begun in parts goes on in parts. Empty `data` means: feed more.
         Raises ProtocolError when bytes are not RESP: nothing more can be read from this connection.
         """
         data, start = self._data, self._pos
+        if self._given:
+            return self._next_part(data, start) if most else _NOTHING
         pos, count, has_error = start, 0, False
+        if not self._begun and not self._parts:
+            pos, count, has_error = _plain_values(data, pos, most)
+        if pos < len(data) and (count < most or self._push_at(pos)):
+            return self._take_any(start, pos, Taken(b"", count, has_error), most, parts)
+        self._pos = pos
+        if not count and parts and most:
+            return self._first_part()
+        return Taken(data if pos - start == len(data) else data[start:pos], count, has_error)
+
+    def _take_any(self, start: int, pos: int, taken: Taken, most: int, parts: bool) -> Taken:
+        """Take replies of any kind, and the pushes before, between and behind them.
+
+        `taken` counts what ends at `pos`. The bytes from `start` on are not in `pieces` yet.
+        """
+        data = self._data
+        count, has_error = taken.count, taken.has_error
         pieces: list[bytes] = []
-        while True:
-            if not self._begun and not self._parts:
-                pos, plain, failed = _plain_values(data, pos, most - count)
-                count += plain
-                has_error = has_error or failed
-            if pos >= len(data) or (count == most and not self._push_at(pos)):
-                break
+        while pos < len(data) and (count < most or self._push_at(pos)):
             first = pos
             pos, complete = self._scan(data, pos)
             if complete and self._kind != _PUSH:
@@ -92,11 +128,15 @@ class ReplyScanner:
                 count += 1
                 has_error = has_error or self._error
                 self._next()
+                pos, plain, failed = _plain_values(data, pos, most - count)
+                count += plain
+                has_error = has_error or failed
                 continue
             if first > start:
                 pieces.append(data[start:first])
             if pos > first:
                 self._parts.append(data[first:pos])
+                self._held += pos - first
             start = pos
             if not complete:
                 break
@@ -105,7 +145,28 @@ class ReplyScanner:
         self._pos = pos
         if pos > start:
             pieces.append(data if pos - start == len(data) else data[start:pos])
+        if not pieces and parts and most:
+            return self._first_part()
         return Taken(pieces[0] if len(pieces) == 1 else b"".join(pieces), count, has_error)
+
+    def _first_part(self) -> Taken:
+        """What is held of a reply, if it is one to be given out in parts."""
+        if self._held < self._long or not self._begun or self._kind != _REPLY or self._error:
+            return _NOTHING
+        held = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._parts, self._held, self._given = [], 0, True
+        return Taken(held, 0, False, True)
+
+    def _next_part(self, data: bytes, start: int) -> Taken:
+        """What has come of a reply whose beginning was given out."""
+        end, complete = self._scan(data, start)
+        self._pos = end
+        if complete:
+            self._next()
+            self.take(0)  # finds the pushes behind it
+        elif end == start:
+            return _NOTHING
+        return Taken(data if end - start == len(data) else data[start:end], int(complete), False, True)
 
     def _push_at(self, pos: int) -> bool:
         return self._pushes_apart and (self._kind == _PUSH if self._begun else self._data[pos] == _ARROW)
@@ -169,7 +230,8 @@ class ReplyScanner:
 
     def _next(self) -> None:
         """What was begun is complete."""
-        self._kind, self._begun, self._error, self._parts = _REPLY, False, False, []
+        self._kind, self._begun, self._error = _REPLY, False, False
+        self._parts, self._held, self._given = [], 0, False
 
 
 def _plain_values(data: bytes, pos: int, most: int) -> tuple[int, int, bool]:
@@ -189,7 +251,7 @@ def _plain_values(data: bytes, pos: int, most: int) -> tuple[int, int, bool]:
             while end < size and _ZERO <= (byte := data[end]) <= _NINE:
                 length = length * 10 + byte - _ZERO
                 end += 1
-            if byte == _CR and data[end + 1 : end + 2] == b"\n" and pos + 1 < end < pos + _MAX_HEADER:
+            if byte == _CR and data[end + 1 : end + 2] == b"\n" and pos + 1 < end < pos + _MAX_HEADER - 1:
                 end += length + 4
             elif data.startswith(b"$-1\r\n", pos):
                 end = pos + 5

@@ -22,14 +22,15 @@ from typing import NamedTuple
 import hiredis
 
 from rfprotocol.errors import ProtocolError
+from rfprotocol.inline import split_inline
 
-MAX_ARGUMENTS = 1024 * 1024
+MAX_ARGUMENTS = 2**31 - 1
 MAX_BULK = 512 * 1024 * 1024  # proto-max-bulk-len
 MAX_LINE = 64 * 1024  # PROTO_INLINE_MAX_SIZE: inline commands and headers
 MAX_QUERY = 1024 * 1024 * 1024  # client-query-buffer-limit
 STRANGER_ARGUMENTS = 10  # a stranger is who has not authenticated yet
 STRANGER_BULK = 16 * 1024
-_STRANGER_QUERY = STRANGER_ARGUMENTS * (STRANGER_BULK + 64) + MAX_LINE
+_LOGINS = (b"AUTH", b"HELLO")
 
 _STAR = 0x2A
 _DOLLAR = 0x24
@@ -40,6 +41,7 @@ _MAX_INT64 = 2**63 - 1
 _INTEGER = re.compile(rb"0|-?[1-9][0-9]{0,18}")  # string2ll of util.c: no plus sign, no leading zero
 _COUNTS = {b"*%d" % n: n for n in range(1, 64)}
 
+_KEPT_APART = 64 * 1024  # bytes of an argument from which on it is not copied before its command is complete
 _LARGE = 512  # bytes per command above which the exact scanner is at least as fast, as it does not look at content
 _NOT_FOR_HIREDIS = re.compile(
     rb"""[*%~>|=](?: (?<=\*)0              # an empty command, which Redis drops
@@ -52,30 +54,36 @@ _NOT_FOR_HIREDIS = re.compile(
 """Looked for at every place, not only where a line starts: hiredis skips two bytes behind a string whatever they are,
 so whoever sends others there starts the next header in the middle of a line."""
 
-_TOKEN = re.compile(
-    rb"""[ \t\n\v\f\r]*+ ([^ \t\n\r"']*+)
-         (?: "((?:\\.|[^"\\])*+)" (?![^ \t\n\v\f\r]) | '((?:\\'|[^'])*+)' (?![^ \t\n\v\f\r]) | (?!["']) )""",
-    re.DOTALL | re.VERBOSE,
-)
-_ESCAPE = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|(.))", re.DOTALL)
-_ESCAPED = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"a": b"\a"}
 _LINE_ENDS_TO_BLANKS = bytes.maketrans(b"\r\n", b"  ")
 _END = object()
 _LISTS = {list}
 
 
+class _Place(NamedTuple):
+    """Where in the bytes of a command an argument is: `index` is its place in the list of arguments."""
+
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    start: int
+    end: int
+
+
 class _Found(NamedTuple):
-    """What one call has read so far; the pieces together are the bytes of the commands."""
+    """What one call has read so far; the pieces together are the bytes of the commands.
+
+    `apart`: the arguments that the first command still lacks, and that its bytes hold.
+    """
 
     commands: list[list[bytes]]
-    pieces: list[bytes]
+    pieces: list[bytes | bytearray]
+    apart: list[_Place]
 
 
 class Requests(NamedTuple):
     """What one chunk completed.
 
     `raw` holds exactly `commands`, as they came (only inline ones are re-encoded), to be forwarded untouched.
-    `error` is what to answer after them before the connection is closed.
+    `error` is what to answer after them before the connection is closed. When its `reply` is empty, Redis closes
+    without a word.
     """
 
     commands: list[list[bytes]]
@@ -86,9 +94,12 @@ class Requests(NamedTuple):
 class RequestReader:
     """Reads the commands of one client, whatever the chunks they arrive in.
 
-    While `authenticated` is False, Redis' limits for strangers apply: 10 arguments of 16 KiB. They are lifted for
-    what follows AUTH or HELLO in the same chunk: those bytes are here already, and whether the password was right is
-    only known later. `query_limit` bounds, in bytes, what is held of a command that is not complete.
+    While `authenticated` is False, Redis' limits for strangers apply: 10 arguments of 16 KiB. Whether they still do
+    behind AUTH or HELLO is only known when that is answered: until `login_answered` the bytes behind it are kept.
+    `query_limit` bounds one argument (with the line end behind it), in bytes. As in Redis it is at
+    least 1 MiB, and the client is only thrown out when more than that has come.
+
+    A large argument is copied twice: once into the bytes of its command, and once out of them when they are complete.
 
     After an error nothing more is read: every further call returns no commands and the same error.
     """
@@ -98,46 +109,85 @@ class RequestReader:
         self._query_limit = query_limit
         self._hiredis = _new_hiredis()
         self._error: ProtocolError | None = None
-        self._strict = False  # a stranger's limits apply
+        self._login = False  # a stranger's AUTH or HELLO was read and is not answered yet
         # The command that is half read. Its arguments so far are in `_args`, the bytes they came in in `_scanned`.
         self._missing = 0  # arguments still to come; 0 = between commands
         self._bulk = -1  # announced length of the argument that comes next; -1 = its header comes next
         self._args: list[bytes] = []
         self._scanned = bytearray()
         self._held = bytearray()  # not scanned yet, because an argument or a line is not complete
+        self._apart: list[_Place] = []  # large arguments: in `_args` they are still empty
+        self._rest = 0  # bytes still to come of the last one of these; they go to `_scanned` without being looked at
         self._wanted = 0  # to look at `_held` again is useless before it has this many bytes; 0 = nothing is half read
 
     def feed(self, data: bytes) -> Requests:
         """Take the bytes that arrived, return the commands they complete. Raises nothing."""
-        if self._error is not None:
-            return Requests([], b"", self._error)
+        failure = self._error
+        if failure is not None:
+            return Requests([], b"", failure)
+        if self._login:
+            return self._keep(data)
         if not self._wanted and self.authenticated and data[-1:] == b"\n":
             commands = self._whole_commands(data)
             if commands is not None:
                 return Requests(commands, data, None)
-        found = _Found([], [])
+        found = _Found([], [], [])
         try:
             self._read(data, found)
-            self._check_size()
-        except ProtocolError as error:
-            self._error = error
-            self._args, self._scanned, self._held = [], bytearray(), bytearray()
-        return Requests(found.commands, b"".join(found.pieces), self._error)
+        except ProtocolError as broken:
+            self._fail(broken)
+        raw = b"".join(found.pieces)
+        found.pieces.clear()  # frees what the arguments are copied from otherwise
+        for place in found.apart:
+            found.commands[0][place.index] = raw[place.start : place.end]
+        return Requests(found.commands, raw, self._error)
+
+    def login_answered(self, *, authenticated: bool) -> Requests:
+        """The AUTH or HELLO of a stranger was answered, well or not: read what came behind it. Raises nothing."""
+        self.authenticated = authenticated
+        if not self._login:
+            return Requests([], b"", self._error)
+        self._login = False
+        data, self._held, self._wanted = bytes(self._held), bytearray(), 0
+        return self.feed(data)
+
+    @property
+    def awaits_login(self) -> bool:
+        """Whether nothing is read before `login_answered`."""
+        return self._login
 
     @property
     def pending(self) -> int:
-        """Bytes held of a command that is not complete."""
+        """Bytes held of what was not returned yet."""
         return len(self._scanned) + len(self._held)
 
+    def _keep(self, data: bytes) -> Requests:
+        self._held += data
+        if len(self._held) > self._query_limit:
+            self._fail(_too_large())
+        return Requests([], b"", self._error)
+
+    def _fail(self, error: ProtocolError) -> None:
+        self._error = error
+        self._login = False
+        self._args, self._apart, self._scanned, self._held = [], [], bytearray(), bytearray()
+
+    @property
+    def held(self) -> bytes:
+        """The bytes of a command that is not complete."""
+        return bytes(self._scanned + self._held)
+
     def _read(self, data: bytes, found: _Found) -> None:
-        self._strict = not self.authenticated
         pos = 0
         if self._wanted:
-            self._held += data
-            if len(self._held) < self._wanted:
-                return
-            data, self._held = bytes(self._held), bytearray()
-            pos = self._scan(data, 0, found, 1)
+            if self._rest:
+                pos = self._read_on_apart(data, found)
+            else:
+                self._held += data
+                if len(self._held) < self._wanted or (self._bulk < 0 and self._within_line(len(data))):
+                    return
+                data, self._held = bytes(self._held), bytearray()
+            pos = self._scan(data, pos, found, 1)
             if pos < len(data) and not self._missing and self.authenticated:
                 pos += self._leading_commands(data[pos:], found)
         elif data[-1:] != b"\n" and self.authenticated:
@@ -149,12 +199,10 @@ class RequestReader:
         else:
             self._wanted = len(self._held) + 1 if self._held or self._missing else 0
 
-    def _check_size(self) -> None:
-        """Redis closes without a word when a query grows too large; a stranger's can only by way of `AUTH wrong`."""
-        if self.pending > self._query_limit:
-            raise _broken("query buffer limit exceeded")
-        if not self.authenticated and self.pending > _STRANGER_QUERY:
-            raise _broken("unauthenticated bulk length")
+    def _within_line(self, arrived: int) -> bool:
+        """Whether the bytes that came last leave the line half read: it ends with `\\n`, or one byte behind `\\r`."""
+        last = self._held[-arrived - 1 :]
+        return len(self._held) <= MAX_LINE and b"\r" not in last and b"\n" not in last
 
     # -- hiredis ---------------------------------------------------------------------------------------------------
 
@@ -211,29 +259,63 @@ class RequestReader:
 
     def _scan(self, data: bytes, pos: int, found: _Found, limit: int) -> int:
         """Read up to `limit` commands from `pos` on. Returns where it stopped. Raises ProtocolError."""
-        while pos < len(data) and limit:
+        while pos < len(data) and limit and not self._login:
             start = pos
             if self._missing or data[pos] == _STAR:
                 pos = self._read_multibulk(data, pos)
                 if self._missing:
                     self._scanned += data[start:pos]
-                    break
+                    return self._read_apart(data, pos) if self._bulk > _KEPT_APART else pos
                 args, self._args = self._args, []
                 piece = data[start:pos]
-                if self._scanned:
-                    piece, self._scanned = bytes(self._scanned) + piece, bytearray()
             else:
                 pos, args = self._read_inline(data, pos)
                 piece = encode_command(args)
             if pos == start:
                 break
             if args:
-                found.commands.append(args)
-                found.pieces.append(piece)
+                self._complete(args, piece, found)
                 limit -= 1
-                if self._strict and args[0].upper() in (b"AUTH", b"HELLO"):
-                    self._strict = False
         return pos
+
+    def _complete(self, args: list[bytes], piece: bytes, found: _Found) -> None:
+        """A command has been read; `piece` are its last bytes, or all of them."""
+        if self._scanned:
+            found.pieces.append(self._scanned)
+            self._scanned = bytearray()
+        if self._apart:
+            found.apart.extend(self._apart)
+            self._apart = []
+        found.commands.append(args)
+        found.pieces.append(piece)
+        self._login = not self.authenticated and args[0].upper() in _LOGINS
+
+    def _read_apart(self, data: bytes, pos: int) -> int:
+        """Begin a large argument, whose header was read and of which some is here."""
+        start = len(self._scanned)
+        self._apart.append(_Place(len(self._args), start, start + self._bulk))
+        self._args.append(b"")
+        self._rest = self._bulk + 2
+        self._bulk = -1
+        return self._take_apart(data, pos)
+
+    def _read_on_apart(self, data: bytes, found: _Found) -> int:
+        """Go on in a large argument. Returns how far it read."""
+        pos = self._take_apart(data, 0)
+        if not self._rest and not self._missing:
+            args, self._args = self._args, []
+            self._complete(args, b"", found)
+        return pos
+
+    def _take_apart(self, data: bytes, pos: int) -> int:
+        end = min(len(data), pos + self._rest)
+        self._scanned += data if end - pos == len(data) else data[pos:end]
+        self._rest -= end - pos
+        if len(self._scanned) - self._apart[-1].start > self._query_limit:
+            raise _too_large()
+        if not self._rest:
+            self._missing -= 1
+        return end
 
     def _read_multibulk(self, data: bytes, pos: int) -> int:
         """Begin or continue a command; complete when `_missing` is 0 again. Returns how far it read."""
@@ -247,12 +329,14 @@ class RequestReader:
             pos = end + 2
         while missing:
             if bulk < 0:
-                bulk, end = (-1, pos) if self._strict else _short_length(data, pos)
+                bulk, end = _short_length(data, pos) if self.authenticated else (-1, pos)
                 if bulk < 0:
                     end = _line_end(data, pos, "bulk")
                     if end < 0:
                         break
                     bulk = self._bulk_length(data[pos:end] or data[pos : pos + 1])
+                    if bulk + 2 > self._query_limit and len(data) - end - 2 > self._query_limit:
+                        raise _too_large()
                 pos = end + 2
             end = pos + bulk
             if end > last:
@@ -268,7 +352,7 @@ class RequestReader:
         count = _COUNTS.get(header, -1)
         if count < 0:
             count = max(0, _integer(header[1:], MAX_ARGUMENTS, "invalid multibulk length"))
-        if self._strict and count > STRANGER_ARGUMENTS:
+        if not self.authenticated and count > STRANGER_ARGUMENTS:
             raise _broken("unauthenticated multibulk length")
         return count
 
@@ -278,7 +362,7 @@ class RequestReader:
         length = _integer(header[1:], MAX_BULK, "invalid bulk length")
         if length < 0:
             raise _broken("invalid bulk length")
-        if self._strict and length > STRANGER_BULK:
+        if not self.authenticated and length > STRANGER_BULK:
             raise _broken("unauthenticated bulk length")
         return length
 
@@ -288,7 +372,7 @@ class RequestReader:
             if len(data) - pos > MAX_LINE:
                 raise _broken("too big inline request")
             return pos, []
-        return end + 1, _split_inline(data[pos:end].removesuffix(b"\r"))
+        return end + 1, split_inline(data[pos:end].removesuffix(b"\r"))
 
 
 def _new_hiredis() -> hiredis.Reader:
@@ -297,6 +381,13 @@ def _new_hiredis() -> hiredis.Reader:
 
 def _broken(text: str) -> ProtocolError:
     return ProtocolError(f"ERR Protocol error: {text}")
+
+
+def _too_large() -> ProtocolError:
+    """For a query buffer that grows too large Redis closes without a word."""
+    error = ProtocolError("query buffer limit exceeded")
+    error.reply = ""
+    return error
 
 
 def _text(data: bytes) -> str:
@@ -315,8 +406,8 @@ def _line_end(data: bytes, pos: int, what: str) -> int:
 
 
 def _short_length(data: bytes, pos: int) -> tuple[int, int]:
-    """The length in a bulk header of up to seven digits, and where its `\\r` is; -1 when it needs a closer look."""
-    last = min(len(data) - 2, pos + 8)
+    """The length in a bulk header of up to five digits, and where its `\\r` is; -1 when it needs a closer look."""
+    last = min(len(data) - 2, pos + 6)
     if pos >= last or data[pos] != _DOLLAR or (data[pos + 1] == _ZERO and data[pos + 2] != _CR):
         return -1, pos
     length = 0
@@ -332,31 +423,6 @@ def _integer(digits: bytes, most: int, refusal: str) -> int:
     if value > most or value < -_MAX_INT64 - 1:
         raise _broken(refusal)
     return value
-
-
-def _split_inline(line: bytes) -> list[bytes]:
-    """Split as sdssplitargs of Redis' sds.c does. Raises ProtocolError for an open quote, or text right behind one."""
-    args: list[bytes] = []
-    pos = 0
-    while True:
-        match = _TOKEN.match(line, pos)
-        if match is None:
-            raise _broken("unbalanced quotes in request")
-        plain, double, single = match.groups()
-        pos = match.end()
-        if double is not None:
-            args.append(plain + _ESCAPE.sub(_unescape, double))
-        elif single is not None:
-            args.append(plain + single.replace(b"\\'", b"'"))
-        elif plain:
-            args.append(plain)
-        else:
-            return args
-
-
-def _unescape(match: re.Match[bytes]) -> bytes:
-    digits, char = match.groups()
-    return bytes.fromhex(digits.decode()) if digits else _ESCAPED.get(char, char)
 
 
 # -- out -----------------------------------------------------------------------------------------------------------

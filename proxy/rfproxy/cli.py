@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from uuid import uuid4
 
 import structlog
@@ -24,6 +25,7 @@ from rfproxy.cache import TopologyCache
 from rfproxy.config import ProxyConfig, parser
 from rfproxy.embedded import Embedded
 from rfproxy.greeting import Account
+from rfproxy.limits import Limits
 from rfproxy.membership import Membership
 from rfproxy.replay import RetryWrites
 from rfproxy.router import Policy, Reads
@@ -52,12 +54,18 @@ async def serve(config: ProxyConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     log = structlog.get_logger()
-    wanted = config.max_clients + SPARE_DESCRIPTORS
+    limits = limits_of(config)
+    wanted = limits.clients + SPARE_DESCRIPTORS
     if (allowed := allow_descriptors(wanted)) < wanted:
+        limits = replace(limits, clients=max(1, allowed - SPARE_DESCRIPTORS))
         log.warning(
-            "few_descriptors", allowed=allowed, wanted=wanted, error="raise the limit of open files (ulimit -n)"
+            "few_descriptors",
+            allowed=allowed,
+            wanted=wanted,
+            max_clients=limits.clients,
+            error="raise the limit of open files (ulimit -n)",
         )
-    server = Server(policy_of(config), max_clients=config.max_clients, log=log)
+    server = Server(policy_of(config), limits=limits, log=log)
     address = await server.listen(config.listen)
     async with contextlib.AsyncExitStack() as stack:
         store: TopologyStore
@@ -99,4 +107,16 @@ def policy_of(config: ProxyConfig) -> Policy:
         retry_writes=RetryWrites(config.retry_writes),
         leaseless=config.on_store_loss == "continue",
         account=account,
+        allow_admin=config.allow_admin,
+    )
+
+
+def limits_of(config: ProxyConfig) -> Limits:
+    """The options about single clients."""
+    return Limits(
+        clients=config.max_clients,
+        idle=config.timeout,
+        keepalive=config.tcp_keepalive,
+        query=int(config.client_query_buffer_limit),
+        output=config.client_output_buffer_limit,
     )

@@ -11,6 +11,7 @@ from pydantic import ByteSize, Field, model_validator
 from rfprotocol.optionparser import OptionParser
 from rfprotocol.options import Address, CommonOptions, Count, Flag, RubySymbol, Seconds, Servers
 from rfprotocol.topology import Node
+from rfproxy.limits import MemorySize, OutputLimits, OutputLimitsOption
 
 
 def default_state_dir() -> Path:
@@ -45,6 +46,47 @@ class ProxyConfig(CommonOptions):
         "127.0.0.1", 6380
     )
     max_clients: Annotated[Count, Flag("more are refused with Redis' own error", (), "COUNT", "clients")] = 10000
+    timeout: Annotated[
+        float,
+        Field(ge=0, allow_inf_nan=False),
+        Flag(
+            "a client that is silent for so long is closed, unless it is subscribed, blocked or has MONITOR; 0: never",
+            (),
+            "SECONDS",
+            "clients",
+        ),
+    ] = 0.0
+    tcp_keepalive: Annotated[
+        int,
+        Field(ge=0, le=32767),
+        Flag("silence after which the kernel asks whether a client is still there; 0: never", (), "SECONDS", "clients"),
+    ] = 300
+    client_query_buffer_limit: Annotated[
+        MemorySize,
+        Field(ge=1 << 20),
+        Flag(
+            "a client is closed whose command is longer; 1gb, 1GiB and the like are understood", (), "BYTES", "clients"
+        ),
+    ] = ByteSize(1 << 30)
+    client_output_buffer_limit: Annotated[
+        OutputLimitsOption,
+        Flag(
+            "what may wait for a client to read it, as redis.conf has it; the classes are normal and pubsub (who is "
+            "subscribed or has MONITOR); 0: no limit",
+            (),
+            '"CLASS HARD SOFT SECONDS ..."',
+            "clients",
+        ),
+    ] = OutputLimits()
+    allow_admin: Annotated[
+        bool,
+        Flag(
+            "REPLICAOF, FAILOVER, SHUTDOWN, cluster changes, SYNC and the like are passed on instead of refused",
+            (),
+            "",
+            "clients",
+        ),
+    ] = False
     reads: Annotated[Literal["replica", "master"], RubySymbol, Flag("where reads are sent to", group="clients")] = (
         "replica"
     )
@@ -56,9 +98,9 @@ class ProxyConfig(CommonOptions):
         Seconds, Flag("a command waits that long for a master, then gets -MASTERDOWN", (), "SECONDS", "failover")
     ] = 30.0
     hold_bytes: Annotated[
-        ByteSize,
+        MemorySize,
         Field(gt=0),
-        Flag("all that may wait together; 1MiB and the like are understood", (), "BYTES", "failover"),
+        Flag("all that may wait together; 256mb, 256MiB and the like are understood", (), "BYTES", "failover"),
     ] = ByteSize(256 * 1024 * 1024)
     retry_writes: Annotated[
         Literal["never", "idempotent", "always"],

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rfprotocol.commands import Command
 
 if TYPE_CHECKING:
+    from rfproxy.cursors import Cursors
     from rfproxy.session import Session
 
 
@@ -17,22 +18,28 @@ class Need(Enum):
 
     ANY = "any"  # reads: a replica, or whoever is there
     MASTER = "master"
+    OWN = "own"  # the master, on a lane where nobody else waits behind it
+    ANY_OWN = "any, own"  # reads, on such a lane
 
 
 class Form(Enum):
     """How the replies of a run reach the client."""
 
     PLAIN = "plain"  # one reply per command, relayed as they come
-    BLOCK = "block"  # only the last reply is relayed: MULTI, the commands, EXEC
-    TRIAL = "trial"  # nothing is relayed: that it is answered at all shows that the server takes the session
-    STAND_IN = "stand-in"  # the server's reply is replaced by `reply`
-    MUTE = "mute"  # answered by pushes, or by a stream: no replies to count
+    CURSOR = "cursor"  # the same for one command, and the cursor in its reply is marked with the server it belongs to
+    BLOCK = "block"  # MULTI, the commands, EXEC: relayed together when the last one is in
+    LAST = "last"  # only the last one is relayed
+    CONSENT = "consent"  # an error is relayed; else the session does what it was asked for, with the server's consent
+    ADMISSION = "admission"  # that it is answered at all shows that the server takes the session
+    STAND_IN = "stand-in"  # replaced by `reply`
+    STREAM = "stream"  # one command of SUBSCRIBE and its kin: answered by a confirmation for each channel
+    RESTORE = "restore"  # not relayed: it brings a new connection to where the former one was
 
 
 class Run:
     """Consecutive commands that travel together: as the bytes they came in, and parsed, in case they go elsewhere."""
 
-    __slots__ = ("commands", "form", "left", "need", "raw", "reply", "session")
+    __slots__ = ("commands", "cursors", "flushes", "form", "home", "left", "need", "raw", "reply", "session")
 
     def __init__(
         self,
@@ -50,9 +57,15 @@ class Run:
         self.need = need
         self.form = form
         self.left = len(commands) if replies is None else replies
-        """Replies still to come."""
+        """Replies still to come; a STREAM counts as one until its last confirmation."""
         self.reply = b""
-        """Of a BLOCK: the replies so far. Of a STAND_IN: what the client gets."""
+        """Of a BLOCK or LAST: the replies so far. Of a STAND_IN: what the client gets."""
+        self.cursors: Cursors | None = None
+        """Of a CURSOR: the server process that it was sent to."""
+        self.flushes = 0
+        """Of one that needs a lane of its own: see Scripts.executed."""
+        self.home = ""
+        """Of scripts that are loaded: where they were sent to."""
 
     def unanswered(self) -> list[list[bytes]]:
         """The commands whose replies have not been relayed."""
@@ -84,9 +97,4 @@ class Hangup:
     reply: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Resume:
-    """Subscribe again: the connection that the stream came from is gone."""
-
-
-Entry = Run | Ready | Verb | Hangup | Resume
+Entry = Run | Ready | Verb | Hangup

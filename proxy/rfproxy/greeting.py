@@ -2,12 +2,14 @@
 
 One packet, so that a new connection costs one round trip:
 
-    HELLO 3 [AUTH user pass]  or  AUTH [user] pass   when the lane speaks RESP3, or has an account
+    AUTH [user] pass                                 when the lane has an account
+    HELLO 3                                          when it speaks RESP3
     SELECT db                                        when it is not 0
     ROLE                                             is this still a master, or a replica whose link is up?
     INFO server                                      is it still the same process?
+    CLIENT ID                                        what does the server call this connection?
 
-The last two are what keeps a restarted server from being taken for the one that the topology speaks of: a
+ROLE and INFO are what keeps a restarted server from being taken for the one that the topology speaks of: a
 master that comes back empty, or a replica that has not synchronised yet, answers every command with a good
 conscience.
 """
@@ -72,6 +74,8 @@ class Welcome:
     refusal: Refusal | None = None
     text: str = ""  # the server's error without the dash, or what is wrong with it
     version: str = ""  # of the server, as far as it tells
+    client_id: int = 0  # of this connection; 0 when the user may not know
+    stranger: bool = False  # the server wants to be told who speaks before it answers anything
 
 
 class Greeting:
@@ -103,6 +107,7 @@ class Greeting:
     def _judge(self) -> Welcome:
         role: Any = None
         server: dict[str, str] = {}
+        client_id, stranger = 0, False
         for command, reply in zip(self._commands, self._replies, strict=True):
             name = command[0]
             if isinstance(reply, _Error):
@@ -110,15 +115,18 @@ class Greeting:
                     return Welcome(_kind_of(reply.text), reply.text)
                 if _kind_of(reply.text) is Refusal.UNFIT:
                     return Welcome(Refusal.UNFIT, reply.text)
+                stranger = stranger or reply.text.startswith("NOAUTH")
                 continue  # NOAUTH, NOPERM: this user may not ask; the server speaks for itself later
             if name == b"ROLE":
                 role = reply
             elif name == b"INFO":
                 server = _info(reply)
+            elif name == b"CLIENT":
+                client_id = reply
         problem = self._role_problem(role) or self._restart_problem(server)
         if problem:
             return Welcome(Refusal.UNFIT, problem)
-        return Welcome(version=server.get("redis_version", ""))
+        return Welcome(version=server.get("redis_version", ""), client_id=client_id, stranger=stranger)
 
     def _role_problem(self, role: Any) -> str:
         if not isinstance(role, list) or self._key.duty is Duty.ANY:
@@ -159,15 +167,14 @@ def _kind_of(text: str) -> Refusal:
 def _commands(identity: Identity) -> list[list[bytes]]:
     commands: list[list[bytes]] = []
     account = identity.account
-    if identity.protocol == 3:
-        who = [b"AUTH", account.username or b"default", account.password] if account else []
-        commands.append([b"HELLO", b"3", *who])
-    elif account:
+    if account:
         who = [account.username] if account.username else []
         commands.append([b"AUTH", *who, account.password])
+    if identity.protocol == 3:
+        commands.append([b"HELLO", b"3"])
     if identity.db:
         commands.append([b"SELECT", b"%d" % identity.db])
-    return [*commands, [b"ROLE"], [b"INFO", b"server"]]
+    return [*commands, [b"ROLE"], [b"INFO", b"server"], [b"CLIENT", b"ID"]]
 
 
 def _info(reply: Any) -> dict[str, str]:

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Protocol
 import hiredis
 
 from rfprotocol.errors import ProtocolError
-from rfprotocol.framing import ReplyScanner
-from rfproxy.entries import Run
+from rfprotocol.framing import ReplyScanner, Taken
+from rfproxy.entries import Form, Run
 from rfproxy.greeting import Greeting, LaneKey, Welcome
 
 if TYPE_CHECKING:
@@ -39,6 +39,12 @@ class Writer(Protocol):
 
     def abort(self) -> None:
         """Close at once; what was not sent is lost."""
+
+    def pause_reading(self) -> None:
+        """Let what the other end sends wait."""
+
+    def resume_reading(self) -> None:
+        """Read again; harmless when it was not paused."""
 
 
 class LaneOwner(Protocol):
@@ -73,6 +79,10 @@ class LaneState(Enum):
     CLOSED = "closed"
 
 
+# By name: looking up a member of an enumeration costs several times as much, and this is done for each run.
+_GREETING, _READY, _RETIRED, _CLOSED = LaneState.GREETING, LaneState.READY, LaneState.RETIRED, LaneState.CLOSED
+
+
 class Lane:
     """See the drawing at the head of this module. All times are seconds of the caller's monotonic clock."""
 
@@ -84,7 +94,9 @@ class Lane:
         self.used = float("-inf")  # when runs were last sent; seconds
         self.state = LaneState.CONNECTING
         self.welcome: Welcome | None = None
-        self._streaming = False
+        self.spoilt = False  # the server's end is not as it was: no other session may have it
+        self._listening = False
+        self._tunnel = False
         self._owner = owner
         self._greeting = Greeting(key, run_id)
         self._scanner = ReplyScanner()
@@ -102,29 +114,47 @@ class Lane:
         """Whether nothing waits to be sent or answered."""
         return not self._queue and not self._in_flight
 
-    def stream(self) -> None:
-        """From now on hand everything that the server sends to the guest, replies and pushes in their order."""
-        self._streaming = True
-        self._scanner = ReplyScanner(pushes_apart=False)
+    def listen(self) -> bool:
+        """From now on the server may speak unasked: show each frame to the guest, in order.
+
+        False when that cannot begin before what is in flight is answered.
+        """
+        if not self._listening and self.idle:
+            self._listening = self.spoilt = True
+            self._scanner = ReplyScanner(pushes_apart=False)
+        return self._listening
+
+    def tunnel(self) -> None:
+        """From now on pass bytes on in both directions, whatever they mean. Nothing is in flight."""
+        self._tunnel = self.spoilt = True
+
+    def read_on(self, on: bool) -> None:
+        """Read what the server sends, or let it wait."""
+        if self._writer is None or self.state is _CLOSED:
+            return
+        if on:
+            self._writer.resume_reading()
+        else:
+            self._writer.pause_reading()
 
     def enqueue(self, run: Run) -> None:
         """Send a run with the next flush, or when the server has been greeted."""
-        if not self._queue and self.state is LaneState.READY:
+        if not self._queue and self.state is _READY:
             self._owner.lane_dirty(self)
         self._queue.append(run)
 
     def connected(self, writer: Writer) -> None:
         """The connection stands: greet the server."""
-        if self.state is LaneState.CLOSED:
+        if self.state is _CLOSED:
             writer.abort()
             return
         self._writer = writer
-        self.state = LaneState.GREETING
+        self.state = _GREETING
         writer.write(self._greeting.request)
 
     def flush(self, now: float) -> None:
         """Send all that is queued in one write."""
-        if not self._queue or self.state not in (LaneState.READY, LaneState.RETIRED) or self._writer is None:
+        if not self._queue or self.state not in (_READY, _RETIRED) or self._writer is None:
             return
         if not self._owner.may_send(self, now):
             if self.guest is not None:
@@ -139,11 +169,14 @@ class Lane:
 
     def feed(self, data: bytes, now: float) -> None:
         """Bytes from the server."""
-        if self.state is LaneState.GREETING:
+        if self.state is _GREETING:
             self._greeted(data, now)
-        elif self.state is not LaneState.CLOSED:
+        elif self.state is not _CLOSED:
             if not self._owner.may_relay(self, now):
                 self.lose(now)
+                return
+            if self._tunnel and self.guest is not None:
+                self.guest.client.write(data)
                 return
             try:
                 self._scanner.feed(data)
@@ -153,24 +186,25 @@ class Lane:
 
     def retire(self, now: float) -> None:
         """Accept no more runs, and close when those in flight are answered."""
-        if self.state in (LaneState.CONNECTING, LaneState.GREETING):
+        if self.state in (LaneState.CONNECTING, _GREETING):
             self.lose(now)
-        elif self.state is LaneState.READY:
-            self.state = LaneState.RETIRED
+        elif self.state is _READY:
+            self.state = _RETIRED
             self._give_back(now, unsent_only=True)
+            self.read_on(True)
             self._close_if_done(now)
 
     def greeting_overdue(self, now: float) -> None:
         """The server accepted the connection and says nothing."""
-        if self.state is LaneState.GREETING:
+        if self.state is _GREETING:
             self.lose(now)
 
     def lose(self, now: float, welcome: Welcome | None = None) -> None:
         """The connection is of no use any more: close it, and give every run back to its session."""
-        if self.state is LaneState.CLOSED:
+        if self.state is _CLOSED:
             return
         self.welcome = welcome or self.welcome
-        self.state = LaneState.CLOSED
+        self.state = _CLOSED
         if self._writer is not None:
             self._writer.abort()
         self._give_back(now)
@@ -187,29 +221,48 @@ class Lane:
             self.lose(now, welcome)
             return
         self.welcome = welcome
-        self.state = LaneState.READY
+        self.state = _READY
         self._owner.lane_ready(self, now)
         self.flush(now)
 
     def _distribute(self, now: float) -> None:
         """Hand each session the replies it waits for."""
         scanner, in_flight = self._scanner, self._in_flight
-        if self._streaming:
-            if (taken := scanner.take(_MANY)).count and self.guest is not None:
-                self.guest.unasked(taken.data, now)
-            return
-        while in_flight:
+        if self._listening:
+            self._distribute_frames(now)
+        else:
+            while in_flight:
+                run = in_flight[0]
+                taken = scanner.take(run.left)
+                if not taken.count:
+                    break
+                run.left -= taken.count
+                if not run.left:
+                    in_flight.popleft()
+                self._deliver(run, taken, now)
+            scanner.pushes.clear()  # nobody on this lane has asked for any
+        if self.state is _RETIRED:
+            self._close_if_done(now)
+
+    def _deliver(self, run: Run, taken: Taken, now: float) -> None:
+        try:
+            run.session.deliver(run, taken, now)
+        except Exception as error:  # a defect that one session meets must not cost the others their connection
+            run.session.fail(error, now)
+
+    def _distribute_frames(self, now: float) -> None:
+        """Tell replies from what the server says unasked, one after the other."""
+        scanner, in_flight, guest = self._scanner, self._in_flight, self.guest
+        while guest is not None and (frame := scanner.take(1)).count:
+            if guest.overhears(frame.data) or not in_flight:
+                continue
             run = in_flight[0]
-            taken = scanner.take(run.left)
-            if not taken.count:
-                break
-            run.left -= taken.count
+            done = run.form is not Form.STREAM or guest.confirmed(run, frame.data)
+            run.left -= done
             if not run.left:
                 in_flight.popleft()
-            run.session.deliver(run, taken, now)
-        scanner.pushes.clear()  # nobody on a lane has asked for any
-        if self.state is LaneState.RETIRED:
-            self._close_if_done(now)
+            self._deliver(run, Taken(frame.data, int(done), frame.has_error), now)
+            guest = self.guest
 
     def _close_if_done(self, now: float) -> None:
         if self.idle:
@@ -224,14 +277,15 @@ class Lane:
             run.session.returned(run, self, sent=True)
         for run in unsent:
             run.session.returned(run, self, sent=False)
-        if self.state is LaneState.CLOSED:
+        sessions = dict.fromkeys(run.session for run in (*sent, *unsent))
+        if self.state is _CLOSED:
             self._owner.lane_over(self, now)
-        # Only now, when every run is accounted for and the owner knows, may a session send them elsewhere.
-        for session in dict.fromkeys(run.session for run in (*sent, *unsent)):
+            if (guest := self.guest) is not None:
+                guest.lane_lost(self, now)
+                sessions[guest] = None
+        # Only now, when every run is accounted for and everyone knows, may a session send them elsewhere.
+        for session in sessions:
             session.settle(now)
-        if self.guest is not None and self.state is LaneState.CLOSED:
-            self.guest.lane_gone(self, now)
 
 
-_USABLE = frozenset([LaneState.CONNECTING, LaneState.GREETING, LaneState.READY])
-_MANY = 1 << 30
+_USABLE = frozenset([LaneState.CONNECTING, _GREETING, _READY])

@@ -13,7 +13,11 @@ By default (`idempotent`) only commands that meet this are repeated:
     SET, SETEX, PSETEX, MSET      overwrite; without NX, XX, GET, whose reply depends on what was there before
     HSET, HMSET                   overwrite fields; HSET's count of *new* fields may read 0 instead of n
     LSET, SETRANGE                overwrite one place; same reply each time
+    ARSET, ARMSET                 the same for the places of an array
     EXPIRE, PEXPIRE, *AT          without NX, XX, GT, LT; the same moment, or the same span counted from now
+    HEXPIRE, HPEXPIRE, *AT        the same for fields
+    HSETEX, MSETEX                without FNX, FXX, NX, XX
+    ARSEEK, VSETATTR              overwrite one thing; same reply each time
     RESTORE with REPLACE          overwrites
     SCRIPT LOAD                   the same digest
 
@@ -53,21 +57,26 @@ REFUSALS = (
 
 The whole texts, since scripts may make up errors with the same first word, after they have had effects."""
 
+_NOT_EXECUTED = (*REFUSALS, *(b"-EXECABORT Transaction discarded because of: " + text[1:] for text in REFUSALS))
+"""The same for a transaction as a whole, too (multi.c: execCommandAbort)."""
+
 _ALWAYS_SAME = frozenset(
-    ["SETEX", "PSETEX", "MSET", "HSET", "HMSET", "LSET", "SETRANGE", "SCRIPT|LOAD"],
+    [
+        *("SETEX", "PSETEX", "MSET", "HSET", "HMSET", "LSET", "SETRANGE", "SCRIPT|LOAD"),
+        *("ARSET", "ARMSET", "ARSEEK", "VSETATTR"),
+    ]
 )
+_CONDITIONS = frozenset([b"NX", b"XX", b"GT", b"LT"])
 _SAME_UNLESS = {
     "SET": frozenset([b"NX", b"XX", b"GET", b"IFEQ", b"IFNE", b"IFDEQ", b"IFDNE"]),
-    "EXPIRE": frozenset([b"NX", b"XX", b"GT", b"LT"]),
-    "PEXPIRE": frozenset([b"NX", b"XX", b"GT", b"LT"]),
-    "EXPIREAT": frozenset([b"NX", b"XX", b"GT", b"LT"]),
-    "PEXPIREAT": frozenset([b"NX", b"XX", b"GT", b"LT"]),
+    **dict.fromkeys(["EXPIRE", "PEXPIRE", "EXPIREAT", "PEXPIREAT"], _CONDITIONS),
 }
+_FIELD_EXPIRY = frozenset(["HEXPIRE", "HPEXPIRE", "HEXPIREAT", "HPEXPIREAT"])
 
 
 def refused(reply: bytes) -> bool:
     """Whether this reply says that the command was not executed and belongs on another server, or later."""
-    return reply.startswith(REFUSALS)
+    return reply.startswith(_NOT_EXECUTED)
 
 
 def idempotent(command: Command, args: Sequence[bytes]) -> bool:
@@ -79,7 +88,20 @@ def idempotent(command: Command, args: Sequence[bytes]) -> bool:
     if unless is not None:
         # The value itself (args[2]) may read like an option and is none.
         return not any(arg.upper() in unless for arg in args[3:])
+    if name in _FIELD_EXPIRY:
+        return len(args) > 3 and args[3].upper() not in _CONDITIONS  # names of fields follow
+    if name == "HSETEX":
+        options = [arg.upper() for arg in args]
+        end = options.index(b"FIELDS", 2) if b"FIELDS" in options[2:] else len(options)
+        return not {b"FNX", b"FXX"}.intersection(options[2:end])
+    if name == "MSETEX":
+        return not {arg.upper() for arg in args[_behind_pairs(args) :]} & _CONDITIONS
     return name == "RESTORE" and any(arg.upper() == b"REPLACE" for arg in args[4:])
+
+
+def _behind_pairs(args: Sequence[bytes]) -> int:
+    """Where the options of MSETEX begin, behind `numkeys key value ...`; 0 when that cannot be read."""
+    return 2 + 2 * int(args[1]) if args[1].isdigit() else 0
 
 
 def may_resend(command: Command, args: Sequence[bytes], policy: RetryWrites) -> bool:

@@ -15,13 +15,16 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
+from rfprotocol.commands import Command, lookup
 from rfprotocol.topology import Node, Phase, Topology
-from rfproxy.entries import Need
+from rfproxy.cursors import Cursors
+from rfproxy.entries import Need, Run, Verb
 from rfproxy.gate import Gate, GateState
 from rfproxy.greeting import Account, Duty, Identity, LaneKey, Refusal
 from rfproxy.lane import Lane, LaneState
 from rfproxy.lease import Lease
 from rfproxy.replay import RetryWrites
+from rfproxy.scripts import Scripts
 from rfproxy.stats import ChangeStats, Stats
 
 if TYPE_CHECKING:
@@ -52,6 +55,23 @@ class Policy:
     retry_writes: RetryWrites = RetryWrites.IDEMPOTENT
     leaseless: bool = False  # on_store_loss: continue
     account: Account | None = None  # of clients that do not say who they are
+    allow_admin: bool = False  # pass on what would undo what the managers do
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """CLIENT PAUSE: commands wait until that time (seconds, monotonic)."""
+
+    until: float
+    writes_only: bool
+
+
+_MAY_REPLICATE = frozenset(["EVAL", "EVALSHA", "FCALL", "PUBLISH", "SPUBLISH", "PFCOUNT"])
+"""What CLIENT PAUSE ... WRITE holds back besides writes (CMD_MAY_REPLICATE in Redis)."""
+
+
+def _may_replicate(command: Command) -> bool:
+    return "write" in command.flags or command.name in _MAY_REPLICATE
 
 
 class Shell(Protocol):
@@ -80,6 +100,10 @@ class Log(Protocol):
         """Something an operator should look at."""
 
 
+# By name: looking up a member of an enumeration costs several times as much, and this is done for each run.
+_WRITES, _MASTER, _REPLICA, _OPEN = Need.MASTER, Duty.MASTER, Duty.REPLICA, GateState.OPEN
+
+
 class Router:
     """All lanes of one proxy process, and the topology they follow."""
 
@@ -93,6 +117,12 @@ class Router:
         )
         self.acknowledged = -1
         self.server_version = ""
+        self.sessions: dict[int, Session] = {}
+        self.strangers = False  # the servers want to know who speaks before they answer anything
+        self.process = ""  # the master's, told from all others
+        self.cursors = Cursors("")
+        self.scripts = Scripts()
+        self.pause: Pause | None = None
         self._shell = shell
         self._shared: dict[LaneKey, Lane] = {}
         self._exclusive: dict[Lane, None] = {}
@@ -110,11 +140,11 @@ class Router:
 
     def open(self, now: float) -> bool:
         """Whether commands may be sent to the master."""
-        return self.gate.state(now) is GateState.OPEN
+        return self.gate.state(now) is _OPEN
 
-    def exclusive(self, session: Session, now: float) -> Lane | None:
-        """A lane to the master for this session alone, or None when it has to wait."""
-        key = self._master_key(session.identity, now)
+    def exclusive(self, session: Session, now: float, need: Need = Need.OWN) -> Lane | None:
+        """A lane for this session alone, to the master unless `need` is ANY_OWN; None when it has to wait."""
+        key = self._key(session.number, session.identity, need, now)
         if key is None:
             return None
         pooled = self._pool.get(key)
@@ -125,8 +155,10 @@ class Router:
     def give_back(self, lane: Lane, now: float) -> None:
         """A session needs its exclusive lane no more, and left nothing on it that the next one could meet."""
         lane.guest = None
+        lane.read_on(True)
         pooled = self._pool.setdefault(lane.key, [])
-        if lane.state is LaneState.READY and lane.idle and len(pooled) < POOL and lane in self._exclusive:
+        reusable = lane.state is LaneState.READY and lane.idle and not lane.spoilt and lane in self._exclusive
+        if reusable and len(pooled) < POOL:
             pooled.append(lane)
         else:
             self.discard(lane, now)
@@ -140,14 +172,14 @@ class Router:
         topology = self.topology
         if topology is None:
             return None
-        if need is Need.MASTER:
+        if need is _WRITES or need is Need.OWN:
             return self._master_key(identity, now)
         if self.policy.reads is Reads.REPLICA:
             replicas = topology.replicas
             for turn in range(len(replicas)):
                 node = replicas[(number + turn) % len(replicas)]
                 if self._shed.get(node, now) <= now:
-                    return LaneKey(node, Duty.REPLICA, identity)
+                    return LaneKey(node, _REPLICA, identity)
             self.stats.spilled += 1
         if topology.master and self.gate.state(now) is GateState.LAPSED:
             if self._shed.get(topology.master, now) > now:
@@ -158,10 +190,10 @@ class Router:
     def _master_key(self, identity: Identity, now: float) -> LaneKey | None:
         if self.topology is None or self.topology.master is None or not self.open(now):
             return None
-        return LaneKey(self.topology.master, Duty.MASTER, identity)
+        return LaneKey(self.topology.master, _MASTER, identity)
 
     def _open(self, key: LaneKey, *, exclusive: bool = False) -> Lane:
-        run_id = self.topology.run_id if self.topology and key.duty is Duty.MASTER else ""
+        run_id = self.topology.run_id if self.topology and key.duty is _MASTER else ""
         lane = Lane(key, self, run_id=run_id)
         if exclusive:
             self._exclusive[lane] = None
@@ -176,9 +208,15 @@ class Router:
         """The server is what it should be."""
         if lane.welcome and lane.welcome.version:
             self.server_version = lane.welcome.version
-        if lane.key.duty is Duty.MASTER:
+        if lane.welcome and lane.key.identity.account is None and lane.welcome.stranger != self.strangers:
+            self.strangers = lane.welcome.stranger
+            for session in self.sessions.values():
+                session.check_limits()
+        if lane.key.duty is _MASTER:
             self.gate.recovered()
         self._shed.pop(lane.key.node, None)
+        if lane.guest is not None:
+            lane.guest.lane_ready(now)
 
     def lane_over(self, lane: Lane, now: float) -> None:
         """A lane closed. One that failed while it was in service is not replaced at once, to let others serve."""
@@ -193,7 +231,7 @@ class Router:
 
     def rest(self, lane: Lane, now: float) -> None:
         """The server behind a lane did not serve: leave it alone for a moment."""
-        if lane.key.duty is not Duty.MASTER:
+        if lane.key.duty is not _MASTER:
             self._shed[lane.key.node] = now + SHED
             self._shell.wake_at(now + SHED)
         elif self.topology and lane.key.node == self.topology.master:
@@ -207,11 +245,11 @@ class Router:
 
     def may_send(self, lane: Lane, now: float) -> bool:
         """Nothing is sent to a master that may have been deposed."""
-        return lane.key.duty is not Duty.MASTER or self.gate.state(now) is GateState.OPEN
+        return lane.key.duty is not _MASTER or self.gate.state(now) is _OPEN
 
     def may_relay(self, lane: Lane, now: float) -> bool:
         """No success of a master is relayed that may have been deposed before it was executed."""
-        return lane.key.duty is not Duty.MASTER or self.gate.trusts(now)
+        return lane.key.duty is not _MASTER or self.gate.trusts(now)
 
     def flush(self, now: float) -> None:
         """Send what sessions have queued since the last turn of the loop."""
@@ -232,7 +270,7 @@ class Router:
             self.disturbed().held += entries
         if not self.gate.hold(session, size, now):
             return False
-        if (when := self.gate.next_expiry()) is not None:
+        if (when := self.gate.next_expiry()) is not None and when > now:  # in a pause nobody's time runs out
             self._shell.wake_at(when)
         return True
 
@@ -273,24 +311,33 @@ class Router:
         )
         self.gate.apply(topology)
         self._shed.clear()
+        self._know_process(topology)
         self._depose([lane for lane in self.lanes if not self._fits(lane, topology)], now)
         self._acknowledge()
         self.resume(now)
 
+    def _know_process(self, topology: Topology) -> None:
+        process = topology.run_id or f"{topology.master}@{topology.epoch}"
+        if topology.master is not None and process != self.process:
+            self.process, self.cursors = process, Cursors(process)
+
     def lapse(self, now: float) -> None:
         """The lease ran out: what is in flight on the master can no longer be believed when it comes."""
         for lane in self.lanes:
-            if lane.key.duty is Duty.MASTER and not self.gate.trusts(now):
+            if lane.key.duty is _MASTER and not self.gate.trusts(now):
                 self._forget(lane)
                 lane.lose(now)
 
     def tick(self, now: float) -> None:
         """Time has passed: give up on those who waited too long, try again for the others."""
-        for session in self.gate.expired(now):
+        if self.pause is not None and now >= self.pause.until:
+            self.let_go(now)
+        for session in self.gate.expired(now) if self.pause is None else []:
             session.give_up(now)
         self.resume(now)
         # There is one alarm, and the one that rang may have been set for another reason, or a hair too early.
         times = [self.gate.next_expiry(), self.gate.rest_until, *self._shed.values()]
+        times.append(self.pause.until if self.pause else None)
         if coming := [when for when in times if when is not None and when > now]:
             self._shell.wake_at(min(coming))
 
@@ -298,6 +345,28 @@ class Router:
         """Let everyone who waits look again."""
         for session in self.gate.waiting():
             session.pump(now)
+
+    # --- CLIENT PAUSE
+
+    def hold_back(self, until: float, *, writes_only: bool, now: float) -> None:
+        """Hold commands until that moment, or until the pause in force ends, if that is later."""
+        later = max(until, self.pause.until if self.pause else until)
+        self.pause = Pause(later, writes_only)
+        self._shell.wake_at(later)
+
+    def let_go(self, now: float) -> None:
+        """The pause is over."""
+        self.pause = None
+        self.resume(now)
+
+    def paused(self, entry: Run | Verb, now: float) -> bool:
+        """Whether a pause holds these commands back."""
+        if self.pause is None or now >= self.pause.until:
+            return False
+        if isinstance(entry, Verb) and entry.command.name == "CLIENT|UNPAUSE":
+            return False
+        commands = entry.commands if isinstance(entry, Run) else [entry.args]
+        return not self.pause.writes_only or any(_may_replicate(lookup(args)) for args in commands)
 
     def reap(self, now: float) -> None:
         """Close lanes of accounts and databases that nobody has used for a while, and exclusive ones."""
@@ -316,7 +385,7 @@ class Router:
 
     def _fits(self, lane: Lane, topology: Topology) -> bool:
         """Whether a lane may stay as it is."""
-        if lane.key.duty is Duty.REPLICA:
+        if lane.key.duty is _REPLICA:
             return lane.key.node in topology.replicas
         same_process = not lane.run_id or not topology.run_id or lane.run_id == topology.run_id
         return lane.key.node == topology.master and same_process
@@ -330,7 +399,7 @@ class Router:
             self._forget(lane)
             self._retiring[lane] = None
         for lane in lanes:
-            if planned and lane.key.duty is not Duty.REPLICA:
+            if planned and lane.key.duty is not _REPLICA:
                 lane.retire(now)
             else:
                 lane.lose(now)

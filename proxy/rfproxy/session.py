@@ -5,10 +5,10 @@ r"""One client: its commands in order, and the answers in the same order.
     client <---------------------- deliver <---------------------------/
 
 Everything a client says passes through `pending`. The head leaves it when it may go: a run to a lane, an
-answer to the client, a verb (what a shared connection cannot carry) to `verbs`. All that a session has
-outstanding is on *one* lane at any time, so its replies arrive in the order of its commands and are relayed as they
-are. Hence a read goes to the master while a write of the same session is unanswered there, and a write
-waits for the replies of reads on a replica.
+answer to the client, a verb (what is about the connection) to `verbs`. All that a session has outstanding is on
+*one* lane at any time, so its replies arrive in the order of its commands and are relayed as they are. Hence a read
+goes to the master while a write of the same session is unanswered there, and a write waits for the replies of reads
+on a replica. A session that a shared lane cannot carry has one of its own: `apart`, and for transactions `pledge`.
 
 When a lane dies, or a server refuses what it should have executed, the relaying stops: what remains is collected in
 order in `recovered`, decided upon by the rules of `replay`, and goes back to the head of `pending`.
@@ -20,17 +20,25 @@ from collections import deque
 from typing import Protocol
 
 from rfprotocol import resp
-from rfprotocol.commands import Route, lookup
-from rfprotocol.framing import Taken, split
-from rfproxy import apart, verbs
-from rfproxy.entries import Entry, Form, Hangup, Need, Ready, Resume, Run, Verb
-from rfproxy.exclusive import Stream, Watch
-from rfproxy.greeting import Duty, Identity, Refusal
+from rfprotocol.commands import UNKNOWN, Route, lookup
+from rfprotocol.framing import Taken
+from rfproxy import apart, muting, pledge, redirection, relaying, sorting, subscribing, verbs
+from rfproxy.entries import Entry, Form, Hangup, Need, Ready, Run, Verb
+from rfproxy.greeting import Duty, Identity
 from rfproxy.lane import Lane
-from rfproxy.replay import may_resend, refused
+from rfproxy.muting import Replies
+from rfproxy.replay import may_resend
 from rfproxy.router import Router
-from rfproxy.transaction import Transaction
+from rfproxy.ties import Ties
 
+# By name: looking up a member of an enumeration costs several times as much, and this is done for each run.
+_ON, _PLAIN, _CURSOR, _ANYWHERE, _OWN = Replies.ON, Form.PLAIN, Form.CURSOR, Need.ANY, Need.OWN
+_MASTER = Duty.MASTER
+
+_ALONE = frozenset([Need.OWN, Need.ANY_OWN])
+
+MOST_IN_FLIGHT = 512
+"""Replies that one session may wait for on a lane that it shares: others wait behind them."""
 BACKLOG = 1 << 20
 """Bytes of commands without a reply, pending or in flight, from which on the client is not read from."""
 
@@ -44,56 +52,119 @@ class ClientWriter(Protocol):
     def close(self) -> None:
         """Close when everything written has been sent."""
 
+    def abort(self) -> None:
+        """Close at once."""
+
     def resume(self) -> None:
         """The session is no longer backlogged."""
+
+    @property
+    def fd(self) -> int:
+        """The number of the socket; -1 once it is gone."""
+
+    @property
+    def unread(self) -> int:
+        """Bytes that wait for the client to read them."""
 
 
 class Session:
     """See the head of this module. `now` is the caller's monotonic clock, in seconds."""
 
-    def __init__(self, number: int, address: str, client: ClientWriter, router: Router) -> None:
+    def __init__(
+        self,
+        number: int,
+        address: str,
+        client: ClientWriter,
+        router: Router,
+        *,
+        local: str = "",
+        query_limit: int = resp.MAX_QUERY,
+        now: float = 0.0,
+    ) -> None:
+        """`address` is the client's, `local` the one it connected to; `query_limit` in bytes, see RequestReader."""
         self.number = number
         self.address = address
-        self.client = client
+        self.local = local
+        self.wire_to_client = client
+        self.client: ClientWriter = client
         self.router = router
+        self.born = self.seen = now
         self.name = b""
+        self.latest = UNKNOWN  # the command that came last
+        self.evictable = True  # as the client wishes; nothing depends on it here
         self.identity = Identity(account=router.policy.account)
         self.pending: deque[Entry] = deque()
         self.outstanding = 0  # replies to come
-        self.transaction: Transaction | None = None
-        self.busy: Verb | None = None  # one that nothing may overtake: blocking, or a change of identity
-        self.watch: Watch | None = None
-        self.own: Lane | None = None  # for `watch` or `busy`
-        self.stream: Stream | None = None
-        self.stream_lane: Lane | None = None
-        self._lane: Lane | None = None  # the one that everything outstanding is on
-        self._recovered: list[Entry] | None = None
-        self._unsent: list[Entry] = []
+        self.busy: Verb | None = None  # one that nothing may overtake: blocking, or waiting for the server's consent
+        self.ties: Ties | None = None
+        self.own: Lane | None = None
+        self.finished = False  # the client says nothing more
+        self.replies = Replies.ON
+        self.tunnel: Lane | None = None
+        self.choked = False  # the client has much to read: nothing more is asked for it
+        self.lane: Lane | None = None  # the one that everything outstanding is on
+        self.recovered: list[Entry] | None = None  # what is to be answered before anything else
+        self.unsent: list[Entry] = []  # behind that
         self._bytes = 0
         self._open = True
-        self.finished = False  # the client says nothing more
-        self._reader = resp.RequestReader()
+        self.query_limit = query_limit
+        self.reader = resp.RequestReader(query_limit=query_limit)
+        self.check_limits()
+        router.sessions[number] = self
 
     @property
     def backlogged(self) -> bool:
         """Whether the client should not be read from for the moment."""
-        return self._bytes > BACKLOG
+        return self._bytes > BACKLOG or (self.reader.awaits_login and self.reader.pending > BACKLOG)
+
+    @property
+    def listener(self) -> bool:
+        """Whether it is told what others do: SUBSCRIBE, MONITOR."""
+        return self.ties is not None and self.ties.stream is not None and self.ties.stream.subscribed
+
+    @property
+    def adrift(self) -> bool:
+        """Whether the own lane is of no use any more, and left when all on it is answered."""
+        return self.ties is not None and self.ties.adrift
+
+    @property
+    def subscriber(self) -> bool:
+        """Whether Redis counts it among the clients of publish and subscribe, which MONITOR's are not."""
+        stream = self.ties.stream if self.ties is not None else None
+        return stream is not None and stream.subscribed and not stream.monitor
+
+    @property
+    def blocked(self) -> bool:
+        """Whether a blocking command is under way."""
+        return self.busy is not None and apart.blocks(self.busy)
 
     # --- from the client
 
     def feed(self, data: bytes, now: float) -> None:
         """Bytes from the client."""
-        requests = self._reader.feed(data)
-        if requests.commands:
-            self._queue(requests.commands, requests.raw)
-        if requests.error is not None and not (self.pending and isinstance(self.pending[-1], Hangup)):
-            self.complain("?", requests.error.reply)
-            self.pending.append(Hangup(resp.error(requests.error.reply)))
+        self.seen = now
+        if self.tunnel is not None:
+            apart.pass_through(self, self.tunnel, data)
+            return
+        self._take(self.reader.feed(data))
         self.pump(now)
+
+    def _take(self, requests: resp.Requests) -> None:
+        if requests.commands:
+            self._bytes += len(requests.raw)
+            self.latest = sorting.queue(self, requests.commands, requests.raw)
+        if requests.error is not None and not (self.pending and isinstance(self.pending[-1], Hangup)):
+            self.complain("?", str(requests.error))
+            self.pending.append(Hangup(resp.error(requests.error.reply) if requests.error.reply else b""))
+
+    def _read_on(self) -> None:
+        """A stranger's AUTH or HELLO is answered: take what came behind it."""
+        self._take(self.reader.login_answered(authenticated=self.reader.authenticated))
 
     def finish(self, now: float) -> None:
         """Nothing more comes from the client: close when all is answered."""
-        if self.stream is not None or (self.busy is not None and apart.blocks(self.busy)):
+        listens = self.ties is not None and self.ties.stream is not None
+        if listens or self.blocked or self.tunnel is not None:
             self.client.close()  # what it waits for may never come
             return
         self.finished = True
@@ -104,63 +175,51 @@ class Session:
         """The client is gone."""
         self._open = False
         self.pending.clear()
-        self._recovered = None
+        self.recovered = None
+        self.router.sessions.pop(self.number, None)
         self.router.release(self, now)
         apart.stand_down(self, now)
 
-    def _queue(self, commands: list[list[bytes]], raw: bytes) -> None:
-        self._bytes += len(raw)
-        need, alone = self._classify(commands)
-        if not alone:
-            self.pending.append(Run(self, commands, raw, need))
-            return
-        shared: list[list[bytes]] = []
-        for args in commands:
-            command = lookup(args)
-            if command.route in (Route.REPLICA, Route.MASTER):
-                shared.append(args)
-                continue
-            self._queue_run(shared)
-            shared = []
-            self.pending.append(Verb(args, command, resp.encode_command(args)))
-        self._queue_run(shared)
-
-    def _queue_run(self, commands: list[list[bytes]]) -> None:
-        if commands:
-            need, _ = self._classify(commands)
-            self.pending.append(Run(self, commands, resp.encode_commands(commands), need))
-
-    def _classify(self, commands: list[list[bytes]]) -> tuple[Need, bool]:
-        """Where these commands go as one run, and whether some of them cannot be part of one."""
-        need = Need.ANY
-        for args in commands:
-            route = lookup(args).route
-            if route is Route.MASTER:
-                need = Need.MASTER
-            elif route is not Route.REPLICA:
-                return need, True
-        return need, False
+    def entry(self, args: list[bytes]) -> Entry:
+        """What stands in the queue for one command."""
+        return sorting.entry(self, args)
 
     # --- to a lane
 
     def pump(self, now: float) -> None:
         """Let go whatever may go now."""
+        if self.choked:
+            return
         pending = self.pending
+        if self.ties is not None and not self._attached(now):
+            return
         while pending and self._open:
-            entry = pending.popleft()
+            entry = pending.popleft() if self.replies is _ON else muting.first(self)
             if not self._go(entry, now):
                 pending.appendleft(entry)
-                if not self.outstanding and not self._hears_more:
+                if not self.outstanding:
                     self._hold(now)
                 return
             self.router.release(self, now)
         if self._bytes and not pending and not self.outstanding:
-            self._answered(self._bytes)
+            self._all_answered(now)
 
-    @property
-    def _hears_more(self) -> bool:
-        """Whether replies are to come on the lane of a stream."""
-        return self.stream is not None and self.stream.waiting and self.stream_lane is not None
+    def _all_answered(self, now: float) -> None:
+        self._answered(self._bytes)
+        if self.reader.awaits_login and self._open:
+            self._read_on()
+            self.pump(now)
+
+    def _attached(self, now: float) -> bool:
+        """Whether the connection that the ties need is there. What is answered already waits for none."""
+        attached = apart.attached(self, now)
+        while not attached and not self.outstanding and self.pending and isinstance(self.pending[0], Ready):
+            self._go(self.pending.popleft(), now)
+        if not attached and not self.outstanding:
+            self._hold(now)
+        elif not self.pending:
+            self.router.release(self, now)
+        return attached
 
     def _answered(self, size: int) -> None:
         """The client has the replies to so many bytes of its commands."""
@@ -171,70 +230,123 @@ class Session:
 
     def _go(self, entry: Entry, now: float) -> bool:
         """Act on the head of the queue; False when it has to wait."""
-        if self.busy is not None or (self.stream is not None and self._waits_for_stream(entry)):
+        if self.busy is not None:
             return False
+        return self.act(entry, now) if self.replies is _ON else muting.act(self, entry, now)
+
+    def act(self, entry: Entry, now: float) -> bool:
+        """The same, for a command whose reply goes where it belongs."""
         if isinstance(entry, Run):
-            return self._go_run(entry, now)
+            return self._go_tied(entry, self.ties, now) if self.ties is not None else self._go_run(entry, now)
         if isinstance(entry, Verb):
             return self._go_verb(entry, now)
-        return not self.outstanding and self._go_alone(entry, now)
-
-    def _waits_for_stream(self, entry: Entry) -> bool:
-        """Whether the session is subscribed, and the order of its replies, depend on what is to come."""
-        streaming = isinstance(entry, Resume) or (isinstance(entry, Verb) and entry.command.name in verbs.STREAMING)
-        return self.stream is not None and self.stream.waiting and not streaming
-
-    def _go_alone(self, entry: Ready | Hangup | Resume, now: float) -> bool:
-        if isinstance(entry, Resume):
-            return self.stream is None or self.stream_lane is not None or apart.resume_stream(self, self.stream, now)
+        if self.outstanding:
+            return False
+        if isinstance(entry, Hangup) and self.reader.awaits_login:
+            self._read_on()
+            self.pending.append(entry)
+            return True
         self.client.write(entry.reply)
         if isinstance(entry, Hangup):
             self.client.close()
             self.close(now)
         return True
 
-    @property
-    def _confined(self) -> bool:
-        """Whether the session may do nothing but listen: RESP3 has room for replies beside the stream."""
-        return self.stream is not None and self.stream.subscribed and not self.stream.beside(self.identity.protocol)
-
     def _go_run(self, run: Run, now: float) -> bool:
-        if self.stream is not None and self._confined:
-            return not self.outstanding and apart.subscribed(self, run, now)
-        if self.watch is not None:
-            return apart.watched(self, run, self.watch, now)
-        if self.transaction is not None:
-            return not self.outstanding and verbs.queue(self, run, self.transaction)
+        if self.router.pause is not None and self.router.paused(run, now):
+            return False
         lane = self.choose(run.need, now)
-        return lane is not None and self.send(run, lane, now)
+        return lane is not None and self.dispatch(run, lane)
+
+    def dispatch(self, run: Run, lane: Lane) -> bool:
+        """Put a run of the client's on a lane, in the form in which this server is to have it."""
+        if run.form is _CURSOR:
+            run.cursors = self.router.cursors
+            run.raw = resp.encode_commands([self.wire(args) for args in run.commands])
+        elif run.need is _OWN:
+            apart.provide_scripts(self, run, lane)
+        return self.send(run, lane)
+
+    def _go_tied(self, entry: Run | Verb, ties: Ties, now: float) -> bool:
+        """A session that stands apart for longer than a command."""
+        if isinstance(entry, Run) and entry.form is Form.BLOCK:
+            self.pending.extendleft(reversed([self.entry(args) for args in entry.commands]))
+            return True
+        stream, transaction = ties.stream, ties.transaction
+        if stream is not None:
+            if stream.asked:
+                return False  # whether it may say anything else is not known yet
+            streaming = isinstance(entry, Verb) and entry.command.name in verbs.STREAMING
+            if stream.confined(self.identity.protocol) and not streaming:
+                return subscribing.confined(self, entry, now)
+        if transaction is not None:
+            return pledge.goes(self, entry, transaction, now)
+        if isinstance(entry, Run):
+            return self._go_run(entry, now)
+        return not self.outstanding and self._begin(entry, now)
 
     def _go_verb(self, verb: Verb, now: float) -> bool:
-        apt = verb.command.name in verbs.STREAMING or verbs.ends_all(verb)
-        if self._confined and not apt:
-            return not self.outstanding and apart.subscribed(self, verb, now)
-        if self.watch is not None and not verbs.ends_all(verb):
-            return apart.watched(self, verb, self.watch, now)
-        return not self.outstanding and verbs.handle(self, verb, now)
+        if verbs.ends_all(verb):
+            return not self.outstanding and verbs.handle(self, verb, now)
+        if self.ties is not None:
+            return self._go_tied(verb, self.ties, now)
+        return not self.outstanding and self._begin(verb, now)
+
+    def _begin(self, verb: Verb, now: float) -> bool:
+        if verb.command.name in ("MULTI", "WATCH"):
+            return pledge.begin(self, verb, now)
+        return not self.router.paused(verb, now) and verbs.handle(self, verb, now)
 
     def choose(self, need: Need, now: float) -> Lane | None:
-        """The shared lane for a run: while anything is outstanding, no other than the one that it is on."""
-        lane = self._lane
-        if not self.outstanding or lane is None:
-            return self.router.lane(self.number, self.identity, need, now)
-        fits = need is Need.ANY or lane.key.duty is Duty.MASTER
-        ready = fits and lane.usable and self._recovered is None and self.router.may_send(lane, now)
-        return lane if ready else None
+        """The lane for a run: while anything is outstanding, no other than the one that it is on."""
+        lane = self.lane
+        if self.outstanding and lane is not None:
+            if lane is not self.own and (need in _ALONE or self.outstanding >= MOST_IN_FLIGHT):
+                return None
+            fits = need is _ANYWHERE or need is Need.ANY_OWN or lane.key.duty is _MASTER
+            ready = fits and lane.usable and self.recovered is None and self.router.may_send(lane, now)
+            return lane if ready else None
+        if self.ties is not None and self.ties.needs_lane:
+            own = self.own
+            return own if own is not None and own.usable and self.router.open(now) else None
+        if need in _ALONE:
+            self.own = self.router.exclusive(self, now, need)
+            return self.own
+        return self.router.lane(self.number, self.identity, need, now)
 
-    def send(self, run: Run, lane: Lane, now: float) -> bool:
+    def send(self, run: Run, lane: Lane) -> bool:
         """Put a run on a lane; True, for the callers' convenience."""
-        self._lane = lane
+        self.lane = lane
         self.outstanding += run.left
         lane.enqueue(run)
         return True
 
-    def send_muted(self, args: list[bytes], lane: Lane) -> None:
-        """Send a command whose replies are part of the stream."""
-        lane.enqueue(Run(self, [args], resp.encode_command(args), Need.MASTER, Form.MUTE, 0))
+    def wire(self, args: list[bytes]) -> list[bytes]:
+        """A command as the server gets it: with its own cursor, or asked in a form that does no harm."""
+        command = lookup(args)
+        if command.route is Route.CURSOR:
+            return self.router.cursors.incoming(args)
+        return verbs.question(self, command.name, args) if command.route is Route.SESSION else args
+
+    @property
+    def home(self) -> str:
+        """Where its scripts are: which of them a server takes depends on the user."""
+        account = self.identity.account
+        return f"{self.router.process} {account.username!r}" if account else self.router.process
+
+    def become(self, identity: Identity) -> None:
+        """The server takes the session for somebody else, or in another database or dialect."""
+        self.identity = identity
+        self.check_limits()
+
+    def check_limits(self) -> None:
+        """Redis takes little from those who have not authenticated yet."""
+        self.reader.authenticated = self.identity.account is not None or not self.router.strangers
+
+    def hang_up(self) -> None:
+        """Close when what is being answered is answered."""
+        self.pending.clear()
+        self.pending.append(Hangup(b""))
 
     def complain(self, name: str, text: str) -> None:
         """A client gets an error of the proxy's own making: count it and say so."""
@@ -248,12 +360,18 @@ class Session:
         self._fail_pending("MASTERDOWN no room to hold more commands (hold_bytes)", now)
 
     def give_up(self, now: float) -> None:
-        """The longest wait is over."""
-        self._fail_pending(self.router.masterdown(now), now)
+        """The longest wait is over; without a command that waits, it only begins anew."""
+        if self.pending:
+            self._fail_pending(self.router.masterdown(now), now)
+        else:
+            self.router.release(self, now)
+            self.pump(now)
 
     def _fail_pending(self, text: str, now: float) -> None:
         self.router.release(self, now)
-        self.transaction = None
+        transaction = self.ties.transaction if self.ties is not None else None
+        if transaction is not None:
+            pledge.give_up(self, transaction)
         # What waits behind the first came later, but a client that pipelines has one patience for all.
         for _ in range(len(self.pending)):
             entry = self.pending.popleft()
@@ -262,11 +380,18 @@ class Session:
                 self.router.stats.errors += count
                 entry = Ready(resp.error(text) * count)
             self.pending.append(entry)
-        if self.own is not None:  # a watch, which may stand behind MULTI on the server
-            self.watch = None
+        if transaction is not None and self.own is not None:  # it may stand behind MULTI on the server
             self.router.discard(self.own, now)
         self.router.log.warning("masterdown", client=self.address, epoch=self.router.epoch, error=text)
         self.pump(now)
+
+    def choke(self, now: float, *, full: bool) -> None:
+        """The client has stopped reading, or goes on: the server waits with it, if nobody else waits then."""
+        self.choked = full
+        if self.own is not None and not (self.ties is not None and self.ties.listening):
+            self.own.read_on(not full)
+        if not full:
+            self.pump(now)
 
     # --- from a lane
 
@@ -275,154 +400,101 @@ class Session:
         self.outstanding -= taken.count
         if not run.left and self._bytes > BACKLOG:
             self._answered(len(run.raw))
-        if not taken.has_error and self._recovered is None and run.form is Form.PLAIN and self.watch is None:
+        plain = run.form is _PLAIN and run.need is not _OWN and self.ties is None
+        if plain and not taken.has_error and self.recovered is None:
             self.client.write(taken.data)
         else:
-            self._deliver_with_care(run, taken, now)
+            relaying.deliver(self, run, taken, now)
         if not self.outstanding:
             self.settle(now)
 
-    def _deliver_with_care(self, run: Run, taken: Taken, now: float) -> None:
-        if run.form is Form.BLOCK:
-            run.reply += taken.data
-            if not run.left:
-                self._deliver_block(run, now)
-            return
-        if run.form is Form.TRIAL:
-            if self.busy is not None:
-                verbs.accepted(self, self.busy)
-            return
-        if run.form is Form.STAND_IN:
-            self.client.write(run.reply)
-            return
-        replies = split(taken.data)
-        first = len(run.commands) - run.left - taken.count
-        for args, reply in zip(run.commands[first:], replies, strict=False):
-            self._judge(args, reply, run.need, now)
+    def overhears(self, frame: bytes) -> bool:
+        """What the server sent on the own lane answers no command: the client is due it as it is."""
+        if self.ties is None or not self.ties.unasked(frame):
+            return False
+        muting.push(self, redirection.overheard(self, self.ties, frame))
+        return True
 
-    def _judge(self, args: list[bytes], reply: bytes, need: Need, now: float) -> None:
-        """Relay one reply, or see that its command is sent again."""
-        command = lookup(args)
-        if self.watch is not None and not self.watch.broken:
-            apart.watch_answered(self, args, reply, self.watch, need, now)
-        elif refused(reply):
-            self._refused(reply, now)
-            self.recover(self.again(args, need))
-        elif self._recovered is None:
-            self.client.write(reply)
-        elif command.reads_only:  # beside something that was not executed: read again behind it
-            self.recover(self.again(args, need))
-        else:
-            self.recover(Ready(reply))
-
-    def _deliver_block(self, run: Run, now: float) -> None:
-        replies = split(run.reply)
-        executed = not replies[-1].startswith(b"-")
-        refusal = next((reply for reply in replies if refused(reply)), None)
-        if refusal is not None and not executed:
-            self._refused(refusal, now)
-            self.recover(self.busy or Run(self, run.commands, run.raw, run.need, Form.BLOCK, len(replies)))
-        elif self._recovered is None:
-            self.client.write(replies[-1])
-        else:
-            self.recover(Ready(replies[-1]))
-
-    def _refused(self, reply: bytes, now: float) -> None:
-        self.router.log.info("refused", reply=reply[:60].decode(errors="replace").strip(), epoch=self.router.epoch)
-        if self._lane is not None:
-            self.router.rest(self._lane, now)
+    def confirmed(self, run: Run, frame: bytes) -> bool:
+        """Whether this frame is the last one that a STREAM gets."""
+        stream = self.ties.stream if self.ties is not None else None
+        if stream is None or not stream.confirms(run.commands[0], frame):
+            return stream is None
+        stream.asked -= 1
+        return True
 
     def returned(self, run: Run, lane: Lane, *, sent: bool) -> None:
         """A lane gives a run back: it is closed, or may not be written to any more. Nothing is sent from here."""
         self.outstanding -= run.left
-        if not self._open or run.form is Form.MUTE:  # a stream knows what it has to ask for again
-            return
-        denied = lane.welcome is not None and lane.welcome.refusal is Refusal.DENIED
-        if self.watch is not None and lane is self.own and not lane.usable:
-            apart.watch_returned(self, run, self.watch, lane, sent=sent)
-        elif denied and lane.welcome:
-            count = len(run.unanswered()) if run.form is Form.PLAIN else 1
-            self.recover(Ready(resp.error(lane.welcome.text) * count))
-        elif run.form is Form.TRIAL and self.busy is not None:
-            self.recover(self.busy)
-        elif not sent:
-            self._unsent.append(self._rest_of(run))
-        elif run.form is Form.BLOCK and self.busy is None:
-            self.recover(self.uncertain([b"EXEC"], lane))
-        else:
-            for args in run.unanswered():
-                self.recover(self.decide(args, run.need, lane))
+        if self._open:
+            relaying.returned(self, run, lane, sent=sent)
 
     def decide(self, args: list[bytes], need: Need, lane: Lane) -> Entry:
         """What becomes of a command that was sent and not answered."""
-        command = lookup(args)
-        if command.route is Route.BLOCKING or may_resend(command, args, self.router.policy.retry_writes):
+        stray = lookup(args).name == "EXEC"  # without MULTI; what ends a transaction is decided upon in `pledge`
+        if stray or may_resend(lookup(args), args, self.router.policy.retry_writes):
             return self.again(args, need)
         return self.uncertain(args, lane)
 
     def uncertain(self, args: list[bytes], lane: Lane) -> Ready:
         """The answer for a command of which nobody can know whether it was executed."""
-        name = lookup(args).name
-        text = f"UNCERTAIN {name} may or may not have been applied: master {lane.key.node} was lost before it replied"
         self.router.disturbed().uncertain += 1
+        name = lookup(args).name.replace("|", " ")
+        text = f"UNCERTAIN {name} may or may not have been applied: master {lane.key.node} was lost before it replied"
         self.complain(name, text)
         return Ready(resp.error(text))
 
     def again(self, args: list[bytes], need: Need) -> Entry:
         """A command to be sent once more."""
         self.router.disturbed().replayed += 1
-        if self.busy is not None:
-            return self.busy
-        command = lookup(args)
-        if command.route in (Route.REPLICA, Route.MASTER):
-            return Run(self, [args], resp.encode_command(args), need)
-        return Verb(args, command, resp.encode_command(args))
-
-    def _rest_of(self, run: Run) -> Entry:
-        if self.busy is not None:
-            return self.busy
-        if run.form is Form.PLAIN:
-            return Run(self, run.commands, run.raw, run.need)
-        return Run(self, run.commands, run.raw, run.need, run.form, run.left)
+        return self.busy or self.entry(args)
 
     def recover(self, entry: Entry) -> None:
         """The next thing in order that replies could not be relayed for."""
-        if self._recovered is None:
-            self._recovered = []
-        self._recovered.append(entry)
+        if self.recovered is None:
+            self.recovered = []
+        self.recovered.append(entry)
 
     def settle(self, now: float) -> None:
         """A lane has no more for this session for the moment, or gave something back: go on."""
         back: list[Entry] = []
         if not self.outstanding:
-            self._lane = None
-            back, self._recovered = self._recovered or [], None
-            apart.settled(self, now)
-        if back or self._unsent:
-            back += self._unsent
-            self._unsent = []
+            self.lane = None
+            back, self.recovered = self.recovered or [], None
+        if back or self.unsent:
+            back += self.unsent
+            self.unsent = []
+            if self.replies is Replies.SKIP:
+                self.replies = Replies.SKIP_NEXT
             self.pending.extendleft(reversed(back))
+        if not self.outstanding:
+            apart.settled(self, now)
         self.pump(now)
-
-    # --- lanes of its own
 
     def rests_on(self, lane: Lane) -> bool:
         """Whether a planned change need not wait for this lane: it only waits for what others do."""
-        return lane is self.stream_lane or (self.busy is not None and apart.blocks(self.busy))
+        return lane is self.own and (self.blocked or (self.listener and not self.outstanding) or self.tunnel is lane)
 
-    def unasked(self, data: bytes, now: float) -> None:
-        """What the server sent on the lane of the stream."""
-        if self.stream is None:
-            return
-        waited = self.stream.waiting
-        self.client.write(self.stream.pass_on(data))
-        if waited and not self.stream.waiting:
-            if not self.stream.subscribed:
-                apart.end_stream(self, now)
-            self.pump(now)
+    def overflow(self) -> None:
+        """The client has queued more behind MULTI than may be kept of it: it is hung up on, as Redis does."""
+        self.complain("MULTI", f"closed: more than {self.query_limit} bytes are queued (client_query_buffer_limit)")
+        self.client.abort()
 
-    def lane_gone(self, lane: Lane, now: float) -> None:
-        """A lane of its own is closed, and what was on it has been decided upon."""
-        if self._open:
-            apart.lane_gone(self, lane, now)
-            self.pump(now)
+    def fail(self, error: Exception, now: float) -> None:
+        """Something went wrong that should not be possible: nothing that this session says can be relied upon."""
+        self.router.log.warning("defect", client=self.address, error=repr(error), exc_info=error)
+        self.client.abort()
+        self.close(now)
+
+    def lane_ready(self, now: float) -> None:
+        """The lane of its own is greeted: who waits to be told of there may go on."""
+        if self.ties is not None:
+            redirection.call_back(self.ties, now)
+
+    def lane_lost(self, lane: Lane, now: float) -> None:
+        """The lane of its own is closed, and what was on it has been decided upon."""
+        if self._open and lane is self.tunnel:
+            self.client.close()
+            self.close(now)
+        elif self._open:
+            apart.lane_lost(self, lane, now)

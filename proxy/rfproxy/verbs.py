@@ -1,8 +1,10 @@
-"""The commands that a session handles itself, in the words of Redis.
+"""The commands that a session handles itself, alone, when everything before them is answered.
 
-A verb is handled alone, when everything before it is answered. Handlers return whether it is dealt with; False
-leaves it at the head of the queue until something changes. Verbs that need a connection of the session's own
-are in `apart`.
+What is about the client's connection is the proxy's to answer, but not before the server was asked whether this user
+may do it: it is sent a question that does no harm there, its error is relayed, and anything else is the consent
+to the effect that is listed here.
+
+Handlers return whether a verb is dealt with; False leaves it at the head of the queue until something changes.
 """
 
 from __future__ import annotations
@@ -13,11 +15,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rfprotocol import resp
-from rfprotocol.commands import Route, arity_error, lookup
-from rfproxy import apart
+from rfprotocol.commands import Command, Route, arity_error, existence_error
+from rfproxy import apart, clients, muting, subscribing
 from rfproxy.entries import Form, Need, Run, Verb
 from rfproxy.greeting import Account, Identity
-from rfproxy.transaction import EXECABORT, Transaction
+from rfproxy.muting import Replies
 
 if TYPE_CHECKING:
     from rfproxy.session import Session
@@ -25,26 +27,89 @@ if TYPE_CHECKING:
 OK = resp.simple("OK")
 
 Handler = Callable[["Session", Verb, float], bool]
+Effect = Callable[["Session", list[bytes], bytes, float], bytes]
+"""Does what the verb with these arguments asks for, now that the server has given that reply; returns the client's."""
 
 
 def handle(session: Session, verb: Verb, now: float) -> bool:
-    """Deal with a verb of a session that stands on shared lanes."""
+    """Deal with a verb outside of MULTI."""
     name = verb.command.name
-    problem = arity_error(verb.command, verb.args)
-    if session.transaction is not None and (name not in _EVEN_IN_MULTI or problem):
-        return _answer(session, _queued(session, session.transaction, verb, problem))
-    if problem:
-        return _answer(session, resp.error(problem))
+    if name == "POST":
+        return _post(session, verb, now)
+    version = session.router.server_version
+    if problem := existence_error(verb.args, version) or arity_error(verb.command, verb.args, version):
+        session.client.write(resp.error(problem))
+        return True
     if verb.command.route is Route.BLOCKING:
         return apart.block(session, verb, now)
-    return _HANDLERS.get(name, _refuse)(session, verb, now)
+    if handler := _HANDLERS.get(name):
+        return handler(session, verb, now)
+    return _ask(session, verb, now) if name in _EFFECTS else _refuse(session, verb, now)
+
+
+def ends_all(entry: Run | Verb) -> bool:
+    """QUIT and RESET are understood in whatever state a session is."""
+    return isinstance(entry, Verb) and entry.command.name in ("QUIT", "RESET", "POST")
+
+
+def granted(session: Session, verb: Verb, reply: bytes, now: float) -> None:
+    """The server has nothing against a verb: it takes effect."""
+    session.latest = verb.command
+    session.client.write(_EFFECTS[verb.command.name](session, verb.args, reply, now))
+
+
+def known_at_exec(command: Command) -> bool:
+    """Whether a verb may be queued behind MULTI and answered when EXEC is."""
+    return command.route is Route.SESSION and command.name in _AT_EXEC
+
+
+def done_at_exec(session: Session, verb: Verb, reply: bytes, now: float) -> bytes:
+    """A verb behind MULTI was executed, in the form that `question` gives it; returns the client's reply."""
+    if session.own is not None:
+        session.own.spoilt = True
+    session.latest = verb.command
+    return _EFFECTS[verb.command.name](session, verb.args, reply, now)
+
+
+def question(session: Session, name: str, args: list[bytes]) -> list[bytes]:
+    """What the server is asked in the place of a verb: the verb itself where that does no harm, or is an error."""
+    ask = _QUESTIONS.get(name)
+    return (ask(session, args) or args) if ask is not None else args
+
+
+def _ask(session: Session, verb: Verb, now: float) -> bool:
+    name = verb.command.name
+    lane = session.choose(_NEEDS.get(name, Need.ANY), now)
+    if lane is None:
+        return False
+    session.busy = verb
+    raw = resp.encode_command(question(session, name, verb.args))
+    return session.send(Run(session, [verb.args], raw, Need.ANY, Form.CONSENT), lane)
+
+
+def _forward(session: Session, verb: Verb, now: float) -> bool:
+    """The server says what it thinks of it, which can only be an error, or nothing to do."""
+    lane = session.choose(Need.MASTER, now)
+    return lane is not None and session.send(Run(session, [verb.args], verb.raw, Need.MASTER), lane)
 
 
 def _refuse(session: Session, verb: Verb, now: float) -> bool:
     text = verb.command.refusal or f"ERR {verb.command.name.replace('|', ' ')} is not supported by rfproxy"
-    if "rfproxy" in text:  # what Redis would say itself is not worth a line
-        session.complain(verb.command.name, text)
-    return _answer(session, resp.error(text))
+    if "rfproxy" not in text:  # Redis says so itself
+        session.client.write(resp.error(text))
+        return True
+    if session.router.policy.allow_admin:
+        return _administer(session, verb, now)
+    session.complain(verb.command.name, text)
+    session.client.write(resp.error(text))
+    return True
+
+
+def _administer(session: Session, verb: Verb, now: float) -> bool:
+    if verb.command.name in ("SYNC", "PSYNC", "REPLCONF"):
+        return apart.tunnel(session, verb, now)
+    lane = session.choose(Need.OWN, now)
+    return lane is not None and session.send(Run(session, [verb.args], verb.raw, Need.OWN), lane)
 
 
 def _post(session: Session, verb: Verb, now: float) -> bool:
@@ -55,40 +120,19 @@ def _post(session: Session, verb: Verb, now: float) -> bool:
     return True
 
 
-def _queued(session: Session, transaction: Transaction, verb: Verb, problem: str | None) -> bytes:
-    if problem and verb.command.name == "EXEC":  # ends the transaction nevertheless (execCommandAbort)
-        session.transaction = None
-        return resp.error(f"EXECABORT Transaction discarded because of: {problem.removeprefix('ERR ')}")
-    return transaction.add(verb.args, verb.command)
-
-
-def ends_all(entry: Run | Verb) -> bool:
-    """QUIT and RESET are understood in whatever state a session is."""
-    return isinstance(entry, Verb) and entry.command.name in ("QUIT", "RESET", "POST")
-
-
-def queue(session: Session, run: Run, transaction: Transaction) -> bool:
-    """Commands behind MULTI."""
-    for args in run.commands:
-        session.client.write(transaction.add(args, lookup(args)))
+def _quit(session: Session, verb: Verb, now: float) -> bool:
+    session.client.write(OK)
+    session.client.close()
+    session.close(now)
     return True
 
 
-def accepted(session: Session, verb: Verb) -> None:
-    """The server takes the session as what it asked to be: AUTH, HELLO, SELECT succeed."""
-    wanted = _wanted(session, verb)
-    if isinstance(wanted, Identity):
-        session.identity = wanted
-    if verb.command.name == "HELLO":
-        name = _setname(verb.args)
-        session.name = session.name if name is None else name
-        session.client.write(_hello(session))
-    else:
-        session.client.write(OK)
-
-
-def _answer(session: Session, reply: bytes) -> bool:
-    session.client.write(reply)
+def _reset(session: Session, verb: Verb, now: float) -> bool:
+    session.become(Identity(account=session.router.policy.account))
+    session.name = b""
+    muting.say(session, Replies.ON)
+    apart.stand_down(session, now)
+    session.client.write(resp.simple("RESET"))
     return True
 
 
@@ -97,29 +141,33 @@ def _answer(session: Session, reply: bytes) -> bool:
 
 def _identify(session: Session, verb: Verb, now: float) -> bool:
     """AUTH, HELLO, SELECT: the server decides, by whether it greets a lane of that identity."""
-    wanted = _wanted(session, verb)
+    name = verb.command.name
+    wanted = _wanted(session, name, verb.args)
     if isinstance(wanted, str):
-        return _answer(session, resp.error(wanted))
-    if session.stream is not None and wanted.protocol != session.identity.protocol:
-        text = "ERR HELLO with another protocol is not supported by rfproxy while subscribed"
-        session.complain(verb.command.name, text)
-        return _answer(session, resp.error(text))
-    if wanted == session.identity and verb.command.name != "AUTH" and session.router.server_version:
-        accepted(session, verb)
+        session.client.write(resp.error(wanted))
         return True
-    lane = session.router.lane(session.number, wanted, Need.ANY, now)
+    raw, form = verb.raw, Form.CONSENT
+    if session.ties is not None and session.ties.needs_lane:
+        lane = session.choose(Need.MASTER, now)
+        if lane is not None:
+            lane.spoilt = True
+    else:
+        if name == "AUTH":
+            raw, form = _PING, Form.ADMISSION
+        elif name == "HELLO":
+            raw = resp.encode_command(verb.args[:2])
+        lane = session.router.lane(session.number, wanted, Need.ANY, now)
     if lane is None:
         return False
     session.busy = verb
-    return session.send(Run(session, [verb.args], _PING, Need.ANY, Form.TRIAL), lane, now)
+    return session.send(Run(session, [verb.args], raw, Need.ANY, form), lane)
 
 
 _PING = resp.encode_command([b"PING"])
 
 
-def _wanted(session: Session, verb: Verb) -> Identity | str:
+def _wanted(session: Session, name: str, args: list[bytes]) -> Identity | str:
     """The identity a verb asks for, or the error that it is answered with."""
-    name, args = verb.command.name, verb.args
     if name == "SELECT":
         return _selected(session.identity, args[1])
     if name == "AUTH":
@@ -135,8 +183,10 @@ _INTEGER = re.compile(rb"0|-?[1-9][0-9]{0,18}")
 
 
 def _selected(identity: Identity, text: bytes) -> Identity | str:
-    if not _INTEGER.fullmatch(text) or not -(1 << 31) <= int(text) < 1 << 31:
+    if not _INTEGER.fullmatch(text) or not -(1 << 63) <= int(text) < 1 << 63:
         return "ERR value is not an integer or out of range"
+    if not -(1 << 31) <= int(text) < 1 << 31:
+        return "ERR value is out of range, value must between -2147483648 and 2147483647"
     return replace(identity, db=int(text)) if int(text) >= 0 else "ERR DB index is out of range"
 
 
@@ -155,142 +205,59 @@ def _hello_wanted(identity: Identity, args: list[bytes]) -> Identity | str:
             wanted = replace(wanted, account=Account(args[place + 1], args[place + 2]))
             place += 3
         elif option == b"SETNAME" and place + 1 < len(args):
-            if not _good_name(args[place + 1]):
-                return _BAD_NAME
+            if not clients.good_name(args[place + 1]):
+                return "ERR Client names cannot contain spaces, newlines or special characters."
             place += 2
         else:
-            return f"ERR Syntax error in HELLO option '{args[place].decode(errors='replace')}'"
+            return f"ERR Syntax error in HELLO option '{args[place].decode('ascii', 'surrogateescape')}'"
     return wanted
 
 
-def _setname(args: list[bytes]) -> bytes | None:
+def _selected_or_authenticated(session: Session, args: list[bytes], reply: bytes, now: float) -> bytes:
+    _become(session, args)
+    return OK
+
+
+def _greeted(session: Session, args: list[bytes], reply: bytes, now: float) -> bytes:
+    _become(session, args)
     for place in range(2, len(args) - 1):
         if args[place].upper() == b"SETNAME":
-            return args[place + 1]
-    return None
+            session.name = args[place + 1]
+    reply = _ID.sub(b"$2\r\nid\r\n:%d\r\n" % session.number, reply, count=1)
+    return reply.replace(b"$4\r\nrole\r\n$7\r\nreplica\r\n", b"$4\r\nrole\r\n$6\r\nmaster\r\n", 1)
 
 
-def _hello(session: Session) -> bytes:
-    fields: list[tuple[bytes, bytes]] = [
-        (resp.bulk(b"server"), resp.bulk(b"redis")),
-        (resp.bulk(b"version"), resp.bulk(session.router.server_version.encode())),
-        (resp.bulk(b"proto"), resp.integer(session.identity.protocol)),
-        (resp.bulk(b"id"), resp.integer(session.number)),
-        (resp.bulk(b"mode"), resp.bulk(b"standalone")),
-        (resp.bulk(b"role"), resp.bulk(b"master")),
-        (resp.bulk(b"modules"), resp.array([])),
-    ]
-    return resp.map(fields, session.identity.protocol)
+_ID = re.compile(rb"\$2\r\nid\r\n:[0-9]+\r\n")
 
 
-# --- CLIENT, as Redis would answer for its own connections
-
-_BAD_NAME = "ERR Client names cannot contain spaces, newlines or special characters."
-
-
-def _good_name(name: bytes) -> bool:
-    return all(33 <= byte <= 126 for byte in name)
+def _become(session: Session, args: list[bytes]) -> None:
+    wanted = _wanted(session, args[0].decode("ascii", "replace").upper(), args)
+    if isinstance(wanted, Identity):
+        session.become(wanted)
 
 
-def _client_setname(session: Session, verb: Verb, now: float) -> bool:
-    if not _good_name(verb.args[2]):
-        return _answer(session, resp.error(_BAD_NAME))
-    session.name = verb.args[2]
-    return _answer(session, OK)
+_IDENTITY = frozenset(["AUTH", "HELLO", "SELECT"])
+_AT_EXEC = _IDENTITY | clients.AT_EXEC
 
-
-def _client_getname(session: Session, verb: Verb, now: float) -> bool:
-    return _answer(session, resp.bulk(session.name) if session.name else resp.null(session.identity.protocol))
-
-
-def _client_id(session: Session, verb: Verb, now: float) -> bool:
-    return _answer(session, resp.integer(session.number))
-
-
-def _ok(session: Session, verb: Verb, now: float) -> bool:
-    return _answer(session, OK)
-
-
-# --- transactions
-
-
-def _multi(session: Session, verb: Verb, now: float) -> bool:
-    if session.transaction is not None:
-        return _answer(session, resp.error("ERR MULTI calls can not be nested"))
-    session.transaction = Transaction()
-    return _answer(session, OK)
-
-
-def _exec(session: Session, verb: Verb, now: float) -> bool:
-    transaction = session.transaction
-    if transaction is None:
-        return _answer(session, resp.error("ERR EXEC without MULTI"))
-    block = transaction.block()
-    if block is None:
-        session.transaction = None
-        return _answer(session, resp.error(EXECABORT))
-    lane = session.router.lane(session.number, session.identity, Need.MASTER, now)
-    if lane is None:
-        return False
-    session.transaction = None
-    replies = len(transaction.commands) + 2
-    return session.send(Run(session, [verb.args], block, Need.MASTER, Form.BLOCK, replies), lane, now)
-
-
-def _discard(session: Session, verb: Verb, now: float) -> bool:
-    if session.transaction is None:
-        return _answer(session, resp.error("ERR DISCARD without MULTI"))
-    session.transaction = None
-    return _answer(session, OK)
-
-
-def _watch(session: Session, verb: Verb, now: float) -> bool:
-    if session.transaction is not None:
-        return _answer(session, resp.error("ERR WATCH inside MULTI is not allowed"))
-    return apart.watch(session, verb, now)
-
-
-# --- the end
-
-
-def _quit(session: Session, verb: Verb, now: float) -> bool:
-    session.client.write(OK)
-    session.client.close()
-    session.close(now)
-    return True
-
-
-def _reset(session: Session, verb: Verb, now: float) -> bool:
-    session.transaction = None
-    session.identity = Identity(account=session.router.policy.account)
-    session.name = b""
-    apart.stand_down(session, now)
-    return _answer(session, resp.simple("RESET"))
-
-
-_EVEN_IN_MULTI = frozenset(["MULTI", "EXEC", "DISCARD", "WATCH", "QUIT", "RESET", "POST"])
-STREAMING = frozenset(
-    ["SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE", "UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE", "MONITOR"]
-)
-"""What travels on the connection of a stream."""
+_EFFECTS: dict[str, Effect] = {
+    "AUTH": _selected_or_authenticated,
+    "SELECT": _selected_or_authenticated,
+    "HELLO": _greeted,
+    "CLIENT|TRACKING": apart.set_or_unset,
+    "CLIENT|NO-TOUCH": apart.set_or_unset,
+    **clients.EFFECTS,
+}
+_QUESTIONS = clients.QUESTIONS
+_NEEDS = {"CLIENT|PAUSE": Need.MASTER, "CLIENT|UNBLOCK": Need.MASTER, "CLIENT|UNPAUSE": Need.OWN}
 
 _HANDLERS: dict[str, Handler] = {
-    "AUTH": _identify,
-    "HELLO": _identify,
-    "SELECT": _identify,
-    "CLIENT|SETNAME": _client_setname,
-    "CLIENT|GETNAME": _client_getname,
-    "CLIENT|ID": _client_id,
-    "CLIENT|SETINFO": _ok,
-    "CLIENT|NO-EVICT": _ok,
-    "CLIENT|NO-TOUCH": _ok,
-    "MULTI": _multi,
-    "EXEC": _exec,
-    "DISCARD": _discard,
-    "WATCH": _watch,
-    "UNWATCH": _ok,
-    "POST": _post,
+    **dict.fromkeys(_IDENTITY, _identify),
+    **dict.fromkeys(["CLIENT|TRACKING", "CLIENT|NO-TOUCH"], apart.setting),
+    **dict.fromkeys(["EXEC", "DISCARD", "UNWATCH"], _forward),
+    **dict.fromkeys(["SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE", "MONITOR"], subscribing.stream),
+    **dict.fromkeys(["UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE"], subscribing.stream),
     "QUIT": _quit,
     "RESET": _reset,
-    **dict.fromkeys(STREAMING, apart.stream),
 }
+STREAMING = frozenset(name for name, handler in _HANDLERS.items() if handler is subscribing.stream)
+"""What is about subscriptions."""

@@ -1,13 +1,15 @@
-"""Sessions with a connection of their own: WATCH, blocking commands, subscriptions."""
+"""Sessions with a connection of their own: blocking commands, slow ones, settings, tunnels."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.support.playbook import Playbook
+from rfproxy.router import Policy
+from tests.support.playbook import FakeClient, FakeConnection, Playbook
 
 OK = b"+OK\r\n"
 QUEUED = b"+QUEUED\r\n"
+READONLY = b"-READONLY You can't write against a read only replica.\r\n"
 
 
 @pytest.fixture
@@ -22,80 +24,22 @@ def fail_over(play: Playbook, epoch: int = 2) -> None:
     play.topology(epoch + 1, master="r:1")
 
 
-# --- WATCH
+def own(play: Playbook, client: FakeClient, command: str, answer: bytes = b"", server: str = "m:1") -> FakeConnection:
+    """The client says something that stands on a connection of its own, and is answered."""
+    client.says(*command.split())
+    return play.server(server).hears(*command.split(), exclusive=True).answers(answer)
 
 
-def test_a_watch_has_a_connection_of_its_own_until_exec(play: Playbook) -> None:
-    client = play.client().says("WATCH", "k")
-    master = play.server("m:1")
-    master.hears("WATCH", "k", exclusive=True).answers(OK)
-    client.says("GET", "k")
-    master.hears("GET", "k", exclusive=True).answers(b"$1\r\n1\r\n")
-    client.pipelines("MULTI", "SET k 2", "EXEC")
-    master.hears("MULTI", exclusive=True)
-    master.hears("SET", "k", "2", exclusive=True)
-    master.hears("EXEC", exclusive=True).answers(OK + QUEUED + b"*1\r\n" + OK)
-    client.hears(OK + b"$1\r\n1\r\n" + OK + QUEUED + b"*1\r\n" + OK)
-    client.says("INCR", "j")
-    master.hears("INCR", "j")
-
-
-def test_a_watch_broken_by_a_failover_answers_exec_with_nil(play: Playbook) -> None:
-    client = play.client().says("WATCH", "k")
-    play.server("m:1").hears("WATCH", "k", exclusive=True).answers(OK)
-    fail_over(play)
-    client.pipelines("MULTI", "SET k 2", "EXEC")
-    client.hears(OK + OK + QUEUED + b"*-1\r\n")
-    play.server("r:1").hears_nothing()
-    client.says("INCR", "j")
-    play.server("r:1").hears("INCR", "j")
-
-
-def test_a_watch_broken_behind_multi_answers_exec_with_nil(play: Playbook) -> None:
-    client = play.client().says("WATCH", "k")
-    master = play.server("m:1")
-    master.hears("WATCH", "k", exclusive=True).answers(OK)
-    client.pipelines("MULTI", "SET k 2")
-    master.hears("MULTI", exclusive=True).answers(OK + QUEUED)
-    fail_over(play)
-    client.says("EXEC").hears(OK + OK + QUEUED + b"*-1\r\n")
-
-
-def test_what_was_unanswered_behind_multi_is_answered_as_queued(play: Playbook) -> None:
-    client = play.client().says("WATCH", "k")
-    play.server("m:1").hears("WATCH", "k", exclusive=True).answers(OK)
-    client.hears(OK)
-    client.pipelines("MULTI", "SET k 2")
-    fail_over(play)
-    client.hears(OK + QUEUED)
-    client.says("EXEC").hears(b"*-1\r\n")
-
-
-def test_an_exec_behind_watch_whose_reply_is_lost_is_uncertain_and_the_watch_is_over(play: Playbook) -> None:
-    client = play.client().says("WATCH", "k")
-    play.server("m:1").hears("WATCH", "k", exclusive=True).answers(OK)
-    client.hears(OK)
-    client.pipelines("MULTI", "SET k 2", "EXEC")
-    play.server("m:1").hears("MULTI", exclusive=True).answers(OK + QUEUED)
-    client.hears(OK + QUEUED)
-    fail_over(play)
-    client.hears_error("UNCERTAIN EXEC")
-    client.says("INCR", "j")
-    play.server("r:1").hears("INCR", "j")
-
-
-def test_exec_behind_watch_waits_while_the_master_is_drained_and_is_nil_after_the_change(play: Playbook) -> None:
-    client = play.client().says("WATCH", "k")
-    play.server("m:1").hears("WATCH", "k", exclusive=True).answers(OK)
-    client.hears(OK)
-    play.topology(2, replicas=["r:1"], draining=("m:1", "r:1"))
-    client.pipelines("MULTI", "SET k 2", "EXEC")
-    play.topology(3, master="r:1", replicas=["m:1"])
-    client.hears(OK + QUEUED + b"*-1\r\n")
-
-
-def test_unwatch_without_watch_is_answered_at_once(play: Playbook) -> None:
-    play.client().says("UNWATCH").hears(OK)
+def in_resp3(play: Playbook) -> FakeClient:
+    """A client that speaks RESP3."""
+    client = play.client().says("HELLO", "3")
+    for name in ("r:1", "m:1"):
+        for connection in play.server(name).live:
+            if connection.commands == [[b"HELLO", b"3"]]:
+                connection.commands.clear()
+                connection.answers(b"%0\r\n")
+    client.hears(b"%0\r\n")
+    return client
 
 
 # --- blocking commands
@@ -121,10 +65,9 @@ def test_commands_behind_a_blocking_one_wait_for_it(play: Playbook) -> None:
 
 
 def test_the_connection_of_a_blocking_command_is_used_again(play: Playbook) -> None:
-    client = play.client().says("BLPOP", "q", "10")
-    first = play.server("m:1").hears("BLPOP", "q", "10", exclusive=True).answers(b"*-1\r\n")
-    client.says("BRPOP", "q", "10")
-    assert play.server("m:1").hears("BRPOP", "q", "10", exclusive=True) is first
+    client = play.client()
+    first = own(play, client, "BLPOP q 10", b"*-1\r\n")
+    assert own(play, play.client(), "BRPOP q 10") is first
 
 
 def test_a_blocking_command_is_asked_again_after_a_failover_for_the_time_that_remains(play: Playbook) -> None:
@@ -134,6 +77,50 @@ def test_a_blocking_command_is_asked_again_after_a_failover_for_the_time_that_re
     fail_over(play)
     play.server("r:1").hears("BLPOP", "q", "6.000", exclusive=True).answers(b"*-1\r\n")
     client.hears(b"*-1\r\n")
+
+
+def test_the_time_goes_on_over_several_failovers(play: Playbook) -> None:
+    client = play.client().says("BLPOP", "q", "10")
+    play.wait(4.0)
+    fail_over(play)
+    play.server("r:1").hears("BLPOP", "q", "6.000", exclusive=True)
+    play.wait(4.0)
+    play.topology(4)
+    play.wait(1.5)
+    play.topology(5, master="m:1")
+    play.server("m:1").live[-1].commands.clear()
+    client.hears_nothing()
+    play.topology(6)
+    play.wait(0.5)
+    play.topology(7, master="r:1")
+    client.hears(b"*-1\r\n")
+
+
+def test_a_blocking_command_whose_time_is_over_before_there_is_a_master_says_that_nothing_came(play: Playbook) -> None:
+    client = play.client().says("BLPOP", "q", "2")
+    play.server("m:1").hears("BLPOP", "q", "2", exclusive=True)
+    play.topology(2, replicas=["r:1"])
+    play.wait(3.0)
+    play.topology(3, master="r:1")
+    play.server("r:1").hears_nothing()
+    client.hears(b"*-1\r\n")
+
+
+def test_a_blocking_command_that_is_held_too_long_is_answered_masterdown(play: Playbook) -> None:
+    play.topology(2, replicas=["r:1"])
+    client = play.client().says("BLPOP", "q", "0")
+    play.wait(30.0)
+    client.hears_error("MASTERDOWN held for 30 s")
+    play.topology(3, master="r:1")
+    play.server("r:1").hears_nothing()
+
+
+def test_a_blocking_command_that_was_held_has_all_its_time_once_it_is_sent(play: Playbook) -> None:
+    play.topology(2, replicas=["r:1"])
+    play.client().says("BLPOP", "q", "10")
+    play.wait(4.0)
+    play.topology(3, master="r:1")
+    play.server("r:1").hears("BLPOP", "q", "10", exclusive=True)
 
 
 def test_a_blocking_command_that_a_demotion_unblocks_is_asked_again(play: Playbook) -> None:
@@ -147,9 +134,26 @@ def test_a_blocking_command_that_a_demotion_unblocks_is_asked_again(play: Playbo
     client.hears_nothing()
 
 
-def test_a_client_that_leaves_takes_its_blocking_command_along(play: Playbook) -> None:
+def test_an_element_that_comes_while_the_master_is_drained_is_relayed(play: Playbook) -> None:
     client = play.client().says("BLPOP", "q", "0")
     connection = play.server("m:1").hears("BLPOP", "q", "0", exclusive=True)
+    play.topology(2, replicas=["r:1"], draining=("m:1", "r:1"))
+    connection.answers(b"*2\r\n$1\r\nq\r\n$1\r\nx\r\n")
+    client.hears(b"*2\r\n$1\r\nq\r\n$1\r\nx\r\n")
+
+
+def test_a_blocking_command_that_a_replica_refuses_is_asked_again_elsewhere(play: Playbook) -> None:
+    client = play.client()
+    own(play, client, "BLPOP q 0", READONLY)
+    client.hears_nothing()
+    play.wait(0.1)
+    play.server("m:1").hears("BLPOP", "q", "0", exclusive=True).answers(b"*-1\r\n")
+    client.hears(b"*-1\r\n")
+
+
+def test_a_client_that_leaves_takes_its_blocking_command_along(play: Playbook) -> None:
+    client = play.client()
+    connection = own(play, client, "BLPOP q 0")
     client.leaves()
     assert connection.closed
 
@@ -162,66 +166,22 @@ def test_wait_counts_from_everything_that_was_written_before_it(play: Playbook) 
     client.hears(b":1\r\n")
 
 
-# --- subscriptions
-
-
-def confirmed(channel: str, count: int, kind: str = "subscribe") -> bytes:
-    return b"*3\r\n" + b"".join(b"$%d\r\n%b\r\n" % (len(x), x.encode()) for x in (kind, channel)) + b":%d\r\n" % count
-
-
-MESSAGE = b"*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$2\r\nhi\r\n"
-
-
-def test_messages_reach_the_subscriber_as_they_come(play: Playbook) -> None:
-    client = play.client().says("SUBSCRIBE", "c")
-    connection = play.server("m:1").hears("SUBSCRIBE", "c", exclusive=True)
-    connection.answers(confirmed("c", 1) + MESSAGE)
-    client.hears(confirmed("c", 1) + MESSAGE)
-
-
-def test_a_subscription_survives_a_failover_and_is_confirmed_once(play: Playbook) -> None:
-    client = play.client().says("SUBSCRIBE", "c")
-    play.server("m:1").hears("SUBSCRIBE", "c", exclusive=True).answers(confirmed("c", 1))
-    client.hears(confirmed("c", 1))
+def test_a_wait_that_dies_between_its_two_replies_is_asked_again(play: Playbook) -> None:
+    client = play.client().says("WAIT", "1", "1000")
+    master = play.server("m:1")
+    master.hears("PING", exclusive=True)
+    master.hears("WAIT", "1", "1000", exclusive=True).answers(b"+PONG\r\n")
+    play.wait(0.25)
     fail_over(play)
-    play.server("r:1").hears("SUBSCRIBE", "c", exclusive=True).answers(confirmed("c", 1) + MESSAGE)
-    client.hears(MESSAGE)
+    play.server("r:1").hears("PING", exclusive=True)
+    play.server("r:1").hears("WAIT", "1", "750", exclusive=True).answers(b"+PONG\r\n:0\r\n")
+    client.hears(b":0\r\n")
 
 
-def test_a_session_that_unsubscribed_from_everything_goes_back_to_the_shared_lanes(play: Playbook) -> None:
-    client = play.client().says("SUBSCRIBE", "c")
-    connection = play.server("m:1").hears("SUBSCRIBE", "c", exclusive=True).answers(confirmed("c", 1))
-    client.says("UNSUBSCRIBE")
-    connection.answers(confirmed("c", 0, "unsubscribe"))
-    client.says("GET", "k")
-    play.server("r:1").hears("GET", "k")
-
-
-def test_in_resp3_commands_go_on_beside_the_stream(play: Playbook) -> None:
-    client = play.client().says("HELLO", "3")
-    play.server("r:1").hears("PING").answers(b"+PONG\r\n")
-    client.output = b""
-    client.says("SUBSCRIBE", "c")
-    push = b">" + confirmed("c", 1)[1:]
-    play.server("m:1").hears("SUBSCRIBE", "c", exclusive=True).answers(push)
-    client.hears(push)
-    client.says("GET", "k")
-    play.server("r:1").hears("GET", "k").answers(b"_\r\n")
-    client.hears(b"_\r\n")
-
-
-def test_unsubscribing_from_nothing_is_confirmed_here(play: Playbook) -> None:
-    play.client().says("UNSUBSCRIBE").hears(b"*3\r\n$11\r\nunsubscribe\r\n$-1\r\n:0\r\n")
-
-
-def test_a_client_that_leaves_takes_its_subscription_along(play: Playbook) -> None:
-    client = play.client().says("SUBSCRIBE", "c")
-    connection = play.server("m:1").hears("SUBSCRIBE", "c", exclusive=True)
-    client.leaves()
-    assert connection.closed
-
-
-# --- connections of one's own end with what they were for, and never carry it on to somebody else
+def test_an_error_of_a_blocking_command_is_relayed(play: Playbook) -> None:
+    client = play.client()
+    own(play, client, "BLPOP q -1", b"-ERR timeout is negative\r\n")
+    client.hears(b"-ERR timeout is negative\r\n")
 
 
 def test_a_blocking_command_that_could_not_be_sent_is_never_sent_on_a_shared_connection(play: Playbook) -> None:
@@ -232,93 +192,75 @@ def test_a_blocking_command_that_could_not_be_sent_is_never_sent_on_a_shared_con
     play.server("m:1").hears("BLPOP", "q", "0", exclusive=True)
 
 
-def test_a_subscription_that_could_not_be_sent_is_sent_once_when_there_is_a_master(play: Playbook) -> None:
-    play.server("m:1").refuses = True
-    client = play.client().says("SUBSCRIBE", "c")
-    play.server("m:1").refuses = False
-    play.wait(1.0)
-    connection = play.server("m:1").hears("SUBSCRIBE", "c", exclusive=True)
+def test_a_blocking_command_waits_for_what_was_said_before_it(play: Playbook) -> None:
+    client = play.client().pipelines("GET k", "BLPOP q 0")
+    read = play.server("r:1").hears("GET", "k")
     play.server("m:1").hears_nothing()
-    connection.answers(confirmed("c", 1))
-    client.hears(confirmed("c", 1))
+    read.answers(b"$-1\r\n")
+    play.server("m:1").hears("BLPOP", "q", "0", exclusive=True)
+    client.hears(b"$-1\r\n")
 
 
-def test_reset_behind_subscribe_comes_after_the_confirmation_and_disturbs_nobody(play: Playbook) -> None:
-    client = play.client().pipelines("SUBSCRIBE c", "RESET", "INCR k")
-    play.server("m:1").hears("SUBSCRIBE", "c", exclusive=True).answers(confirmed("c", 1))
+# --- what takes long
+
+
+@pytest.mark.parametrize("command", ["EVAL return 0", "NOPE x", "SET k " + "v" * (1 << 20)])
+def test_what_may_take_long_travels_where_nobody_waits_behind_it(play: Playbook, command: str) -> None:
+    client, other = play.client(), play.client()
+    connection = own(play, client, command)
+    other.says("INCR", "k")
     play.server("m:1").hears("INCR", "k").answers(b":1\r\n")
-    client.hears(confirmed("c", 1) + b"+RESET\r\n:1\r\n")
+    other.hears(b":1\r\n")
+    connection.answers(OK)
+    client.hears(OK)
+    assert own(play, other, "EVAL return 0") is connection, "it is for the next one now"
 
 
-def test_quit_behind_subscribe_comes_after_the_confirmation(play: Playbook) -> None:
-    client = play.client().pipelines("SUBSCRIBE c", "QUIT")
-    play.server("m:1").hears("SUBSCRIBE", "c", exclusive=True).answers(confirmed("c", 1))
-    client.hears(confirmed("c", 1) + OK)
-    assert client.closed
-
-
-def test_garbage_behind_subscribe_comes_after_the_confirmation(play: Playbook) -> None:
-    client = play.client().sends(b"SUBSCRIBE c\r\n*x\r\n").sends(b"more of it")
-    play.server("m:1").hears("SUBSCRIBE", "c", exclusive=True).answers(confirmed("c", 1))
-    client.hears(confirmed("c", 1) + b"-ERR Protocol error: invalid multibulk length\r\n")
-    assert client.closed
-
-
-def test_what_is_said_behind_unsubscribe_is_said_on_a_shared_connection(play: Playbook) -> None:
-    client = play.client().pipelines("SUBSCRIBE c", "UNSUBSCRIBE c", "MULTI", "SET x 1", "EXEC")
-    connection = play.server("m:1").hears("SUBSCRIBE", "c", exclusive=True)
-    connection.answers(confirmed("c", 1) + confirmed("c", 0, "unsubscribe"))
-    assert connection.closed, "it may have been told things that are not for the next one"
-    play.server("m:1").hears("MULTI")
-    client.hears(confirmed("c", 1) + confirmed("c", 0, "unsubscribe") + OK + QUEUED)
-
-
-def test_a_subscriber_in_resp2_is_told_what_it_may_not_say(play: Playbook) -> None:
-    client = play.client().says("SUBSCRIBE", "c")
-    connection = play.server("m:1").hears("SUBSCRIBE", "c", exclusive=True).answers(confirmed("c", 1))
-    client.hears(confirmed("c", 1))
-    client.pipelines("PING", "GET k")
-    connection.commands.clear()
-    pong = b"*2\r\n$4\r\npong\r\n$0\r\n\r\n"
-    connection.answers(pong)
-    client.hears(
-        pong
-        + b"-ERR Can't execute 'get': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET "
-        + b"are allowed in this context\r\n"
-    )
-
-
-def test_a_refused_subscription_leaves_the_session_where_it_was(play: Playbook) -> None:
-    client = play.client().says("SUBSCRIBE", "c")
-    play.server("m:1").hears("SUBSCRIBE", "c", exclusive=True).answers(b"-NOPERM no\r\n")
-    client.hears(b"-NOPERM no\r\n")
-    client.says("GET", "k")
-    play.server("r:1").hears("GET", "k")
-
-
-def test_an_unsubscription_in_flight_is_asked_again_after_a_failover(play: Playbook) -> None:
-    client = play.client().says("SUBSCRIBE", "c")
-    play.server("m:1").hears("SUBSCRIBE", "c", exclusive=True).answers(confirmed("c", 1))
-    client.hears(confirmed("c", 1))
-    client.says("UNSUBSCRIBE", "c")
+def test_a_script_that_was_sent_and_not_answered_is_uncertain(play: Playbook) -> None:
+    client = play.client()
+    own(play, client, "EVAL return 0")
     fail_over(play)
-    play.server("r:1").hears("SUBSCRIBE", "c", exclusive=True)
-    play.server("r:1").hears("UNSUBSCRIBE", "c", exclusive=True).answers(
-        confirmed("c", 1) + confirmed("c", 0, "unsubscribe")
-    )
-    client.hears(confirmed("c", 0, "unsubscribe"))
+    client.hears_error("UNCERTAIN EVAL")
 
 
-def test_monitor_is_confirmed_and_streams_in_both_protocols(play: Playbook) -> None:
-    client = play.client().says("HELLO", "3")
-    play.server("r:1").hears("PING").answers(b"+PONG\r\n")
+def test_a_big_value_that_was_sent_and_not_answered_is_sent_again_and_never_on_a_shared_connection(
+    play: Playbook,
+) -> None:
+    client = play.client()
+    value = "v" * (1 << 20)
+    own(play, client, f"SET k {value}")
+    fail_over(play)
+    play.server("r:1").hears("SET", "k", value, exclusive=True).answers(OK)
+    client.hears(OK)
+
+
+def test_a_planned_change_waits_for_a_script(play: Playbook) -> None:
+    client = play.client()
+    connection = own(play, client, "EVAL return 0")
+    play.topology(2, replicas=["r:1"], draining=("m:1", "r:1"))
+    assert play.acknowledged == [1]
+    connection.answers(b":1\r\n")
+    client.hears(b":1\r\n")
+    assert play.acknowledged == [1, 2]
+
+
+def test_a_script_is_loaded_ahead_where_it_is_not_known_and_that_is_not_heard(play: Playbook) -> None:
+    client = play.client()
+    own(play, client, "SCRIPT LOAD return", b"$40\r\n63143b6f8007b98c53ca2149822777b3566f9241\r\n")
     client.output = b""
-    client.says("MONITOR")
-    play.server("m:1").hears("MONITOR", exclusive=True).answers(b"+OK\r\n+line\r\n")
-    client.hears(b"+OK\r\n+line\r\n")
+    fail_over(play)
+    client.says("EVALSHA", "63143b6f8007b98c53ca2149822777b3566f9241", "0")
+    new = play.server("r:1")
+    new.hears("SCRIPT", "LOAD", "return", exclusive=True)
+    connection = new.hears("EVALSHA", "63143b6f8007b98c53ca2149822777b3566f9241", "0", exclusive=True)
+    connection.answers(b"$40\r\n63143b6f8007b98c53ca2149822777b3566f9241\r\n$-1\r\n")
+    client.hears(b"$-1\r\n")
 
 
-@pytest.mark.parametrize("command", ["SUBSCRIBE c", "BLPOP q 0", "WATCH k"])
+# --- whoever is gone makes nobody wait
+
+
+@pytest.mark.parametrize("command", ["SUBSCRIBE c", "BLPOP q 0", "WATCH k", "CLIENT TRACKING ON", "EVAL return 0"])
 def test_a_client_that_leaves_does_not_make_others_wait(play: Playbook, command: str) -> None:
     client = play.client().pipelines(command)
     client.leaves()
@@ -326,7 +268,7 @@ def test_a_client_that_leaves_does_not_make_others_wait(play: Playbook, command:
     play.server("m:1").hears("INCR", "k")
 
 
-@pytest.mark.parametrize("command", ["BLPOP q 0", "SUBSCRIBE c"])
+@pytest.mark.parametrize("command", ["BLPOP q 0", "SUBSCRIBE c", "MONITOR"])
 def test_nothing_is_waited_for_on_behalf_of_a_client_that_has_closed_its_side(play: Playbook, command: str) -> None:
     client = play.client().pipelines("INCR k", command)
     client.session.finish(play.time)
@@ -336,75 +278,178 @@ def test_nothing_is_waited_for_on_behalf_of_a_client_that_has_closed_its_side(pl
     play.server("m:1").hears_nothing()
 
 
-def test_exec_that_could_not_be_sent_with_its_watch_is_not_executed_without_it(play: Playbook) -> None:
-    client = play.client().says("WATCH", "k")
-    play.server("m:1").hears("WATCH", "k", exclusive=True).answers(OK)
-    client.hears(OK)
-    client.session.feed(b"*1\r\n$5\r\nMULTI\r\n*2\r\n$4\r\nINCR\r\n$1\r\nk\r\n*1\r\n$4\r\nEXEC\r\n", play.time)
-    play.router.gate.rest(play.time)
-    play.settle()
-    client.hears(OK + QUEUED + b"*-1\r\n")
-    play.wait(1.0)
-    play.server("m:1").hears_nothing()
-
-
-def test_a_discard_that_the_server_refuses_ends_nothing(play: Playbook) -> None:
-    client = play.client().says("WATCH", "k")
-    connection = play.server("m:1").hears("WATCH", "k", exclusive=True).answers(OK)
-    client.pipelines("MULTI", "DISCARD x", "SET y 1")
-    for command in (["MULTI"], ["DISCARD", "x"], ["SET", "y", "1"]):
-        play.server("m:1").hears(*command, exclusive=True)
-    connection.answers(OK + b"-ERR wrong number of arguments for 'discard' command\r\n" + QUEUED)
-    client.says("EXEC")
-    play.server("m:1").hears("EXEC", exclusive=True).answers(b"-EXECABORT Transaction discarded because of x\r\n")
-    assert connection.closed, "who knows what state it is in"
-
-
-def test_what_is_refused_behind_watch_and_multi_aborts_the_transaction(play: Playbook) -> None:
-    client = play.client().says("WATCH", "k")
-    connection = play.server("m:1").hears("WATCH", "k", exclusive=True).answers(OK)
-    client.says("MULTI")
-    play.server("m:1").hears("MULTI", exclusive=True).answers(OK)
-    client.hears(OK + OK)
-    client.says("SELECT", "1")
-    play.server("m:1").hears("GET", exclusive=True)
-    connection.answers(b"-ERR wrong number of arguments for 'get' command\r\n")
-    assert "SELECT" in client.hears_error("ERR SELECT between WATCH and EXEC")
-
-
 def test_unused_connections_of_ones_own_are_closed_in_time(play: Playbook) -> None:
-    play.client().says("BLPOP", "q", "0")
-    connection = play.server("m:1").hears("BLPOP", "q", "0", exclusive=True).answers(b"*-1\r\n")
+    connection = own(play, play.client(), "BLPOP q 0", b"*-1\r\n")
     play.time += 61
     play.router.reap(play.time)
     assert connection.closed
 
 
-def test_what_a_subscriber_says_during_a_planned_change_is_said_once_when_writes_go_on(play: Playbook) -> None:
-    client = play.client().says("SUBSCRIBE", "c")
-    connection = play.server("m:1").hears("SUBSCRIBE", "c", exclusive=True).answers(confirmed("c", 1))
-    client.hears(confirmed("c", 1))
-    play.topology(2, replicas=["r:1"], draining=("m:1", "r:1"))
-    client.pipelines("PING", "PING x")
-    play.server("m:1").hears_nothing()
-    play.topology(3, master="m:1", replicas=["r:1"])
-    pongs = [b"*2\r\n$4\r\npong\r\n$0\r\n\r\n", b"*2\r\n$4\r\npong\r\n$1\r\nx\r\n"]
-    play.server("m:1").hears("PING", exclusive=True)
-    connection.answers(pongs[0])
-    play.server("m:1").hears("PING", "x", exclusive=True)
-    connection.answers(pongs[1])
-    play.server("m:1").hears_nothing()
-    client.hears(pongs[0] + pongs[1])
+# --- CLIENT TRACKING
+
+FORGET = b">2\r\n$10\r\ninvalidate\r\n_\r\n"
+INVALID = b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n"
 
 
-def test_what_a_server_refuses_a_session_with_a_broken_watch_is_sent_again(play: Playbook) -> None:
-    client = play.client().says("WATCH", "k")
-    play.server("m:1").hears("WATCH", "k", exclusive=True).answers(OK)
+def tracking(play: Playbook, options: str = "") -> FakeClient:
+    """A client that is told in RESP3 what has changed."""
+    client = in_resp3(play)
+    own(play, client, f"CLIENT TRACKING ON {options}".strip(), OK)
+    client.hears(OK)
+    return client
+
+
+def test_who_tracks_reads_on_its_own_connection_and_is_told_what_changed(play: Playbook) -> None:
+    client = tracking(play)
+    connection = own(play, client, "GET k", b"$1\r\n1\r\n" + INVALID)
+    client.hears(b"$1\r\n1\r\n" + INVALID)
+    own(play, client, "GET k", INVALID + b"$1\r\n2\r\n")
+    client.hears(INVALID + b"$1\r\n2\r\n")
+    own(play, client, "CLIENT TRACKING OFF", OK)
+    assert connection.closed
+    client.says("GET", "k")
+    play.server("r:1").hears("GET", "k")
+
+
+def test_after_a_failover_everything_is_to_be_forgotten_and_it_is_tracked_again(play: Playbook) -> None:
+    client = tracking(play, "NOLOOP")
+    play.topology(2, replicas=["r:1"])
+    client.hears(FORGET)
+    play.topology(3, master="r:1")
+    connection = play.server("r:1").hears("CLIENT", "TRACKING", "ON", "NOLOOP", exclusive=True)
+    client.says("GET", "k")
+    play.server("r:1").hears("GET", "k", exclusive=True)
+    connection.answers(OK + b"_\r\n" + INVALID)
+    client.hears(b"_\r\n" + INVALID)
+
+
+def test_a_read_that_was_lost_is_asked_again_behind_the_new_tracking(play: Playbook) -> None:
+    client = tracking(play)
+    own(play, client, "GET k")
+    fail_over(play)
+    client.hears(FORGET)
+    new = play.server("r:1")
+    new.hears("CLIENT", "TRACKING", "ON", exclusive=True)
+    new.hears("GET", "k", exclusive=True).answers(OK + b"_\r\n")
+    client.hears(b"_\r\n")
+
+
+def test_prefixes_of_broadcasts_add_up_and_are_all_restored(play: Playbook) -> None:
+    client = tracking(play, "BCAST PREFIX a")
+    own(play, client, "CLIENT TRACKING ON BCAST PREFIX b", OK)
     client.hears(OK)
     fail_over(play)
-    client.says("INCR", "j")
-    play.server("r:1").hears("INCR", "j").answers(b"-READONLY You can't write against a read only replica.\r\n")
+    new = play.server("r:1")
+    new.hears("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", "a", exclusive=True)
+    new.hears("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", "b", exclusive=True).answers(OK + OK)
+    client.hears(FORGET)
+
+
+def test_a_refused_tracking_leaves_the_session_where_it_was(play: Playbook) -> None:
+    client = play.client()
+    connection = own(play, client, "CLIENT TRACKING ON PREFIX a", b"-ERR PREFIX option requires BCAST mode\r\n")
+    client.hears(b"-ERR PREFIX option requires BCAST mode\r\n")
+    assert connection.closed
+    fail_over(play)
     client.hears_nothing()
-    play.wait(0.1)
-    play.server("r:1").hears("INCR", "j").answers(b":1\r\n")
-    client.hears(b":1\r\n")
+
+
+def test_tracking_whose_connection_dies_before_it_is_answered_is_asked_again(play: Playbook) -> None:
+    client = in_resp3(play)
+    own(play, client, "CLIENT TRACKING ON")
+    fail_over(play)
+    client.hears_nothing()
+    play.server("r:1").hears("CLIENT", "TRACKING", "ON", exclusive=True).answers(OK)
+    client.hears(OK)
+
+
+def test_a_transaction_of_one_who_tracks_is_restored_behind_the_tracking(play: Playbook) -> None:
+    client = tracking(play)
+    own(play, client, "MULTI", OK)
+    own(play, client, "GET k", QUEUED)
+    client.hears(OK + QUEUED)
+    fail_over(play)
+    client.hears(FORGET)
+    new = play.server("r:1")
+    new.hears("CLIENT", "TRACKING", "ON", exclusive=True)
+    new.hears("MULTI", exclusive=True)
+    new.hears("GET", "k", exclusive=True).answers(OK + OK + QUEUED)
+    own(play, client, "EXEC", b"*1\r\n_\r\n", server="r:1")
+    client.hears(b"*1\r\n_\r\n")
+
+
+def test_reset_ends_the_tracking(play: Playbook) -> None:
+    client = tracking(play)
+    client.says("RESET").hears(b"+RESET\r\n")
+    fail_over(play)
+    client.hears_nothing()
+
+
+def test_no_touch_is_set_again_and_nothing_is_to_be_forgotten_for_it(play: Playbook) -> None:
+    play.server("m:1").version = play.server("r:1").version = "7.2.4"
+    client = in_resp3(play)
+    own(play, client, "CLIENT NO-TOUCH ON", OK)
+    client.hears(OK)
+    fail_over(play)
+    play.server("r:1").hears("CLIENT", "NO-TOUCH", "ON", exclusive=True).answers(OK)
+    client.hears_nothing()
+
+
+# --- what only an administrator may do
+
+
+@pytest.fixture
+def admin() -> Playbook:
+    play = Playbook(Policy(allow_admin=True))
+    play.topology(1, master="m:1")
+    return play
+
+
+def test_behind_sync_client_and_master_talk_to_each_other(admin: Playbook) -> None:
+    client = admin.client().pipelines("PSYNC ? -1")
+    connection = admin.server("m:1").hears("PSYNC", "?", "-1", exclusive=True)
+    for data in (b"+FULLRESYNC x 0\r\n$9\r\nREDIS", b"0011garbage that is no reply"):
+        connection.answers(data)
+        client.hears(data)
+    connection.writes.clear()
+    client.sends(b"*3\r\n$8\r\nREPLCONF\r\n$3\r\nACK\r\n$1\r\n0")
+    client.sends(b"\r\n")
+    assert b"".join(connection.writes) == b"*3\r\n$8\r\nREPLCONF\r\n$3\r\nACK\r\n$1\r\n0\r\n"
+
+
+def test_what_stands_behind_sync_in_its_packet_is_passed_on_once_and_in_order(admin: Playbook) -> None:
+    client = admin.client().sends(
+        b"*1\r\n$4\r\nSYNC\r\n*1\r\n$4\r\nPING\r\n*2\r\n$6\r\nSELECT\r\n$1\r\n1\r\n*1\r\n$4\r\nPI"
+    )
+    connection = admin.server("m:1").hears("SYNC", exclusive=True)
+    client.sends(b"NG\r\n")
+    for command in (["PING"], ["SELECT", "1"], ["PING"]):
+        admin.server("m:1").hears(*command, exclusive=True)
+    admin.server("m:1").hears_nothing()
+    connection.answers(b"+PONG\r\n")
+    client.hears(b"+PONG\r\n")
+
+
+@pytest.mark.parametrize("event", ["fails over", "is drained", "hangs up"])
+def test_a_tunnel_ends_with_the_master_and_is_not_dug_again(admin: Playbook, event: str) -> None:
+    client = admin.client().says("SYNC")
+    connection = admin.server("m:1").hears("SYNC", exclusive=True)
+    if event == "hangs up":
+        admin.server("m:1").hangs_up()
+    else:
+        admin.topology(2, draining=("m:1", "m:2") if event == "is drained" else None)
+        assert admin.acknowledged == [1, 2]
+        admin.topology(3, master="m:2")
+    assert (client.closed, connection.closed) == (True, True)
+    admin.server("m:2").hears_nothing()
+
+
+def test_a_client_that_leaves_takes_its_tunnel_along(admin: Playbook) -> None:
+    client = admin.client().says("SYNC")
+    connection = admin.server("m:1").hears("SYNC", exclusive=True)
+    client.leaves()
+    assert connection.closed
+
+
+def test_sync_is_refused_to_all_others(play: Playbook) -> None:
+    assert "connect to that server itself" in play.client().says("SYNC").hears_error("ERR SYNC")

@@ -14,9 +14,10 @@ import pytest
 import redis
 
 from deploy.processes import free_port, wait_until
-from rfproxy.cli import main, policy_of
+from rfproxy.cli import limits_of, main, policy_of
 from rfproxy.config import ProxyConfig
 from rfproxy.greeting import Account
+from rfproxy.limits import Limits, OutputLimit, OutputLimits
 from tests.support.redis import RedisGroup
 
 
@@ -70,6 +71,34 @@ def test_the_password_reaches_the_lanes_and_no_representation() -> None:
     assert policy.account == Account(b"app", b"secret")
     assert "secret" not in repr(policy)
     assert "secret" not in repr(config)
+
+
+def test_the_limits_reach_the_server_and_the_core() -> None:
+    given = {
+        "nodes": "a:1",
+        "max_clients": 7,
+        "timeout": 8,
+        "tcp_keepalive": 9,
+        "client_query_buffer_limit": "2mb",
+        "client_output_buffer_limit": "normal 1 2 3",
+        "allow_admin": True,
+    }
+    config = ProxyConfig.model_validate(given)
+    assert limits_of(config) == Limits(7, 8, 9, 2 << 20, OutputLimits(normal=OutputLimit(1, 2, 3)))
+    assert limits_of(ProxyConfig.model_validate({"nodes": "a:1"})) == Limits()
+    assert policy_of(config).allow_admin
+
+
+def test_where_files_are_few_fewer_clients_are_admitted(tmp_path: Path) -> None:
+    port = free_port()
+    command = f"ulimit -n 260; exec {sys.executable} -m rfproxy --nodes 127.0.0.1:1 --listen 127.0.0.1:{port}"
+    with subprocess.Popen(["sh", "-c", f"{command} --state-dir {tmp_path}"], stderr=subprocess.DEVNULL) as process:
+        wait_until(lambda: _accepts(port), "the proxy")
+        clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(5)]
+        assert clients[-1].recv(100) == b"-ERR max number of clients reached\r\n"
+        for client in clients:
+            client.close()
+        process.terminate()
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 from rfprotocol.errors import ConfigError
 from rfprotocol.topology import Node
 from rfproxy.config import ProxyConfig, parser
+from rfproxy.limits import OutputLimit, OutputLimits
 from tests.support.samples import DEPLOY, options_set, options_shown
 
 SAMPLE = "rfproxy.yml"
@@ -24,6 +25,7 @@ def test_by_default_it_listens_on_the_loopback_and_reads_from_replicas() -> None
     config = read("--zk", "z:1")
     assert config.listen == Node("127.0.0.1", 6380)
     assert (config.reads, config.retry_writes, config.on_store_loss) == ("replica", "idempotent", "hold")
+    assert not config.allow_admin
     assert (config.hold_timeout, config.hold_bytes, config.max_clients) == (30.0, 256 * 1024 * 1024, 10_000)
     assert not config.embedded
 
@@ -33,6 +35,37 @@ def test_servers_instead_of_zookeeper_mean_the_embedded_mode() -> None:
     assert config.embedded
     assert config.nodes == (Node("a", 1), Node("::1", 2), Node("c", 3))
     assert config.listen == Node("::", 0)
+
+
+def test_limits_have_the_names_and_the_defaults_of_redis() -> None:
+    config = read("--zk", "z:1")
+    assert (config.timeout, config.tcp_keepalive, config.client_query_buffer_limit) == (0, 300, 1 << 30)
+    assert config.client_output_buffer_limit == OutputLimits()
+    config = read("--zk", "z:1", "--timeout", "10", "--tcp-keepalive", "0", "--client-query-buffer-limit", "2mb")
+    assert (config.timeout, config.tcp_keepalive, config.client_query_buffer_limit) == (10, 0, 2 << 20)
+    config = read("--zk", "z:1", "--client-output-buffer-limit", "normal 1mb 1kb 5")
+    assert config.client_output_buffer_limit == OutputLimits(normal=OutputLimit(1 << 20, 1 << 10, 5))
+
+
+def test_limits_can_come_from_the_environment() -> None:
+    environ = {"RFPROXY_CLIENT_OUTPUT_BUFFER_LIMIT": "pubsub 1 2 3", "RFPROXY_ALLOW_ADMIN": "yes"}
+    config = parser().parse(["--zk", "z:1"], environ).config
+    assert config.client_output_buffer_limit == OutputLimits(pubsub=OutputLimit(1, 2, 3))
+    assert config.allow_admin
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--timeout", "-1"),
+        ("--tcp-keepalive", "32768"),
+        ("--client-query-buffer-limit", "1023kb"),
+        ("--client-output-buffer-limit", "replica 0 0 0"),
+    ],
+)
+def test_impossible_limits_are_refused_by_name(option: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{option}: "):
+        read("--zk", "z:1", f"{option}={value}")
 
 
 @pytest.mark.parametrize(
@@ -45,6 +78,7 @@ def test_it_needs_either_zookeeper_or_servers(argv: list[str], why: str) -> None
 
 def test_sizes_may_have_units() -> None:
     assert read("--zk", "z:1", "--hold-bytes", "1MiB").hold_bytes == 1024 * 1024
+    assert read("--zk", "z:1", "--hold-bytes", "1mb").hold_bytes == 1024 * 1024
     with pytest.raises(ConfigError, match=r"^--hold-bytes: "):
         read("--zk", "z:1", "--hold-bytes", "many")
 

@@ -13,6 +13,7 @@ from rfprotocol.topology import Node
 from rfproxy.cache import TopologyCache
 from rfproxy.config import ProxyConfig
 from rfproxy.embedded import Embedded
+from rfproxy.limits import Limits
 from rfproxy.membership import Membership
 from rfproxy.router import Policy
 from rfproxy.server import Server
@@ -25,7 +26,7 @@ async def address(redis_group: RedisGroup) -> AsyncIterator[Node]:
     """Where the proxy listens."""
     config = ProxyConfig(nodes=redis_group.nodes)
     async with Embedded(config) as store:
-        server = Server(Policy(), max_clients=100, log=SilentLog())
+        server = Server(Policy(), limits=Limits(clients=100), log=SilentLog())
         cache = TopologyCache(redis_group.master.folder, "embedded")
         membership = Membership(server, store, Paths(config.znode_path), "me", cache)
         address = await server.listen(Node("127.0.0.1", 0))

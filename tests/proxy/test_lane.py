@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from rfproxy.lane import LaneState
-from tests.support.playbook import Playbook
+from tests.support.playbook import FakeConnection, Playbook
 
 OK = b"+OK\r\n"
+INCR = b"*2\r\n$4\r\nINCR\r\n$1\r\na\r\n"
 
 
 @pytest.fixture
@@ -23,16 +24,16 @@ def test_what_several_clients_say_in_one_turn_is_sent_in_one_write(play: Playboo
     warm.hears(b":1\r\n")
     connection.writes.clear()
     for session in (play.client().session, play.client().session):
-        session.feed(b"*2\r\n$4\r\nINCR\r\n$1\r\na\r\n", play.time)
+        session.feed(INCR, play.time)
     play.settle()
-    assert connection.writes == [b"*2\r\n$4\r\nINCR\r\n$1\r\na\r\n" * 2]
+    assert connection.writes == [INCR * 2]
 
 
 def test_what_is_said_before_the_server_is_greeted_is_sent_after_that(play: Playbook) -> None:
     session = play.client().session
-    session.feed(b"*2\r\n$4\r\nINCR\r\n$1\r\na\r\n", play.time)
+    session.feed(INCR, play.time)
     connection = play.server("m:1").hears("INCR", "a")
-    assert connection.greeted[-1] == [b"INFO", b"server"]
+    assert connection.greeted[-1] == [b"CLIENT", b"ID"]
 
 
 def test_a_reply_in_pieces_is_relayed_when_it_is_whole(play: Playbook) -> None:
@@ -62,7 +63,7 @@ def test_a_retired_lane_answers_what_is_in_flight_and_closes(play: Playbook) -> 
     assert connection.closed
 
 
-def test_a_connection_that_stands_too_late_is_dropped(play: Playbook) -> None:
+def test_a_refused_connection_is_tried_again(play: Playbook) -> None:
     play.server("m:1").refuses = True
     client = play.client().says("INCR", "a")
     client.hears_nothing()
@@ -70,6 +71,126 @@ def test_a_connection_that_stands_too_late_is_dropped(play: Playbook) -> None:
     play.server("m:1").refuses = False
     play.wait(1.0)
     play.server("m:1").hears("INCR", "a")
+
+
+def test_a_connection_that_stands_too_late_is_dropped(play: Playbook) -> None:
+    play.client().session.feed(INCR, play.time)
+    (lane,) = play.router.lanes
+    lane.lose(play.time)
+    late = FakeConnection(play, play.server("m:1"), lane)
+    lane.connected(late)
+    assert (late.closed, late.writes) == (True, [])
+
+
+def test_a_server_that_accepts_and_says_nothing_is_given_up(play: Playbook) -> None:
+    play.client().session.feed(INCR, play.time)
+    (lane,) = play.router.lanes
+    silent = FakeConnection(play, play.server("m:1"), lane)
+    lane.connected(silent)
+    assert lane.state is LaneState.GREETING
+    lane.greeting_overdue(play.time)
+    assert (lane.state, silent.closed) == (LaneState.CLOSED, True)
+
+
+def test_a_server_that_was_greeted_in_time_is_not_given_up(play: Playbook) -> None:
+    play.client().says("INCR", "a")
+    connection = play.server("m:1").hears("INCR", "a")
+    connection.lane.greeting_overdue(play.time)
+    assert not connection.closed
+
+
+def test_nonsense_in_the_greeting_costs_the_connection(play: Playbook) -> None:
+    play.client().session.feed(INCR, play.time)
+    (lane,) = play.router.lanes
+    lane.connected(connection := FakeConnection(play, play.server("m:1"), lane))
+    lane.feed(b"HTTP/1.1 400 Bad Request\r\n\r\n", play.time)
+    assert (lane.state, connection.closed) == (LaneState.CLOSED, True)
+
+
+def test_replies_go_to_whom_they_belong_however_they_are_cut(play: Playbook) -> None:
+    first, second = play.client(), play.client()
+    for client, name in ((first, b"a"), (second, b"b"), (first, b"c")):
+        client.session.feed(b"*2\r\n$3\r\nGET\r\n$1\r\n%b\r\n" % name, play.time)
+    play.settle()
+    (connection,) = play.server("m:1").live
+    for byte in b"$1\r\n1\r\n*1\r\n$1\r\n2\r\n-ERR 3\r\n":
+        connection.answers(bytes([byte]))
+    first.hears(b"$1\r\n1\r\n-ERR 3\r\n")
+    second.hears(b"*1\r\n$1\r\n2\r\n")
+
+
+def test_what_was_not_sent_yet_goes_back_when_nothing_may_be_sent_any_more(play: Playbook) -> None:
+    client = play.client().says("INCR", "a")
+    connection = play.server("m:1").hears("INCR", "a").answers(b":1\r\n")
+    client.hears(b":1\r\n")
+    client.session.feed(INCR, play.time)
+    play.router.gate.rest(play.time)
+    play.settle()
+    play.server("m:1").hears_nothing()
+    client.hears_nothing()
+    play.time = play.router.gate.rest_until
+    play.router.tick(play.time)
+    assert play.server("m:1").hears("INCR", "a").answers(b":2\r\n") is connection
+    client.hears(b":2\r\n")
+
+
+def test_what_a_deposed_master_answers_too_late_is_not_believed(play: Playbook) -> None:
+    client = play.client().says("INCR", "a")
+    connection = play.server("m:1").hears("INCR", "a")
+    play.lease.revoke()
+    connection.answers(b":1\r\n")
+    client.hears_error("UNCERTAIN INCR")
+    assert connection.closed
+
+
+def test_a_defect_that_one_session_meets_costs_the_others_nothing(
+    play: Playbook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlucky, other = play.client(), play.client()
+    unlucky.session.feed(INCR, play.time)
+    other.session.feed(INCR, play.time)
+
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(unlucky.session, "deliver", fails)
+    play.settle()
+    (connection,) = play.server("m:1").live
+    connection.answers(b":1\r\n:2\r\n")
+    unlucky.hears_nothing()
+    assert unlucky.closed
+    other.hears(b":2\r\n")
+    assert len(play.log.events("defect")) == 1
+
+
+def test_a_retired_lane_gives_back_what_it_has_not_sent(play: Playbook) -> None:
+    client = play.client().says("INCR", "a")
+    connection = play.server("m:1").hears("INCR", "a")
+    client.session.feed(INCR, play.time)
+    play.topology(2, draining=("m:1", "m:2"))
+    connection.answers(b":1\r\n")
+    client.hears(b":1\r\n")
+    assert (connection.closed, connection.commands) == (True, [])
+    play.topology(3, master="m:2")
+    play.server("m:2").hears("INCR", "a").answers(b":2\r\n")
+    client.hears(b":2\r\n")
+
+
+def test_a_lane_that_is_retired_before_it_is_greeted_closes_at_once(play: Playbook) -> None:
+    play.client().session.feed(INCR, play.time)
+    (lane,) = play.router.lanes
+    lane.retire(play.time)
+    assert lane.state is LaneState.CLOSED
+
+
+def test_a_lane_begins_to_listen_only_between_replies(play: Playbook) -> None:
+    client = play.client().says("BLPOP", "q", "0")
+    connection = play.server("m:1").hears("BLPOP", "q", "0", exclusive=True)
+    assert not connection.lane.listen()
+    connection.answers(b"*-1\r\n")
+    assert connection.lane.listen()
+    assert connection.lane.spoilt, "nobody else may have it"
+    client.hears(b"*-1\r\n")
 
 
 def test_what_the_server_says_unasked_on_a_shared_lane_reaches_nobody(play: Playbook) -> None:

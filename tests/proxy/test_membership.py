@@ -16,6 +16,7 @@ from rfprotocol.store import Delete, Put
 from rfprotocol.topology import Node, Phase, Topology
 from rfproxy import membership
 from rfproxy.cache import TopologyCache
+from rfproxy.limits import Limits
 from rfproxy.membership import Membership
 from rfproxy.router import Policy
 from rfproxy.server import Server
@@ -36,7 +37,7 @@ class World:
         self.manager = MemStore(self.tree)
         self.store = MemStore(self.tree, session_timeout=0.3)
         self.log = SilentLog()
-        self.server = Server(Policy(), max_clients=10, log=self.log)
+        self.server = Server(Policy(), limits=Limits(clients=10), log=self.log)
         self.cache = TopologyCache(folder, "group")
         self.proxy = Membership(self.server, self.store, PATHS, "me", self.cache)
 

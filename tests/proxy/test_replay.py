@@ -15,12 +15,15 @@ def words(text: str) -> list[bytes]:
 REPEATABLE = [
     *("SET k v", "set k v EX 10", "SET k NX", "SET GET v KEEPTTL", "SETEX k 1 v", "PSETEX k 1 v", "MSET a 1 b 2"),
     *("HSET k f v", "HMSET k f v", "LSET k 0 v", "SETRANGE k 0 v", "EXPIRE k 10", "PEXPIREAT k 10"),
-    *("RESTORE k 0 x REPLACE", "SCRIPT LOAD x"),
+    *("RESTORE k 0 x REPLACE", "SCRIPT LOAD x", "ARSET k 1 v", "VSETATTR k e {}"),
+    *("HEXPIRE k 10 FIELDS 1 NX", "HSETEX k EX 10 FIELDS 1 FNX v", "MSETEX 1 NX XX EX 10"),
 ]
 ONCE = [
     *("SET k v NX", "SET k v xx", "SET k v EX 10 GET", "INCR k", "APPEND k v", "LPUSH k v", "DEL k", "UNLINK k"),
     *("SADD k v", "ZADD k 1 v", "GETSET k v", "GETDEL k", "SETNX k v", "EXPIRE k 10 NX", "HINCRBY k f 1"),
     *("XADD k * f v", "PUBLISH c m", "EVAL x 0", "FLUSHALL", "RESTORE k 0 x", "MSETNX a 1", "SETBIT k 0 1"),
+    *("HEXPIRE k 10 NX FIELDS 1 f", "HSETEX k EX 10 FNX FIELDS 1 f v", "MSETEX 1 k v NX", "MSETEX x k v NX"),
+    *("HGETDEL k FIELDS 1 f", "DELEX k", "VADD k VALUES 1 1 e", "XACKDEL k g KEEPREF IDS 1 1-1"),
     *("MODULE.CMD k", "SPOP k", "RPOPLPUSH a b", "RENAME a b", "COPY a b", "FCALL f 0"),
 ]
 READS = ["GET k", "MGET a b", "PING", "INFO", "DBSIZE", "SCAN 0", "TTL k", "HGETALL k", "XRANGE k - +", "TIME"]
@@ -50,6 +53,10 @@ def test_reads_are_always_sent_again(text: str) -> None:
 def test_only_errors_given_instead_of_executing_count_as_refusals() -> None:
     assert refused(b"-READONLY You can't write against a read only replica.\r\n")
     assert refused(b"-LOADING Redis is loading the dataset in memory\r\n")
+    assert refused(
+        b"-EXECABORT Transaction discarded because of: READONLY You can't write against a read only replica.\r\n"
+    )
+    assert not refused(b"-EXECABORT Transaction discarded because of previous errors.\r\n")
     assert refused(b"-UNBLOCKED force unblock from blocking operation, instance state changed\r\n")
     assert not refused(b"-BUSY Redis is busy running a script.\r\n")
     assert not refused(b"-MISCONF Redis is configured to save RDB snapshots\r\n")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from rfproxy.router import IDLE, Policy, Reads
+from rfproxy.greeting import Identity
+from rfproxy.router import IDLE, POOL, Policy, Reads
 from tests.support.playbook import Playbook
 
 OK = b"+OK\r\n"
@@ -174,9 +175,10 @@ def test_reads_in_flight_on_a_replica_that_left_are_asked_elsewhere(play: Playbo
 
 
 def test_lanes_of_databases_that_nobody_uses_are_closed(play: Playbook) -> None:
-    client = play.client().says("SELECT", "3")
-    connection = play.server("r:1").hears("PING").answers(b"+PONG\r\n")
-    client.hears(OK)
+    client = play.client()
+    client.session.become(Identity(db=3))
+    client.says("GET", "k")
+    connection = play.server("r:1").hears("GET", "k").answers(b"$-1\r\n")
     play.time += IDLE + 1
     play.router.reap(play.time)
     assert connection.closed
@@ -197,8 +199,8 @@ def test_an_epoch_is_not_acknowledged_before_the_last_connection_is_drained(play
     idle = play.client().says("SET", "a", "1")
     play.server("m:1").hears("SET", "a", "1").answers(OK)
     idle.hears(OK)
-    busy = play.client().says("SELECT", "1")
-    play.server("r:1").hears("PING").answers(b"+PONG\r\n")
+    busy = play.client()
+    busy.session.become(Identity(db=1))
     busy.says("INCR", "k")
     connection = play.server("m:1").hears("INCR", "k")
     play.topology(2, replicas=["r:1"], draining=("m:1", "r:1"))
@@ -237,3 +239,111 @@ def test_commands_behind_a_resting_master_wait_for_it_without_a_loop(play: Playb
     play.wait(1.0)
     play.server("m:1").live[0].answers(b":1\r\n")
     play.server("m:1").hears("INCR", "b")
+
+
+def test_a_wait_ends_at_the_very_moment_of_its_alarm() -> None:
+    play = Playbook(Policy(hold_timeout=0.001))  # which is not a sum of powers of two
+    client = play.client().says("GET", "k")
+    play.wait(0.001)
+    client.hears_error("MASTERDOWN")
+
+
+# --- lanes for one session alone
+
+
+def test_a_lane_of_ones_own_is_lent_to_the_next_session(play: Playbook) -> None:
+    first, second = play.client().session, play.client().session
+    lane = play.router.exclusive(first, play.time)
+    assert lane is not None
+    play.settle()
+    assert play.router.exclusive(second, play.time) is not lane, "as long as it is in use"
+    play.router.give_back(lane, play.time)
+    assert play.router.exclusive(second, play.time) is lane
+
+
+def test_a_lane_of_another_identity_is_lent_to_nobody(play: Playbook) -> None:
+    first, second = play.client().session, play.client().session
+    second.become(Identity(db=1))
+    lane = play.router.exclusive(first, play.time)
+    assert lane is not None
+    play.settle()
+    play.router.give_back(lane, play.time)
+    assert play.router.exclusive(second, play.time) is not lane
+
+
+def test_a_spoilt_lane_is_closed(play: Playbook) -> None:
+    lane = play.router.exclusive(play.client().session, play.time)
+    assert lane is not None
+    play.settle()
+    lane.spoilt = True
+    play.router.give_back(lane, play.time)
+    assert not lane.usable
+
+
+def test_no_more_lanes_are_kept_than_the_pool_holds(play: Playbook) -> None:
+    lanes = [play.router.exclusive(play.client().session, play.time) for _ in range(POOL + 1)]
+    play.settle()
+    for lane in lanes:
+        assert lane is not None
+        play.router.give_back(lane, play.time)
+    assert len(play.server("m:1").live) == POOL
+
+
+def test_kept_lanes_are_closed_with_the_master_they_lead_to(play: Playbook) -> None:
+    lane = play.router.exclusive(play.client().session, play.time)
+    assert lane is not None
+    play.settle()
+    play.router.give_back(lane, play.time)
+    play.topology(2, replicas=["r:1"])
+    play.topology(3, master="r:1")
+    assert not lane.usable
+    other = play.router.exclusive(play.client().session, play.time)
+    assert other is not None
+    assert str(other.key.node) == "r:1"
+
+
+def test_there_is_no_lane_of_ones_own_while_there_is_no_master(play: Playbook) -> None:
+    play.topology(2, replicas=["r:1"])
+    assert play.router.exclusive(play.client().session, play.time) is None
+
+
+# --- CLIENT PAUSE
+
+
+def test_a_pause_of_writes_holds_writes_and_what_may_write(play: Playbook) -> None:
+    play.router.hold_back(play.time + 5, writes_only=True, now=play.time)
+    for command in ("INCR k", "EVAL x 0", "PUBLISH c m"):
+        play.client().pipelines(command)
+    play.server("m:1").hears_nothing()
+    play.client().says("GET", "k")
+    play.server("r:1").hears("GET", "k")
+    play.wait(5.1)
+    play.server("m:1").hears("INCR", "k")
+    play.server("m:1").hears("PUBLISH", "c", "m")
+
+
+def test_a_pause_of_everything_holds_reads_too(play: Playbook) -> None:
+    play.router.hold_back(play.time + 5, writes_only=False, now=play.time)
+    play.client().says("GET", "k")
+    play.server("r:1").hears_nothing()
+    play.router.let_go(play.time)
+    play.server("r:1").hears("GET", "k")
+
+
+def test_a_later_pause_does_not_shorten_an_earlier_one(play: Playbook) -> None:
+    play.router.hold_back(play.time + 5, writes_only=True, now=play.time)
+    play.router.hold_back(play.time + 1, writes_only=True, now=play.time)
+    play.client().says("INCR", "k")
+    play.wait(4.0)
+    play.server("m:1").hears_nothing()
+    play.wait(1.1)
+    play.server("m:1").hears("INCR", "k")
+
+
+def test_a_pause_is_no_outage_that_commands_could_wait_too_long_for(play: Playbook) -> None:
+    play.router.hold_back(play.time + 60, writes_only=True, now=play.time)
+    client = play.client().says("INCR", "k")
+    play.wait(59.0)
+    client.hears_nothing()
+    play.wait(1.1)
+    play.server("m:1").hears("INCR", "k")

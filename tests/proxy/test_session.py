@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rfprotocol.resp import encode_command
+from rfproxy.greeting import Identity
 from rfproxy.replay import RetryWrites
 from rfproxy.router import Policy, Reads
 from tests.support.playbook import Playbook
@@ -371,3 +372,93 @@ def test_a_planned_change_that_is_given_up_lets_writes_go_to_the_old_master(play
     play.topology(3, master="m:1", replicas=["r:1"])
     play.server("m:1").hears("INCR", "k").answers(b":1\r\n")
     client.hears(b":1\r\n")
+
+
+# --- a lane of one's own for a moment
+
+
+def test_a_script_holds_up_nobody_else(play: Playbook) -> None:
+    client = play.client().says("EVAL", "x", "0")
+    own = play.server("m:1").hears("EVAL", "x", "0", exclusive=True)
+    play.client().says("INCR", "k")
+    play.server("m:1").hears("INCR", "k")
+    own.answers(b":1\r\n")
+    client.hears(b":1\r\n")
+
+
+def test_what_comes_behind_a_script_goes_the_same_way_while_it_is_unanswered(play: Playbook) -> None:
+    client = play.client().says("EVAL", "x", "0").says("INCR", "a").says("GET", "a")
+    master = play.server("m:1")
+    own = master.hears("EVAL", "x", "0", exclusive=True)
+    master.hears("INCR", "a", exclusive=True)
+    master.hears("GET", "a", exclusive=True)
+    own.answers(b":1\r\n:2\r\n$1\r\n2\r\n")
+    client.hears(b":1\r\n:2\r\n$1\r\n2\r\n")
+    client.says("INCR", "a")
+    master.hears("INCR", "a")
+
+
+def test_a_script_behind_an_unanswered_write_waits_for_it(play: Playbook) -> None:
+    client = play.client().says("INCR", "a").says("EVAL", "x", "0")
+    connection = play.server("m:1").hears("INCR", "a")
+    play.server("m:1").hears_nothing()
+    connection.answers(b":1\r\n")
+    play.server("m:1").hears("EVAL", "x", "0", exclusive=True).answers(b":2\r\n")
+    client.hears(b":1\r\n:2\r\n")
+
+
+# --- answers that are known already
+
+
+@pytest.mark.parametrize("tie", ["SUBSCRIBE c", "MULTI"])
+def test_an_answer_that_is_known_waits_for_no_master(tie: str) -> None:
+    play = Playbook()
+    play.topology(1, master="m:1", replicas=["r:1"])
+    client = play.client()
+    client.session.become(Identity(protocol=3))
+    client.pipelines(tie)
+    confirmation = OK if tie == "MULTI" else b">3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n"
+    play.server("m:1").lanes[-1].answers(confirmation)
+    client.hears(confirmation)
+    client.says("EXEC") if tie == "MULTI" else client.says("INCR", "k")
+    play.server("m:1").dies()
+    client.hears_error("UNCERTAIN")
+
+
+def test_a_subscriber_whose_command_waited_too_long_is_told_so_while_there_is_no_master(play: Playbook) -> None:
+    client = play.client()
+    client.session.become(Identity(protocol=3))
+    client.says("SUBSCRIBE", "c")
+    play.server("m:1").lanes[-1].answers(b">3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n")
+    client.output = b""
+    play.topology(2)
+    client.says("INCR", "k")
+    play.wait(31.0)
+    client.hears_error("MASTERDOWN")
+
+
+def test_who_only_listens_is_not_given_up(play: Playbook) -> None:
+    client = play.client().says("SUBSCRIBE", "c")
+    play.server("m:1").lanes[-1].answers(b"*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n")
+    client.output = b""
+    play.topology(2)
+    play.wait(100.0)
+    assert not play.log.events("masterdown")
+    play.topology(3, master="r:1")
+    play.server("r:1").hears("SUBSCRIBE", "c", exclusive=True)
+    client.hears_nothing()
+
+
+def test_a_defect_that_one_session_meets_costs_nobody_else_anything(play: Playbook) -> None:
+    unlucky, other = play.client().says("INCR", "a"), play.client().says("INCR", "b")
+    play.server("m:1").hears("INCR", "a")
+    connection = play.server("m:1").hears("INCR", "b")
+
+    def stumble(data: bytes) -> None:
+        raise ValueError(data)
+
+    unlucky.write = stumble  # type: ignore[method-assign]
+    connection.answers(b":1\r\n:2\r\n")
+    assert unlucky.closed
+    assert play.log.events("defect")
+    other.hears(b":2\r\n")

@@ -1,95 +1,280 @@
-"""Commands that the session handles itself: answered as Redis answers them, and the server decides who may enter."""
+"""Commands about the connection: the server is asked whether they may be, and the session does what they ask for."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.support.playbook import Playbook, reply
+from rfproxy.greeting import Account
+from rfproxy.router import Policy
+from tests.support.playbook import FakeClient, Playbook
 
 OK = b"+OK\r\n"
+PONG = b"+PONG\r\n"
+READONLY = b"-READONLY You can't write against a read only replica.\r\n"
+NOPERM = b"-NOPERM this user has no permissions to run the 'client|id' command\r\n"
+NOAUTH = b"-NOAUTH Authentication required.\r\n"
+WRONGPASS = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
+
+
+def hello(proto: int, number: int, role: bytes = b"master") -> bytes:
+    """What Redis 7.0.15 answers to HELLO."""
+    head = b"%7\r\n" if proto == 3 else b"*14\r\n"
+    return b"".join(
+        [
+            head + b"$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$6\r\n7.0.15\r\n$5\r\nproto\r\n:%d\r\n" % proto,
+            b"$2\r\nid\r\n:%d\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n" % number,
+            b"$4\r\nrole\r\n$%d\r\n%b\r\n$7\r\nmodules\r\n*0\r\n" % (len(role), role),
+        ]
+    )
 
 
 @pytest.fixture
 def play() -> Playbook:
     play = Playbook()
-    play.topology(1, master="m:1", replicas=["r:1"])
+    play.topology(1, master="m:1")
     return play
 
 
-def greeted(play: Playbook) -> list[list[bytes]]:
-    """What the latest connection said first."""
-    return play.server("r:1").lanes[-1].greeted
+def selected(play: Playbook, db: str) -> FakeClient:
+    """A client in another database."""
+    client = play.client().says("SELECT", db)
+    play.server("m:1").hears("SELECT", db).answers(OK)
+    client.hears(OK)
+    return client
+
+
+# --- SELECT
 
 
 def test_select_moves_the_session_to_lanes_of_that_database(play: Playbook) -> None:
-    client = play.client().says("SELECT", "3")
-    play.server("r:1").hears("PING").answers(b"+PONG\r\n")
-    client.hears(OK)
-    assert greeted(play)[0] == [b"SELECT", b"3"]
+    client = selected(play, "3")
     client.says("SET", "k", "v")
     assert play.server("m:1").hears("SET", "k", "v").greeted[0] == [b"SELECT", b"3"]
+    client.hears_nothing()
 
 
 def test_a_database_that_the_server_does_not_have_leaves_the_session_where_it_was(play: Playbook) -> None:
-    play.server("r:1").denies[b"SELECT"] = b"-ERR DB index is out of range\r\n"
+    play.server("m:1").denies[b"SELECT"] = b"-ERR DB index is out of range\r\n"
     client = play.client().says("SELECT", "99")
     client.hears(b"-ERR DB index is out of range\r\n")
     client.says("SET", "k", "v")
     assert play.server("m:1").hears("SET", "k", "v").greeted[0] == [b"ROLE"]
 
 
-def test_select_of_nonsense_is_answered_without_asking(play: Playbook) -> None:
-    client = play.client().says("SELECT", "x")
-    client.hears(b"-ERR value is not an integer or out of range\r\n")
+def test_a_user_who_may_not_select_is_told_so_and_stays(play: Playbook) -> None:
+    client = play.client().says("SELECT", "3")
+    denied = b"-NOPERM this user has no permissions to run the 'select' command\r\n"
+    play.server("m:1").hears("SELECT", "3").answers(denied)
+    client.hears(denied)
+    client.says("SET", "k", "v")
+    assert play.server("m:1").hears("SET", "k", "v").greeted[0] == [b"ROLE"]
 
 
 def test_commands_behind_select_wait_for_it(play: Playbook) -> None:
-    client = play.client().pipelines("SELECT 3", "SET k v")
-    play.server("m:1").hears_nothing()
-    play.server("r:1").hears("PING").answers(b"+PONG\r\n")
-    play.server("m:1").hears("SET", "k", "v").answers(OK)
-    client.hears(OK + OK)
+    client = play.client().pipelines("INCR a", "SELECT 3", "SET k v")
+    master = play.server("m:1")
+    master.hears("INCR", "a").answers(b":1\r\n")
+    master.hears("SELECT", "3")
+    master.hears_nothing()
+    master.lanes[-1].answers(OK)
+    master.hears("SET", "k", "v").answers(OK)
+    client.hears(b":1\r\n" + OK + OK)
 
 
-def test_auth_is_decided_by_the_server(play: Playbook) -> None:
-    wrong = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
-    play.server("r:1").denies[b"AUTH"] = wrong
-    client = play.client().says("AUTH", "u", "pw")
-    client.hears(wrong)
-    del play.server("r:1").denies[b"AUTH"]
-    client.says("AUTH", "u", "pw")
-    play.server("r:1").hears("PING").answers(b"+PONG\r\n")
+def test_while_nobody_may_write_a_replica_is_asked_for_admission(play: Playbook) -> None:
+    play.topology(2, replicas=["r:1"])
+    client = play.client().says("SELECT", "3")
+    assert play.server("r:1").hears("SELECT", "3").answers(OK).greeted[0] == [b"SELECT", b"3"]
     client.hears(OK)
 
 
-def test_sessions_of_different_users_never_share_a_connection(play: Playbook) -> None:
-    play.client().says("GET", "k")
-    stranger = play.server("r:1").hears("GET", "k")
+def test_a_select_whose_connection_dies_is_asked_again(play: Playbook) -> None:
+    client = play.client().says("SELECT", "3")
+    play.server("m:1").hears("SELECT", "3")
+    play.server("m:1").hangs_up()
+    client.hears_nothing()
+    play.wait(0.1)
+    play.server("m:1").hears("SELECT", "3").answers(OK)
+    client.hears(OK)
+
+
+def test_a_select_that_no_server_answers_in_time_is_answered_masterdown_and_changes_nothing(play: Playbook) -> None:
+    client = play.client()
+    play.topology(2)
+    client.says("SELECT", "3")
+    play.wait(31.0)
+    client.hears_error("MASTERDOWN held for 30 s")
+    play.topology(3, master="m:1")
+    client.says("SET", "k", "v")
+    assert play.server("m:1").hears("SET", "k", "v").greeted[0] == [b"ROLE"]
+
+
+def test_a_client_that_leaves_while_it_is_admitted_disturbs_nobody(play: Playbook) -> None:
+    client = play.client().says("SELECT", "3")
+    connection = play.server("m:1").hears("SELECT", "3")
+    client.leaves()
+    connection.answers(OK)
+    other = play.client().says("SELECT", "3")
+    assert play.server("m:1").hears("SELECT", "3").answers(OK) is connection
+    other.hears(OK)
+
+
+def test_a_session_that_watches_selects_on_its_own_connection(play: Playbook) -> None:
+    client = play.client().says("WATCH", "k")
+    master = play.server("m:1")
+    connection = master.hears("WATCH", "k", exclusive=True).answers(OK)
+    client.says("SELECT", "3")
+    assert master.hears("SELECT", "3", exclusive=True).answers(OK) is connection
+    client.pipelines("MULTI", "INCR j", "EXEC")
+    for command in (["MULTI"], ["INCR", "j"], ["EXEC"]):
+        master.hears(*command, exclusive=True)
+    connection.answers(OK + b"+QUEUED\r\n*1\r\n:1\r\n")
+    client.hears(OK * 3 + b"+QUEUED\r\n*1\r\n:1\r\n")
+    assert connection.closed, "it is in another database than its key says"
+    client.says("INCR", "j")
+    assert master.hears("INCR", "j").greeted[0] == [b"SELECT", b"3"]
+
+
+# --- AUTH
+
+
+def test_auth_is_decided_by_whether_the_server_greets_that_user(play: Playbook) -> None:
+    play.server("m:1").denies[b"AUTH"] = WRONGPASS
     client = play.client().says("AUTH", "u", "pw")
-    known = play.server("r:1").hears("PING").answers(b"+PONG\r\n")
-    client.says("GET", "k")
-    assert play.server("r:1").hears("GET", "k") is known
+    client.hears(WRONGPASS)
+    del play.server("m:1").denies[b"AUTH"]
+    client.says("AUTH", "u", "pw")
+    play.server("m:1").hears("PING").answers(PONG)
+    client.hears(OK)
+
+
+def test_a_user_who_may_not_even_ping_is_admitted(play: Playbook) -> None:
+    client = play.client().says("AUTH", "u", "pw")
+    play.server("m:1").hears("PING").answers(b"-NOPERM this user has no permissions to run the 'ping' command\r\n")
+    client.hears(OK)
+
+
+def test_a_failed_auth_leaves_the_user_that_was(play: Playbook) -> None:
+    client = play.client().says("AUTH", "u", "pw")
+    known = play.server("m:1").hears("PING").answers(PONG)
+    play.server("m:1").denies[b"AUTH"] = WRONGPASS
+    client.says("AUTH", "u", "wrong").hears(OK + WRONGPASS)
+    client.says("INCR", "k")
+    assert play.server("m:1").hears("INCR", "k") is known
+
+
+def test_sessions_of_different_users_never_share_a_connection(play: Playbook) -> None:
+    play.client().says("INCR", "k")
+    stranger = play.server("m:1").hears("INCR", "k")
+    client = play.client().says("AUTH", "u", "pw")
+    known = play.server("m:1").hears("PING").answers(PONG)
+    client.says("INCR", "k")
+    assert play.server("m:1").hears("INCR", "k") is known
     assert known is not stranger
 
 
-def test_hello_3_is_answered_with_a_map_and_the_session_speaks_resp3_from_then_on(play: Playbook) -> None:
-    client = play.client().says("HELLO", "3", "SETNAME", "app")
-    play.server("r:1").hears("PING").answers(b"+PONG\r\n")
-    answer = reply(client.output)
-    client.output = b""
-    assert isinstance(answer, dict)
-    assert (answer[b"server"], answer[b"version"], answer[b"proto"]) == (b"redis", b"7.0.15", 3)
-    assert client.says("CLIENT", "GETNAME").output == b"$3\r\napp\r\n"
-    assert greeted(play)[0] == [b"HELLO", b"3"]
+def test_auth_without_a_name_is_for_the_default_user(play: Playbook) -> None:
+    client = play.client().says("AUTH", "pw")
+    assert play.server("m:1").hears("PING").answers(PONG).greeted[0] == [b"AUTH", b"pw"]
+    client.hears(OK)
 
 
-def test_hello_without_a_change_is_answered_at_once_and_flat_in_resp2(play: Playbook) -> None:
-    client = play.client().says("GET", "k")
-    play.server("r:1").hears("GET", "k").answers(b"$-1\r\n")
-    client.hears(b"$-1\r\n")
-    answer = reply(client.says("HELLO", "2").output)
-    assert isinstance(answer, list)
-    assert answer[4:6] == [b"proto", 2]
+def stranger(play: Playbook) -> FakeClient:
+    """A client of servers that want a password."""
+    play.server("m:1").denies.update(dict.fromkeys([b"ROLE", b"INFO", b"CLIENT"], NOAUTH))
+    client = play.client().says("INCR", "k")
+    play.server("m:1").hears("INCR", "k").answers(NOAUTH)
+    client.hears(NOAUTH)
+    return client
+
+
+def test_what_a_stranger_says_behind_auth_is_read_when_that_is_answered(play: Playbook) -> None:
+    client = stranger(play)
+    long = "x" * 20_000
+    client.pipelines("AUTH pw", f"SET k {long}")
+    play.server("m:1").hears("PING").answers(PONG)
+    play.server("m:1").hears("SET", "k", long).answers(OK)
+    client.hears(OK + OK)
+
+
+def test_behind_a_failed_auth_the_limits_for_strangers_hold(play: Playbook) -> None:
+    client = stranger(play)
+    play.server("m:1").denies[b"AUTH"] = WRONGPASS
+    client.pipelines("AUTH pw", "SET k " + "x" * 20_000)
+    client.hears(WRONGPASS + b"-ERR Protocol error: unauthenticated bulk length\r\n")
+    assert client.closed
+
+
+def test_what_a_stranger_said_behind_auth_is_answered_although_it_has_closed_its_side(play: Playbook) -> None:
+    client = stranger(play)
+    client.pipelines("AUTH pw", "INCR k")
+    client.session.finish(play.time)
+    play.server("m:1").hears("PING").answers(PONG)
+    play.server("m:1").hears("INCR", "k").answers(b":1\r\n")
+    client.hears(OK + b":1\r\n")
+    assert client.closed
+
+
+# --- HELLO
+
+
+def test_hello_is_answered_as_the_server_does_with_the_clients_own_id(play: Playbook) -> None:
+    client = play.client().says("HELLO", "3")
+    connection = play.server("m:1").hears("HELLO", "3").answers(hello(3, 7001))
+    assert connection.greeted[0] == [b"HELLO", b"3"]
+    client.hears(hello(3, client.session.number))
+    client.says("INCR", "k")
+    assert play.server("m:1").hears("INCR", "k") is connection
+
+
+def test_hello_with_a_name_and_a_user_sets_both(play: Playbook) -> None:
+    client = play.client().says("HELLO", "3", "AUTH", "u", "pw", "SETNAME", "app")
+    connection = play.server("m:1").hears("HELLO", "3").answers(hello(3, 7001))
+    assert connection.greeted[:2] == [[b"AUTH", b"u", b"pw"], [b"HELLO", b"3"]]
+    client.hears(hello(3, client.session.number))
+    client.says("CLIENT", "GETNAME")
+    play.server("m:1").hears("CLIENT", "GETNAME").answers(b"_\r\n")
+    client.hears(b"$3\r\napp\r\n")
+
+
+def test_hello_without_a_version_changes_nothing(play: Playbook) -> None:
+    client = play.client().says("HELLO")
+    play.server("m:1").hears("HELLO").answers(hello(2, 7001))
+    client.hears(hello(2, client.session.number))
+    client.says("INCR", "k")
+    assert play.server("m:1").hears("INCR", "k").greeted[0] == [b"ROLE"]
+
+
+def test_hello_of_a_replica_reads_like_that_of_a_master(play: Playbook) -> None:
+    play.topology(2, replicas=["r:1"])
+    client = play.client().says("HELLO", "3")
+    play.server("r:1").hears("HELLO", "3").answers(hello(3, 7001, b"replica"))
+    client.hears(hello(3, client.session.number))
+
+
+def test_hello_that_is_refused_changes_nothing(play: Playbook) -> None:
+    play.server("m:1").denies[b"HELLO"] = WRONGPASS
+    client = play.client().says("HELLO", "3", "AUTH", "u", "no", "SETNAME", "app")
+    client.hears(WRONGPASS)
+    client.says("INCR", "k")
+    assert play.server("m:1").hears("INCR", "k").greeted[0] == [b"ROLE"]
+    assert client.session.name == b""
+
+
+def test_a_subscriber_in_resp3_goes_back_to_resp2_on_its_own_connection(play: Playbook) -> None:
+    client = play.client().says("HELLO", "3")
+    play.server("m:1").hears("HELLO", "3").answers(hello(3, 7001))
+    push = b">3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n"
+    client.says("SUBSCRIBE", "c")
+    connection = play.server("m:1").hears("SUBSCRIBE", "c", exclusive=True).answers(push)
+    client.says("HELLO", "2")
+    assert play.server("m:1").hears("HELLO", "2", exclusive=True).answers(hello(2, 7002)) is connection
+    number = client.session.number
+    client.hears(hello(3, number) + push + hello(2, number))
+    assert "only (P|S)SUBSCRIBE" in client.says("GET", "k").hears_error("ERR Can't execute 'get'")
+
+
+# --- misuse
 
 
 @pytest.mark.parametrize(
@@ -98,142 +283,153 @@ def test_hello_without_a_change_is_answered_at_once_and_flat_in_resp2(play: Play
         (("HELLO", "4"), b"-NOPROTO unsupported protocol version\r\n"),
         (("HELLO", "x"), b"-ERR Protocol version is not an integer or out of range\r\n"),
         (("HELLO", "3", "WHAT"), b"-ERR Syntax error in HELLO option 'WHAT'\r\n"),
+        (("HELLO", "3", "AUTH", "u"), b"-ERR Syntax error in HELLO option 'AUTH'\r\n"),
+        (
+            ("HELLO", "3", "SETNAME", "a b"),
+            b"-ERR Client names cannot contain spaces, newlines or special characters.\r\n",
+        ),
         (("AUTH", "a", "b", "c"), b"-ERR syntax error\r\n"),
-        (("CLIENT", "SETNAME", "a b"), b"-ERR Client names cannot contain spaces, newlines or special characters.\r\n"),
-        (("EXEC",), b"-ERR EXEC without MULTI\r\n"),
-        (("DISCARD",), b"-ERR DISCARD without MULTI\r\n"),
+        (("SELECT", "x"), b"-ERR value is not an integer or out of range\r\n"),
         (("SELECT", "01"), b"-ERR value is not an integer or out of range\r\n"),
+        (("SELECT", "-1"), b"-ERR DB index is out of range\r\n"),
+        (
+            ("SELECT", "99999999999"),
+            b"-ERR value is out of range, value must between -2147483648 and 2147483647\r\n",
+        ),
         (("SELECT",), b"-ERR wrong number of arguments for 'select' command\r\n"),
+        (("CLIENT", "NOPE"), b"-ERR unknown subcommand 'NOPE'. Try CLIENT HELP.\r\n"),
+        (("READONLY",), b"-ERR This instance has cluster support disabled\r\n"),
+        (("QUIT", "x", "y"), b"+OK\r\n"),
     ],
 )
 def test_misuse_is_answered_in_the_words_of_redis(play: Playbook, words: tuple[str, ...], error: bytes) -> None:
     play.client().says(*words).hears(error)
+    play.server("m:1").hears_nothing()
 
 
-def test_each_client_has_its_own_id_and_name(play: Playbook) -> None:
-    first, second = play.client().says("CLIENT", "ID"), play.client().says("CLIENT", "ID")
-    assert first.output != second.output
-    first.output = second.output = b""
-    first.says("CLIENT", "SETNAME", "one").hears(OK)
-    second.says("CLIENT", "GETNAME").hears(b"$-1\r\n")
+@pytest.mark.parametrize(
+    ("command", "reply"),
+    [("EXEC", b"-ERR EXEC without MULTI\r\n"), ("DISCARD", b"-ERR DISCARD without MULTI\r\n"), ("UNWATCH", OK)],
+)
+def test_what_ends_a_transaction_that_is_none_is_the_servers_to_answer(
+    play: Playbook, command: str, reply: bytes
+) -> None:
+    client = play.client().says(command)
+    play.server("m:1").hears(command).answers(reply)
+    client.hears(reply)
 
 
-def test_the_introduction_of_redis_py_is_answered_at_once(play: Playbook) -> None:
-    play.client().pipelines("CLIENT SETINFO LIB-NAME redis-py", "CLIENT SETINFO LIB-VER 8").hears(OK + OK)
+# --- the server's consent
+
+
+def test_what_the_server_has_against_a_command_is_relayed_and_nothing_is_done(play: Playbook) -> None:
+    client = play.client().says("CLIENT", "SETNAME", "app")
+    play.server("m:1").hears("CLIENT", "SETNAME", "rfproxy").answers(NOPERM)
+    client.hears(NOPERM)
+    assert client.session.name == b""
+
+
+def test_what_the_server_consents_to_is_done_once_although_its_connection_died_before(play: Playbook) -> None:
+    play.topology(2, master="m:1", replicas=["r:1"])
+    client = play.client().says("CLIENT", "ID")
+    play.server("r:1").hears("CLIENT", "ID")
+    play.server("r:1").dies()
+    play.server("m:1").hears("CLIENT", "ID").answers(b":7001\r\n")
+    client.hears(b":%d\r\n" % client.session.number)
+
+
+def test_a_server_that_cannot_say_at_present_is_asked_again(play: Playbook) -> None:
+    client = play.client().says("CLIENT", "ID")
+    play.server("m:1").hears("CLIENT", "ID").answers(b"-LOADING Redis is loading the dataset in memory\r\n")
+    client.hears_nothing()
+    play.wait(0.2)
+    play.server("m:1").hears("CLIENT", "ID").answers(b":7001\r\n")
+    client.hears(b":%d\r\n" % client.session.number)
+
+
+def test_commands_behind_a_question_wait_for_its_answer(play: Playbook) -> None:
+    client = play.client().pipelines("CLIENT ID", "INCR k", "CLIENT GETNAME")
+    master = play.server("m:1")
+    connection = master.hears("CLIENT", "ID")
+    master.hears_nothing()
+    connection.answers(b":7001\r\n")
+    master.hears("INCR", "k")
+    master.hears_nothing()
+    connection.answers(b":1\r\n")
+    master.hears("CLIENT", "GETNAME").answers(b"$-1\r\n")
+    client.hears(b":%d\r\n:1\r\n$-1\r\n" % client.session.number)
+
+
+# --- QUIT, RESET, and what hangs up
 
 
 def test_quit_is_answered_after_all_before_it_and_ends_the_connection(play: Playbook) -> None:
-    client = play.client().pipelines("INCR k", "QUIT")
+    client = play.client().pipelines("INCR k", "QUIT", "INCR k")
     client.hears_nothing()
     play.server("m:1").hears("INCR", "k").answers(b":1\r\n")
     client.hears(b":1\r\n" + OK)
     assert client.closed
+    play.server("m:1").hears_nothing()
+
+
+def test_quit_waits_for_what_is_held_while_there_is_no_master(play: Playbook) -> None:
+    play.topology(2)
+    client = play.client().pipelines("INCR k", "QUIT")
+    client.hears_nothing()
+    play.topology(3, master="m:1")
+    play.server("m:1").hears("INCR", "k").answers(b":1\r\n")
+    client.hears(b":1\r\n" + OK)
 
 
 def test_reset_brings_a_session_back_to_what_it_was_when_it_came(play: Playbook) -> None:
-    client = play.client().says("SELECT", "3")
-    play.server("r:1").hears("PING").answers(b"+PONG\r\n")
-    client.says("MULTI").says("RESET").hears(OK + OK + b"+RESET\r\n")
-    client.says("SET", "k", "v")
-    assert play.server("m:1").hears("SET", "k", "v").greeted[0] == [b"ROLE"]
+    client = selected(play, "3")
+    client.session.name = b"app"
+    client.says("RESET").hears(b"+RESET\r\n")
+    assert client.session.name == b""
+    client.says("INCR", "k")
+    assert play.server("m:1").hears("INCR", "k").greeted[0] == [b"ROLE"]
 
 
-def test_what_would_break_the_group_is_refused_with_the_alternative(play: Playbook) -> None:
+def test_reset_behind_multi_ends_the_transaction(play: Playbook) -> None:
+    client = play.client().says("MULTI")
+    connection = play.server("m:1").hears("MULTI", exclusive=True).answers(OK)
+    client.says("RESET").hears(OK + b"+RESET\r\n")
+    assert connection.closed
+    client.says("INCR", "k")
+    play.server("m:1").hears("INCR", "k")
+
+
+def test_reset_goes_back_to_the_user_that_clients_have_who_do_not_say_who_they_are() -> None:
+    play = Playbook(Policy(account=Account(b"app", b"pw")))
+    play.topology(1, master="m:1")
+    client = play.client().says("AUTH", "u", "x")
+    play.server("m:1").hears("PING").answers(PONG)
+    client.says("RESET").hears(OK + b"+RESET\r\n")
+    client.says("INCR", "k")
+    assert play.server("m:1").hears("INCR", "k").greeted[0] == [b"AUTH", b"app", b"pw"]
+
+
+def test_a_browser_is_hung_up_on_without_a_word(play: Playbook) -> None:
+    client = play.client().sends(b"POST / HTTP/1.1\r\nHost: localhost\r\n\r\nSET k v\r\n")
+    client.hears_nothing()
+    assert client.closed
+    play.server("m:1").hears_nothing()
+
+
+# --- what is refused
+
+
+def test_what_would_undo_what_the_managers_do_is_refused_with_the_alternative(play: Playbook) -> None:
     text = play.client().says("REPLICAOF", "NO", "ONE").hears_error("ERR")
     assert "rfmanager failover" in text
     play.server("m:1").hears_nothing()
+    assert play.stats.errors == 1
 
 
-def test_what_a_shared_connection_cannot_carry_is_never_sent_on_one(play: Playbook) -> None:
-    play.client().says("CLIENT", "REPLY", "OFF").hears_error("ERR CLIENT REPLY")
-    play.server("m:1").hears_nothing()
-
-
-# --- transactions
-
-
-def test_a_transaction_is_queued_here_and_sent_as_one_block(play: Playbook) -> None:
-    client = play.client().pipelines("MULTI", "INCR a", "GET b")
-    client.hears(OK + b"+QUEUED\r\n+QUEUED\r\n")
-    master = play.server("m:1")
-    master.hears_nothing()
-    client.says("EXEC")
-    for command in (["MULTI"], ["INCR", "a"], ["GET", "b"]):
-        master.hears(*command)
-    block = OK + b"+QUEUED\r\n+QUEUED\r\n*2\r\n:1\r\n$-1\r\n"
-    connection = master.hears("EXEC").answers(block[:20])
-    client.hears_nothing()
-    connection.answers(block[20:])
-    client.hears(b"*2\r\n:1\r\n$-1\r\n")
-
-
-def test_a_transaction_with_a_mistake_is_aborted(play: Playbook) -> None:
-    client = play.client().pipelines("MULTI", "GET", "SET k v", "EXEC")
-    client.hears(
-        OK
-        + b"-ERR wrong number of arguments for 'get' command\r\n"
-        + b"+QUEUED\r\n-EXECABORT Transaction discarded because of previous errors.\r\n"
-    )
-    play.server("m:1").hears_nothing()
-
-
-@pytest.mark.parametrize("mistake", ["DISCARD x", "MULTI x", "WATCH", "CONFIG"])
-def test_a_wrong_number_of_arguments_aborts_the_transaction(play: Playbook, mistake: str) -> None:
-    client = play.client().pipelines("MULTI", "SET k v", mistake)
-    client.output = b""
-    client.says("EXEC").hears_error("EXECABORT Transaction discarded because of previous errors.")
-
-
-def test_exec_with_arguments_ends_the_transaction_with_the_reason(play: Playbook) -> None:
-    client = play.client().pipelines("MULTI", "SET k v", "EXEC x", "EXEC")
-    client.hears(
-        OK
-        + b"+QUEUED\r\n-EXECABORT Transaction discarded because of: wrong number of arguments for 'exec' command\r\n"
-        + b"-ERR EXEC without MULTI\r\n"
-    )
-
-
-def test_discard_forgets_what_was_queued(play: Playbook) -> None:
-    play.client().pipelines("MULTI", "SET k v", "DISCARD", "EXEC").hears(
-        OK + b"+QUEUED\r\n" + OK + b"-ERR EXEC without MULTI\r\n"
-    )
-
-
-def test_nested_multi_and_watch_are_refused_without_giving_up_the_transaction(play: Playbook) -> None:
-    client = play.client().pipelines("MULTI", "MULTI", "WATCH k", "EXEC")
-    client.hears(OK + b"-ERR MULTI calls can not be nested\r\n-ERR WATCH inside MULTI is not allowed\r\n")
-    play.server("m:1").hears("MULTI")
-
-
-def test_a_transaction_waits_for_a_master_and_is_sent_to_the_next_one(play: Playbook) -> None:
-    client = play.client().pipelines("MULTI", "INCR a")
-    client.hears(OK + b"+QUEUED\r\n")
-    play.topology(2, replicas=["r:1"])
-    client.says("EXEC").hears_nothing()
-    play.topology(3, master="r:1")
-    play.server("r:1").hears("MULTI")
-
-
-def test_a_transaction_whose_reply_is_lost_is_uncertain(play: Playbook) -> None:
-    client = play.client().pipelines("MULTI", "SET a 1", "EXEC")
-    client.hears(OK + b"+QUEUED\r\n")
-    play.server("m:1").dies()
-    client.hears_error("UNCERTAIN EXEC")
-
-
-def test_a_transaction_that_a_demoted_master_refuses_is_sent_again(play: Playbook) -> None:
-    client = play.client().pipelines("MULTI", "INCR a", "EXEC")
-    client.hears(OK + b"+QUEUED\r\n")
-    master = play.server("m:1")
-    master.hears("MULTI")
-    master.hears("INCR", "a")
-    refused = b"-READONLY You can't write against a read only replica.\r\n"
-    master.hears("EXEC").answers(OK + refused + b"-EXECABORT Transaction discarded because of previous errors.\r\n")
-    client.hears_nothing()
-    play.topology(2)
-    play.topology(3, master="r:1")
-    server = play.server("r:1")
-    server.hears("MULTI")
-    server.hears("INCR", "a")
-    server.hears("EXEC").answers(OK + b"+QUEUED\r\n*1\r\n:1\r\n")
-    client.hears(b"*1\r\n:1\r\n")
+def test_an_administrator_who_asks_for_it_may_do_all() -> None:
+    play = Playbook(Policy(allow_admin=True))
+    play.topology(1, master="m:1")
+    client = play.client().says("REPLICAOF", "NO", "ONE")
+    play.server("m:1").hears("REPLICAOF", "NO", "ONE", exclusive=True).answers(OK)
+    client.hears(OK)
+    client.says("READONLY").hears(b"-ERR This instance has cluster support disabled\r\n")

@@ -139,6 +139,7 @@ class FakeServer:
         self.refuses = False  # connections
         self.role: bytes | None = None  # the reply to ROLE, when it is not what the lane hopes for
         self.run_id = ""
+        self.version = "7.0.15"
         self.denies: dict[bytes, bytes] = {}  # name of a greeting command: error reply
         self.lanes: list[FakeConnection] = []
         self._play = play
@@ -202,6 +203,8 @@ class FakeConnection:
 
     def __init__(self, play: Playbook, server: FakeServer, lane: Lane) -> None:
         self.lane = lane
+        self.read = True
+        self.client_id = 7000 + len(server.lanes)
         self.closed = False
         self.commands: list[list[bytes]] = []
         self.greeted: list[list[bytes]] = []
@@ -217,6 +220,14 @@ class FakeConnection:
         requests = self._reader.feed(data)
         assert requests.error is None
         self.commands += requests.commands
+
+    def pause_reading(self) -> None:
+        """The lane lets what is sent wait."""
+        self.read = False
+
+    def resume_reading(self) -> None:
+        """The lane reads again."""
+        self.read = True
 
     def abort(self) -> None:
         """The lane is closed."""
@@ -239,8 +250,10 @@ class FakeConnection:
             replica = b"*5\r\n$5\r\nslave\r\n$1\r\nx\r\n:1\r\n$9\r\nconnected\r\n:1\r\n"
             return self._server.role or (replica if self.lane.key.duty is Duty.REPLICA else master)
         if name == b"INFO":
-            text = f"redis_version:7.0.15\r\nrun_id:{self._server.run_id}\r\n".encode()
+            text = f"redis_version:{self._server.version}\r\nrun_id:{self._server.run_id}\r\n".encode()
             return b"$%d\r\n%b\r\n" % (len(text), text)
+        if name == b"CLIENT":
+            return b":%d\r\n" % self.client_id
         return b"+OK\r\n"
 
     def answers(self, data: bytes) -> FakeConnection:
@@ -255,6 +268,8 @@ class FakeClient:
 
     def __init__(self, play: Playbook, number: int) -> None:
         self.closed = False
+        self.fd = -1
+        self.unread = 0
         self.output = b""
         self.resumed = 0
         self._play = play
@@ -267,6 +282,10 @@ class FakeClient:
 
     def close(self) -> None:
         """The session hangs up."""
+        self.closed = True
+
+    def abort(self) -> None:
+        """The session is hung up on."""
         self.closed = True
 
     def resume(self) -> None:

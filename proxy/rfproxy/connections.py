@@ -1,0 +1,273 @@
+"""Connections of the asyncio shell: one of a client, one of a lane. They hand bytes to the core and do as it asks.
+
+A client that has much to read, or has said more than can be dealt with, is not read from. It is *strained* then, and
+the server keeps an eye on it: on its limits, and on whether it is there at all, because the loop only hears of that
+from reading or writing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import socket
+import sys
+from collections.abc import Collection
+from typing import TYPE_CHECKING, cast
+
+from rfprotocol import resp
+from rfprotocol.topology import Node
+from rfproxy.lane import Lane
+from rfproxy.session import Session
+
+if TYPE_CHECKING:
+    from rfproxy.server import Server
+
+OUTPUT_HIGH = 1 << 20
+"""Bytes that may wait for a client to read them: above, it is not read from."""
+UPSTREAM_SILENCE = 5
+"""Seconds without a packet after which the kernel asks whether the server is still there."""
+UPSTREAM_UNACKNOWLEDGED = 8
+"""Seconds that data may wait for the server's kernel to acknowledge it."""
+
+
+class Client(asyncio.Protocol):
+    """The connection of one client."""
+
+    __slots__ = (
+        "_above_since",
+        "_active_at",
+        "_output_full",
+        "_server",
+        "_session",
+        "_time",
+        "_transport",
+        "_unread_before",
+        "_wrote",
+    )
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._time = server.now
+        self._session: Session | None = None
+        self._transport: asyncio.Transport | None = None
+        self._output_full = False  # more waits than OUTPUT_HIGH, or than the least of the limits
+        self._above_since: float | None = None  # of the soft limit
+        self._active_at = 0.0  # when a look last found that the client had been written to, or had read
+        self._wrote = False  # since the last look
+        self._unread_before = 0  # at the last look
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Admit the client, or refuse it as Redis does."""
+        self._transport = cast(asyncio.Transport, transport)
+        number = self._server.admit(self)
+        if number is None:
+            self._transport.write(resp.error("ERR max number of clients reached"))
+            self._transport.close()
+            return
+        limits = self._server.limits
+        self._transport.set_write_buffer_limits(high=limits.output.least(OUTPUT_HIGH + 1) - 1)
+        if limits.keepalive:
+            keep_alive(transport, idle=limits.keepalive)
+        self._session = Session(
+            number,
+            _address(transport.get_extra_info("peername")),
+            self,
+            self._server.router,
+            local=sys.intern(_address(transport.get_extra_info("sockname"))),  # the same for most of them
+            query_limit=limits.query,
+            now=self._time(),
+        )
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the client."""
+        session = self._session
+        if session is not None:
+            session.feed(data, self._time())
+            if session.backlogged:
+                self._read_or_not()
+
+    def eof_received(self) -> bool:
+        """The client says no more; it still gets the answers to what it said."""
+        return self.finish()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The client is gone."""
+        self._transport = None
+        if self._session is not None:
+            self._session.close(self._time())
+            self._session = None
+        self._server.gone(self)
+
+    def pause_writing(self) -> None:
+        """The client does not read: do not read from it either."""
+        self._output_full = True
+        self._read_or_not()
+        if self._session is not None:
+            self._session.choke(self._time(), full=True)
+
+    def resume_writing(self) -> None:
+        """The client has read."""
+        self._output_full = False
+        self._above_since = None
+        self._read_or_not()
+        if self._session is not None:
+            self._session.choke(self._time(), full=False)
+
+    def _read_or_not(self) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing() or self._session is None:
+            return
+        if self.strained:
+            transport.pause_reading()
+            self._server.strained(self)
+        else:
+            transport.resume_reading()
+
+    # --- what the session asks for (rfproxy.session.ClientWriter)
+
+    def write(self, data: bytes) -> None:
+        """Send to the client."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        self._wrote = True
+        transport.write(data)
+        if self._output_full:
+            self.check_output(self._time())
+
+    def close(self) -> None:
+        """Close when everything written has been sent."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def resume(self) -> None:
+        """The session has caught up."""
+        self._read_or_not()
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    @property
+    def fd(self) -> int:
+        """The number of the socket; -1 when it is gone."""
+        if self._transport is None or self._transport.is_closing():
+            return -1
+        return int(self._transport.get_extra_info("socket").fileno())
+
+    @property
+    def unread(self) -> int:
+        """Bytes that wait for the client to read them."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+    # --- what the server asks for
+
+    def finish(self) -> bool:
+        """Close when everything asked has been answered; True, to keep the connection open till then."""
+        if self._session is not None:
+            self._session.finish(self._time())
+        return True
+
+    @property
+    def strained(self) -> bool:
+        """Whether the client may not be read from for the moment."""
+        return self._output_full or (self._session is not None and self._session.backlogged)
+
+    @property
+    def blocked(self) -> bool:
+        """Whether it waits for what may never come."""
+        return self._session is not None and self._session.blocked
+
+    def check_output(self, now: float) -> None:
+        """Close a client that reads too slowly, as Redis does."""
+        session = self._session
+        if session is None or not self._output_full:
+            return
+        limits = self._server.limits.output
+        kind, limit = ("pubsub", limits.pubsub) if session.subscriber else ("normal", limits.normal)
+        unread = self.unread
+        self._above_since = limit.above_since(unread, self._above_since, now)
+        if passed := limit.passed(unread, self._above_since, now):
+            self._server.log.warning(
+                "client_closed",
+                error="it does not read what it asked for (client-output-buffer-limit)",
+                client=session.address,
+                kind=kind,
+                bytes=unread,
+                limit=passed,
+                epoch=self._server.router.epoch,
+            )
+            self.abort()
+
+    def idle(self, now: float) -> bool:
+        """Whether the client neither said, read nor waits for anything for too long. To be asked at every look."""
+        session = self._session
+        if session is None:
+            return False
+        if self._wrote:
+            self._wrote, self._active_at = False, now
+        if now - session.seen <= self._server.limits.idle or now - self._active_at <= self._server.limits.idle:
+            return False
+        waits = session.listener or session.blocked or session.tunnel is not None
+        if waits or session.outstanding or session.pending or self.unread != self._unread_before:
+            self._active_at, self._unread_before = now, self.unread
+            return False
+        return True
+
+
+class Upstream(asyncio.Protocol):
+    """The connection of one lane."""
+
+    def __init__(self, server: Server, lane: Lane) -> None:
+        self._time = server.now
+        self._lane = lane
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The server accepted."""
+        keep_alive(transport, idle=UPSTREAM_SILENCE, unacknowledged=UPSTREAM_UNACKNOWLEDGED)
+        self._lane.connected(cast(asyncio.Transport, transport))
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the server."""
+        self._lane.feed(data, self._time())
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The server is gone, or the lane was closed."""
+        self._lane.lose(self._time())
+
+
+def _address(name: object) -> str:
+    """`host:port` of one end of a connection."""
+    return str(Node(name[0], name[1])) if isinstance(name, tuple) else str(name)
+
+
+def notice_vanished(clients: Collection[Client]) -> None:
+    """Part with those whose connection broke, and with those who left while they were blocked."""
+    poll = select.poll()
+    by_fd = {client.fd: client for client in clients}
+    by_fd.pop(-1, None)
+    for fd, client in by_fd.items():
+        poll.register(fd, select.POLLRDHUP if client.blocked else 0)
+    for fd, event in poll.poll(0):
+        if event & (select.POLLHUP | select.POLLERR):
+            by_fd[fd].abort()
+        else:
+            by_fd[fd].finish()
+
+
+def keep_alive(transport: asyncio.BaseTransport, *, idle: int, unacknowledged: int = 0) -> None:
+    """Let the kernel find out when the other host is gone without a word; three unanswered questions are enough.
+
+    They are not asked while data waits for its acknowledgement. A bound for that, in seconds, also ends a
+    connection whose other end is well and does not read: clients may do that for as long as they like.
+    """
+    sock: socket.socket | None = transport.get_extra_info("socket")
+    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, idle // 3))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+    if unacknowledged:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * unacknowledged)

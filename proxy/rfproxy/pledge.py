@@ -1,0 +1,279 @@
+"""WATCH, MULTI, EXEC on a connection of the session's own.
+
+Every command goes there as it comes, so that the server itself says what it thinks of it when it is queued. What the
+proxy answers for the server (CLIENT ID and its like, cursors) is put right in EXEC's reply. How a transaction
+survives the death of its connection is described in `transaction`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rfprotocol import resp
+from rfprotocol.commands import Command, Route, arity_error, lookup
+from rfproxy import apart, verbs
+from rfproxy.entries import Entry, Form, Need, Ready, Run, Verb
+from rfproxy.execreply import elements, join
+from rfproxy.replay import refused
+from rfproxy.stream import Stream
+from rfproxy.transaction import ENDED, VERBS, State, Transaction
+
+if TYPE_CHECKING:
+    from rfproxy.lane import Lane
+    from rfproxy.session import Session
+
+OK = resp.simple("OK")
+QUEUED = resp.simple("QUEUED")
+EXECABORT = resp.error("EXECABORT Transaction discarded because of previous errors.")
+
+
+def begin(session: Session, verb: Verb, now: float) -> bool:
+    """The first WATCH or MULTI."""
+    ties = apart.tie(session, now)
+    if ties is None or session.own is None:
+        return False
+    ties.transaction = Transaction()
+    apart.load_scripts(session, session.own)
+    return _send_verb(session, verb, ties.transaction, session.own)
+
+
+def goes(session: Session, entry: Run | Verb, transaction: Transaction, now: float) -> bool:
+    """Any command since then."""
+    if transaction.pretending:
+        return _pretend(session, entry, transaction, now)
+    lane = session.own
+    if transaction.over or lane is None or not lane.usable or not session.router.open(now):
+        return False  # when it is over: until the last replies are in, and it is forgotten
+    if isinstance(entry, Run):
+        return session.send(_as_queued(session, entry), lane) if transaction.queueing else session.dispatch(entry, lane)
+    if entry.command.name in VERBS:
+        return _send_verb(session, entry, transaction, lane)
+    if transaction.queueing:
+        return _queue_verb(session, entry, lane)
+    return not session.outstanding and verbs.handle(session, entry, now)
+
+
+def _send_verb(session: Session, verb: Verb, transaction: Transaction, lane: Lane) -> bool:
+    transaction.sent(_event(verb.command, verb.args))
+    return session.send(Run(session, [verb.args], verb.raw, Need.MASTER), lane)
+
+
+def _event(command: Command, args: list[bytes]) -> str:
+    """What one of VERBS does to a transaction: nothing, if it has a wrong number of arguments; but EXEC ends it."""
+    if not arity_error(command, args):
+        return command.name
+    return ENDED if command.name == "EXEC" else ""
+
+
+def _as_queued(session: Session, run: Run) -> Run:
+    """Behind MULTI the reply is QUEUED, whatever the command; its own one comes within EXEC's."""
+    if run.form is not Form.CURSOR:
+        return run
+    wire = [session.wire(args) for args in run.commands]
+    return Run(session, run.commands, resp.encode_commands(wire), Need.MASTER)
+
+
+def _queue_verb(session: Session, verb: Verb, lane: Lane) -> bool:
+    """A command that the proxy has a say in: queued in a form that does no harm, and answered at EXEC."""
+    command = verb.command
+    if _about_one_channel(verb.args):
+        if session.outstanding:
+            return False
+        _listen(session, lane)
+    elif not (command.route is Route.BLOCKING or command.name == "MONITOR" or verbs.known_at_exec(command)):
+        return _refuse(session, verb, lane)
+    raw = resp.encode_command(session.wire(verb.args))
+    return session.send(Run(session, [verb.args], raw, Need.MASTER), lane)
+
+
+def _about_one_channel(args: list[bytes]) -> bool:
+    """SUBSCRIBE and its kin. With several channels, Redis answers EXEC with more elements than it announces."""
+    name = lookup(args).name
+    return name in verbs.STREAMING and name != "MONITOR" and len(args) == 2
+
+
+def _listen(session: Session, lane: Lane) -> None:
+    """Be ready for what EXEC may subscribe to."""
+    if session.ties is not None and session.ties.stream is None:
+        session.ties.stream = Stream()
+        lane.listen()
+
+
+def _refuse(session: Session, verb: Verb, lane: Lane) -> bool:
+    """The server has to refuse something too, so that it refuses EXEC."""
+    name = verb.command.name.replace("|", " ")
+    text = verb.command.refusal or f"ERR {name} inside MULTI is not supported by rfproxy: send it before MULTI"
+    session.complain(name, text)
+    run = Run(session, [verb.args], _REFUSED_ANYWHERE, Need.MASTER, Form.STAND_IN)
+    run.reply = resp.error(text)
+    return session.send(run, lane)
+
+
+_REFUSED_ANYWHERE = resp.encode_command([b"GET"])
+
+
+def _pretend(session: Session, entry: Run | Verb, transaction: Transaction, now: float) -> bool:
+    """No server knows of the transaction any more: answer in its stead until EXEC."""
+    if isinstance(entry, Run) and not transaction.queueing:
+        lane = session.choose(entry.need, now)
+        return lane is not None and session.dispatch(entry, lane)
+    if session.outstanding:
+        return False
+    if isinstance(entry, Verb) and not transaction.queueing and entry.command.name not in VERBS:
+        return verbs.handle(session, entry, now)
+    for args in entry.commands if isinstance(entry, Run) else [entry.args]:
+        session.client.write(_pretended(session, args, transaction))
+        if lookup(args).name in VERBS:
+            event = _event(lookup(args), args)
+            transaction.sent(event)
+            transaction.heard(event)
+    if session.ties is not None and session.ties.loosen():
+        session.ties = None
+    return True
+
+
+def _pretended(session: Session, args: list[bytes], transaction: Transaction) -> bytes:
+    """What the server would say to one of VERBS, or to what is queued behind MULTI."""
+    command = lookup(args)
+    if problem := arity_error(command, args):
+        transaction.failed = transaction.failed or transaction.answered_queueing
+        return resp.error(problem)
+    if transaction.answered_queueing:
+        return _pretended_queueing(session, command.name, transaction)
+    return resp.error(f"ERR {command.name} without MULTI") if command.name in ("EXEC", "DISCARD") else OK
+
+
+def _pretended_queueing(session: Session, name: str, transaction: Transaction) -> bytes:
+    if name == "EXEC":
+        aborted = transaction.failed or transaction.answered is State.ABORTED
+        return EXECABORT if aborted else resp.null_array(session.identity.protocol)
+    if name in _NOT_QUEUED:
+        return _NOT_QUEUED[name]
+    return OK if name == "DISCARD" else QUEUED
+
+
+_NOT_QUEUED = {
+    "MULTI": resp.error("ERR MULTI calls can not be nested"),
+    "WATCH": resp.error("ERR WATCH inside MULTI is not allowed"),
+}
+"""What the server refuses behind MULTI without giving up the transaction."""
+
+
+def give_up(session: Session, transaction: Transaction) -> None:
+    """All that waits is answered with an error: the transaction must not be executed without it."""
+    transaction.gave_up()
+    verbs_waiting = [entry.command.name for entry in session.pending if isinstance(entry, Verb)]
+    if "EXEC" in verbs_waiting or "DISCARD" in verbs_waiting:  # for the client it is over, whatever the answer
+        transaction.sent(ENDED)
+        transaction.heard(ENDED)
+    if session.ties is not None and session.ties.loosen():
+        session.ties = None
+
+
+# --- replies
+
+
+def answered(
+    session: Session, transaction: Transaction, args: list[bytes], reply: bytes, need: Need, now: float
+) -> None:
+    """One reply on the connection of the transaction."""
+    command = lookup(args)
+    queueing = transaction.answered_queueing
+    if session.adrift or refused(reply):
+        apart.drift(session, now)
+        again = queueing or command.name in VERBS or command.reads_only or refused(reply)
+        session.recover(session.again(args, need) if again else Ready(reply))
+        return
+    if queueing and reply == QUEUED:
+        transaction.took(args)
+        if transaction.size > session.query_limit:
+            session.overflow()
+    elif command.name in VERBS:
+        reply = _verb_answered(session, transaction, args, reply, now)
+    elif queueing:
+        transaction.failed = True
+    session.client.write(reply)
+
+
+def _verb_answered(session: Session, transaction: Transaction, args: list[bytes], reply: bytes, now: float) -> bytes:
+    command = lookup(args)
+    event = _event(command, args)
+    failed = reply.startswith(b"-")
+    if failed and session.own is not None and not reply.startswith(b"-EXECABORT"):
+        session.own.spoilt = True  # a command that should have moved the state was refused: it may stand elsewhere
+    if failed and command.name != "EXEC":
+        transaction.failed = transaction.failed or (transaction.answered_queueing and reply not in _NOT_QUEUED.values())
+        transaction.undone()
+        return reply
+    if event == "EXEC":
+        scripts = session.router.scripts
+        scripts.needed(transaction.queued, session.home)  # for the sake of a flush
+        for executed in transaction.queued if reply[:1] == b"*" and reply[1:2] != b"-" else ():
+            scripts.executed(executed, scripts.flushes)
+        reply = _put_right(session, reply, transaction, now)
+    transaction.heard(event)
+    return reply
+
+
+def stood_in(session: Session, run: Run) -> None:
+    """The server has refused something in the place of a command that the proxy refuses."""
+    transaction = session.ties.transaction if session.ties is not None else None
+    if session.adrift:
+        session.recover(session.again(run.commands[0], run.need))
+        return
+    if transaction is not None:
+        transaction.failed = True
+    session.client.write(run.reply)
+
+
+def _put_right(session: Session, reply: bytes, transaction: Transaction, now: float) -> bytes:
+    """EXEC's reply, with the answers that are the proxy's to give."""
+    special = [
+        (place, args)
+        for place, args in enumerate(transaction.queued)
+        if verbs.known_at_exec(lookup(args)) or lookup(args).route is Route.CURSOR or _about_one_channel(args)
+    ]
+    parts = elements(reply) if special else None
+    if parts is None or len(parts) != len(transaction.queued):
+        return reply
+    for place, args in special:
+        command = lookup(args)
+        if command.route is Route.CURSOR:
+            parts[place] = session.router.cursors.outgoing(parts[place])
+        elif _about_one_channel(args):
+            if session.ties is not None and session.ties.stream is not None:
+                session.ties.stream.confirms(list(args), parts[place])
+        elif not parts[place].startswith(b"-"):
+            parts[place] = verbs.done_at_exec(session, Verb(args, command, b""), parts[place], now)
+    return join(parts)
+
+
+def returned(session: Session, run: Run, transaction: Transaction, lane: Lane, *, sent: bool) -> None:
+    """The connection died with these commands unanswered: answer them as far as that can be known."""
+    for args in run.unanswered():
+        if not sent:
+            session.unsent.append(session.again(args, run.need))
+        elif run.form is Form.STAND_IN and not session.adrift:
+            transaction.failed = True
+            session.recover(Ready(run.reply))
+        else:
+            session.recover(_fate(session, transaction, args, run.need, lane))
+
+
+def _fate(session: Session, transaction: Transaction, args: list[bytes], need: Need, lane: Lane) -> Entry:
+    """What becomes of a command that was sent."""
+    command = lookup(args)
+    queueing = transaction.answered_queueing
+    if not queueing and command.name not in VERBS:
+        return session.decide(args, need, lane)
+    if session.adrift:  # behind a command that was refused: nothing was executed, and that one comes first
+        return session.again(args, need)
+    if command.name == "EXEC" and queueing and not transaction.failed and not arity_error(command, args):
+        transaction.heard("EXEC")
+        return session.uncertain(args, lane)
+    reply = _pretended(session, args, transaction)
+    if reply == QUEUED and transaction.answered is State.QUEUEING:
+        transaction.took(args)
+    if command.name in VERBS:
+        transaction.heard(_event(command, args))
+    return Ready(reply)

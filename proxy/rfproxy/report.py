@@ -1,0 +1,42 @@
+"""The section `proxy` of INFO: what this proxy knows and has done, as lines of `name:value`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rfproxy.greeting import Duty
+
+if TYPE_CHECKING:
+    from rfproxy.router import Router
+
+
+def report(router: Router, now: float) -> bytes:
+    """The section, in the form of Redis' own ones. Times in seconds."""
+    topology, stats = router.topology, router.stats
+    lanes = router.lanes
+    fields: dict[str, object] = {
+        "proxy_epoch": router.epoch,
+        "proxy_epoch_acknowledged": router.acknowledged,
+        "proxy_state": router.gate.state(now).name.lower(),
+        "proxy_phase": topology.phase.value if topology else "",
+        "proxy_master": topology.master or "" if topology else "",
+        "proxy_replicas": ",".join(map(str, topology.replicas)) if topology else "",
+        "proxy_unavailable": ",".join(map(str, topology.unavailable)) if topology else "",
+        "proxy_reads": router.policy.reads.value,
+        "proxy_retry_writes": router.policy.retry_writes.value,
+        "proxy_clients": stats.clients,
+        "proxy_clients_total": stats.clients_total,
+        "proxy_clients_refused": stats.clients_refused,
+        "proxy_clients_waiting": len(router.gate.waiting()),
+        "proxy_lanes_to_master": sum(lane.key.duty is Duty.MASTER for lane in lanes),
+        "proxy_lanes_to_replicas": sum(lane.key.duty is not Duty.MASTER for lane in lanes),
+        "proxy_lanes_exclusive": sum(lane.guest is not None for lane in lanes),
+        "proxy_errors": stats.errors,
+        "proxy_reads_spilled": stats.spilled,
+        "proxy_change_held": stats.change.held,
+        "proxy_change_replayed": stats.change.replayed,
+        "proxy_change_uncertain": stats.change.uncertain,
+        "proxy_change_longest_wait": f"{stats.change.longest_wait:.6f}",
+    }
+    lines = ["# Proxy", *(f"{name}:{value}" for name, value in fields.items())]
+    return "".join(f"{line}\r\n" for line in lines).encode()

@@ -1,0 +1,117 @@
+"""A client's commands become the entries of its session's queue.
+
+Consecutive commands that may travel together are one run, as the bytes they came in. Whatever concerns the
+connection is a verb. MULTI and all that belongs to it, when it came in one packet, is one block: nothing of it can
+be seen or interrupted by others, on whichever lane it travels.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rfprotocol import resp
+from rfprotocol.commands import Command, Route, lookup
+from rfproxy.entries import Entry, Form, Need, Run, Verb
+
+if TYPE_CHECKING:
+    from rfproxy.session import Session
+
+BULKY = 1 << 20
+MANY = 512
+"""Bytes, and commands, from which on what came together travels on a lane of its own: nobody waits until it has passed,
+and where the server does not take it (proto-max-bulk-len), nobody else's connection is closed."""
+
+# By name: looking up a member of an enumeration costs several times as much, and this is done for each command.
+_REPLICA, _MASTER, _OWN = Route.REPLICA, Route.MASTER, Route.OWN
+_ANYWHERE = Need.ANY
+
+_TOGETHER = frozenset([_REPLICA, _MASTER, _OWN])
+_IN_BLOCKS = _TOGETHER | {Route.BLOCKING}
+
+
+def queue(session: Session, commands: list[list[bytes]], raw: bytes) -> Command:
+    """Append what `commands`, which came as the bytes `raw`, become; returns what the last one is."""
+    need = _ANYWHERE
+    for args in commands:
+        command = lookup(args)
+        route = command.route
+        if route is _REPLICA:
+            continue
+        if route is _MASTER:
+            if need is _ANYWHERE:
+                need = Need.MASTER
+        elif route is _OWN:
+            need = Need.OWN
+        else:
+            _queue_apart(session, commands)
+            return lookup(commands[-1])
+    if len(raw) > BULKY or len(commands) > MANY:
+        need = _alone(need)
+    session.pending.append(Run(session, commands, raw, need))
+    return command
+
+
+def entry(session: Session, args: list[bytes]) -> Entry:
+    """What one command becomes."""
+    command = lookup(args)
+    raw = resp.encode_command(args)
+    if command.route in _TOGETHER:
+        return Run(session, [args], raw, _need([args], raw))
+    if command.route is Route.CURSOR:
+        return Run(session, [args], raw, Need.MASTER, Form.CURSOR)
+    return Verb(args, command, raw)
+
+
+def _queue_apart(session: Session, commands: list[list[bytes]]) -> None:
+    """Commands some of which cannot be part of a run."""
+    together: list[list[bytes]] = []
+    place = 0
+    while place < len(commands):
+        args = commands[place]
+        if lookup(args).route in _TOGETHER:
+            together.append(args)
+            place += 1
+            continue
+        _queue_run(session, together)
+        together = []
+        end = _end_of_block(commands, place)
+        session.pending.append(_block(session, commands[place:end]) if end else entry(session, args))
+        place = end or place + 1
+    _queue_run(session, together)
+
+
+def _queue_run(session: Session, commands: list[list[bytes]]) -> None:
+    if commands:
+        raw = resp.encode_commands(commands)
+        session.pending.append(Run(session, commands, raw, _need(commands, raw)))
+
+
+def _block(session: Session, commands: list[list[bytes]]) -> Run:
+    raw = resp.encode_commands(commands)
+    need = Need.OWN if _need(commands, raw) in (Need.OWN, Need.ANY_OWN) else Need.MASTER
+    return Run(session, commands, raw, need, Form.BLOCK)
+
+
+def _need(commands: list[list[bytes]], raw: bytes) -> Need:
+    routes = {lookup(args).route for args in commands}
+    if Route.OWN in routes:
+        return Need.OWN
+    need = Need.ANY if routes == {Route.REPLICA} else Need.MASTER
+    return _alone(need) if len(raw) > BULKY or len(commands) > MANY else need
+
+
+def _alone(need: Need) -> Need:
+    return Need.ANY_OWN if need is Need.ANY else Need.OWN
+
+
+def _end_of_block(commands: list[list[bytes]], start: int) -> int:
+    """Where a transaction ends that begins at `start` and is here as a whole; 0 when there is none."""
+    if lookup(commands[start]).name != "MULTI" or len(commands[start]) != 1:
+        return 0
+    for place in range(start + 1, len(commands)):
+        command = lookup(commands[place])
+        if command.name in ("EXEC", "DISCARD"):
+            return place + 1 if len(commands[place]) == 1 else 0
+        if command.route not in _IN_BLOCKS:
+            return 0
+    return 0

@@ -1,0 +1,189 @@
+"""A tiny model of Redis behind the connections of a playbook: transactions, watches, subscriptions, refusals.
+
+Every command carries a token and is answered `done:<token>`, so that each reply tells which command it belongs to. All
+servers share one data set: replication is taken to be perfect, so that what is executed twice by mistake is noticed,
+wherever that was.
+"""
+
+from __future__ import annotations
+
+from rfprotocol import resp
+from rfproxy.greeting import Duty
+from tests.support.playbook import FakeConnection, Playbook
+
+OK = resp.simple("OK")
+QUEUED = resp.simple("QUEUED")
+READONLY = "READONLY You can't write against a read only replica."
+LOADING = "LOADING Redis is loading the dataset in memory"
+
+WRITES = frozenset([b"SET", b"LPUSH", b"EVAL", b"BLPOP"])
+_WHILE_LOADING = frozenset(
+    [b"MULTI", b"EXEC", b"DISCARD", b"WATCH", b"UNWATCH", b"SUBSCRIBE", b"UNSUBSCRIBE", b"CLIENT", b"SELECT"]
+)
+_AT_ONCE = frozenset([b"EXEC", b"DISCARD", b"MULTI", b"WATCH"])
+
+
+def token(args: list[bytes]) -> bytes:
+    """What tells a command from all others; the last argument of BLPOP is its timeout."""
+    return args[1] if args[0] == b"BLPOP" else args[-1]
+
+
+class Link:
+    """The server's end of one connection."""
+
+    def __init__(self, connection: FakeConnection) -> None:
+        self.connection = connection
+        self.protocol = connection.lane.key.identity.protocol
+        self.output = b""
+        self.queue: list[list[bytes]] | None = None  # behind MULTI
+        self.broken = False  # EXEC will fail
+        self.watched: dict[bytes, int] = {}
+        self.channels: list[bytes] = []
+
+    def confirmation(self, kind: str, channel: bytes | None) -> bytes:
+        """What SUBSCRIBE and UNSUBSCRIBE are answered for one channel."""
+        name = resp.null(self.protocol) if channel is None else resp.bulk(channel)
+        return self.wrapped([resp.bulk(kind.encode()), name, resp.integer(len(self.channels))])
+
+    def wrapped(self, parts: list[bytes]) -> bytes:
+        """A message, as the protocol of the connection has it."""
+        return resp.push(parts) if self.protocol == 3 else resp.array(parts)
+
+
+class Model:
+    """All servers, and what they have executed."""
+
+    def __init__(self, play: Playbook) -> None:
+        self.play = play
+        self.executed: list[tuple[bytes, ...]] = []
+        """Tokens of writes; those of one transaction together."""
+        self.versions: dict[bytes, int] = {}
+        self.readonly: set[str] = set()
+        self.loading: set[str] = set()
+        self._links: dict[FakeConnection, Link] = {}
+
+    def links(self) -> list[Link]:
+        """The connections that have something to say or to be told, also those that the proxy has closed."""
+        names = ("a:1", "b:1", "c:1")
+        connections = [connection for name in names for connection in self.play.server(name).lanes]
+        links = [self._links.setdefault(connection, Link(connection)) for connection in connections]
+        return [link for link in links if link.connection.commands or (link.output and not link.connection.closed)]
+
+    def serve(self, link: Link, most: int) -> None:
+        """Execute commands that have arrived on a connection."""
+        for _ in range(min(most, len(link.connection.commands))):
+            link.output += self._answer(link, link.connection.commands.pop(0))
+
+    def say(self, link: Link, most: int) -> None:
+        """Send bytes of the replies, as many as arrive in one packet."""
+        data, link.output = link.output[:most], link.output[most:]
+        if data and not link.connection.closed:
+            link.connection.answers(data)
+
+    def cut(self, name: str) -> None:
+        """The server's connections are gone, with all that is on its way in both directions."""
+        for link in self.links():
+            if str(link.connection.lane.key.node) == name:
+                link.connection.commands.clear()
+                link.output = b""
+        self.play.server(name).hangs_up()
+
+    def publish(self, channel: bytes) -> None:
+        """A message for everyone who is subscribed."""
+        for link in self._links.values():
+            if channel in link.channels and not link.connection.closed:
+                link.output += link.wrapped([resp.bulk(part) for part in (b"message", channel, b"hello")])
+
+    def _answer(self, link: Link, args: list[bytes]) -> bytes:
+        name = args[0].upper()
+        if error := self._rejection(link, args):
+            return self._rejected(link, name, error)
+        if link.queue is not None and name not in _AT_ONCE:
+            link.queue.append(args)
+            return QUEUED
+        if name in (b"MULTI", b"EXEC", b"DISCARD", b"WATCH", b"UNWATCH"):
+            return self._transaction(link, name, args)
+        if name in (b"SUBSCRIBE", b"UNSUBSCRIBE"):
+            return self._subscription(link, name, args)
+        if name in WRITES:
+            self.executed.append((token(args),))
+        return self._effect(link, args)
+
+    def _rejection(self, link: Link, args: list[bytes]) -> str:
+        """What the server says instead of executing or queueing a command (processCommand in server.c)."""
+        server, name = str(link.connection.lane.key.node), args[0].upper()
+        inside = link.queue if name == b"EXEC" and link.queue else []
+        replica = server in self.readonly or link.connection.lane.key.duty is Duty.REPLICA
+        if name == b"GET" and len(args) != 2:
+            return "ERR wrong number of arguments for 'get' command"
+        if server in self.loading and (
+            name not in _WHILE_LOADING or any(one[0] not in _WHILE_LOADING for one in inside)
+        ):
+            return LOADING
+        if replica and (name in WRITES or any(one[0] in WRITES for one in inside)):
+            return READONLY
+        return ""
+
+    def _rejected(self, link: Link, name: bytes, error: str) -> bytes:
+        if name == b"EXEC":
+            self._end(link)
+            return resp.error(f"EXECABORT Transaction discarded because of: {error}")
+        link.broken = link.queue is not None
+        return resp.error(error)
+
+    def _end(self, link: Link) -> None:
+        link.queue, link.broken, link.watched = None, False, {}
+
+    def _transaction(self, link: Link, name: bytes, args: list[bytes]) -> bytes:
+        if name == b"WATCH":
+            if link.queue is not None:
+                return resp.error("ERR WATCH inside MULTI is not allowed")
+            link.watched.update({key: self.versions.get(key, 0) for key in args[1:]})
+        elif name == b"UNWATCH":
+            link.watched.clear()
+        elif name == b"MULTI":
+            if link.queue is not None:
+                return resp.error("ERR MULTI calls can not be nested")
+            link.queue = []
+        elif link.queue is None:
+            return resp.error(f"ERR {name.decode()} without MULTI")
+        elif name == b"EXEC":
+            return self._exec(link)
+        else:
+            self._end(link)
+        return OK
+
+    def _exec(self, link: Link) -> bytes:
+        queue, broken = link.queue or [], link.broken
+        touched = any(self.versions.get(key, 0) != version for key, version in link.watched.items())
+        self._end(link)
+        if broken:
+            return resp.error("EXECABORT Transaction discarded because of previous errors.")
+        if touched:
+            return resp.null_array(link.protocol)
+        if tokens := tuple(token(args) for args in queue if args[0] in WRITES):
+            self.executed.append(tokens)
+        return resp.array([self._effect(link, args) for args in queue])
+
+    def _subscription(self, link: Link, name: bytes, args: list[bytes]) -> bytes:
+        replies = b""
+        named: list[bytes | None] = [*(args[1:] or link.channels)]
+        for channel in named or [None]:
+            if channel in link.channels:
+                link.channels.remove(channel)
+            if name == b"SUBSCRIBE" and channel is not None:
+                link.channels.append(channel)
+            replies += link.confirmation(name.decode().lower(), channel)
+        return replies
+
+    def _effect(self, link: Link, args: list[bytes]) -> bytes:
+        name, done = args[0].upper(), resp.bulk(b"done:" + token(args))
+        if name in (b"SET", b"LPUSH"):
+            self.versions[args[1]] = self.versions.get(args[1], 0) + 1
+        if name == b"PING" and link.channels and link.protocol == 2:
+            return resp.array([resp.bulk(b"pong"), done])
+        if name == b"SCAN":
+            return resp.array([resp.bulk(b"0"), resp.array([done])])
+        if name == b"CLIENT":
+            return resp.integer(7)
+        return OK if name in (b"SELECT", b"UNWATCH") else done

@@ -1,0 +1,235 @@
+"""What one client says, and whether what it hears, and what the servers did, is what one Redis would have done.
+
+Save for what the design grants: -UNCERTAIN for a command whose reply was lost, and nil for EXEC behind WATCH.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import hiredis
+
+from rfproxy.greeting import Identity
+from tests.interleavings.model import WRITES, token
+from tests.support.playbook import FakeClient
+
+REPEATABLE = frozenset([b"SET", b"BLPOP"])
+"""Writes that may be executed again when their reply was lost."""
+
+TEMPLATES = {
+    "set": "SET k {}",
+    "push": "LPUSH k {}",
+    "touch": "SET w {}",
+    "script": "EVAL script 0 {}",
+    "pop": "BLPOP {} 0",
+    "read": "MGET k {}",
+    "scan": "SCAN 0 MATCH {}",
+    "ping": "PING {}",
+    "mistake": "GET",
+    "watch": "WATCH w",
+    "unwatch": "UNWATCH",
+    "multi": "MULTI",
+    "exec": "EXEC",
+    "discard": "DISCARD",
+    "id": "CLIENT ID",
+    "select": "SELECT 0",
+    "subscribe": "SUBSCRIBE x y",
+    "unsubscribe": "UNSUBSCRIBE x",
+    "unsubscribe from all": "UNSUBSCRIBE",
+}
+
+_CONFINED = {b"GET": "ERR wrong number", b"EXEC": "EXECABORT Transaction discarded because of: Can't execute"}
+"""What subscribers in RESP2 are told, if it is not the usual."""
+
+
+class Story:
+    """One client, from its first command to its last reply."""
+
+    def __init__(self, client: FakeClient, protocol: int) -> None:
+        self.client = client
+        self.protocol = protocol
+        self.said: list[list[bytes]] = []
+        self.left = False
+        client.session.become(Identity(protocol=protocol))
+
+    def says(self, tokens: Iterator[int], kinds: list[str]) -> None:
+        """Send these commands in one packet."""
+        commands = [TEMPLATES[kind].format(next(tokens)) for kind in kinds]
+        self.said += [command.encode().split() for command in commands]
+        self.client.pipelines(*commands)
+
+    def heard(self) -> list[Any]:
+        """All replies; without messages, which come when they like."""
+        reader = hiredis.Reader()
+        reader.feed(self.client.output)
+        replies: list[Any] = []
+        while (reply := reader.gets()) is not False:
+            if not (isinstance(reply, list) and reply[:1] == [b"message"]):
+                replies.append(reply)
+        return replies
+
+    def check(self, executed: list[tuple[bytes, ...]]) -> None:
+        """Fails where one Redis would have answered or done something else."""
+        Reading(self, executed).check()
+
+
+class Reading:
+    """Reads a story from its beginning, with the state that the client believes its connection to be in."""
+
+    def __init__(self, story: Story, executed: list[tuple[bytes, ...]]) -> None:
+        self.story = story
+        self.executed = executed
+        self.replies = story.heard()
+        self.queue: list[list[bytes]] | None = None
+        self.failed = self.watching = False
+        self.channels: list[bytes] = []
+        self.last = -1  # place in `executed` of the latest write that was answered
+
+    def check(self) -> None:
+        """Read the whole story."""
+        for args in self.story.said:
+            if self.story.left and len(self.replies) < self._due(args):
+                break
+            self._command(args)
+        else:
+            assert not self.replies, f"more replies than commands: {self.replies}"
+        self._nothing_done_twice()
+
+    def _due(self, args: list[bytes]) -> int:
+        if args[0] == b"SUBSCRIBE" and self.queue is None:
+            return len(args) - 1
+        return max(1, len(self.channels)) if args == [b"UNSUBSCRIBE"] and self.queue is None else 1
+
+    def _next(self) -> Any:
+        assert self.replies, "a reply is missing"
+        return self.replies.pop(0)
+
+    def _command(self, args: list[bytes]) -> None:
+        if args[0] in (b"SUBSCRIBE", b"UNSUBSCRIBE") and self.queue is None:
+            self._subscription(args)
+            return
+        reply = self._next()
+        if self.channels and self.story.protocol == 2 and args[0] != b"PING":
+            self._error(args, reply, _CONFINED.get(args[0], "ERR Can't execute"))
+        elif self.queue is not None:
+            self._queued(args, reply)
+        elif args[0] == b"MULTI":
+            self._is(args, reply, b"OK")
+            self.queue, self.failed = [], False
+        elif args[0] in (b"EXEC", b"DISCARD"):
+            self._error(args, reply, f"ERR {args[0].decode()} without MULTI")
+        elif args == [b"GET"]:
+            self._error(args, reply, "ERR wrong number")
+        else:
+            if args[0] in (b"WATCH", b"UNWATCH"):
+                self.watching = args[0] == b"WATCH"
+            self._plain(args, reply)
+
+    def _plain(self, args: list[bytes], reply: Any) -> None:
+        times = [place for place, tokens in enumerate(self.executed) if token(args) in tokens]
+        assert all(self.executed[place] == (token(args),) for place in times), f"{args} was part of a transaction"
+        if args[0] in WRITES - REPEATABLE and isinstance(reply, hiredis.ReplyError):
+            self._error(args, reply, f"UNCERTAIN {args[0].decode()}")
+            return
+        self._is(args, reply, self._result(args))
+        if args[0] in WRITES:
+            self._answered(args, times)
+
+    def _answered(self, args: list[bytes], times: list[int]) -> None:
+        assert times, f"{args} was answered and not executed"
+        assert times[-1] > self.last, f"{args} was executed before what the client said earlier"
+        self.last = times[-1]
+
+    def _result(self, args: list[bytes]) -> Any:
+        done = b"done:" + token(args)
+        if args[0] in (b"WATCH", b"UNWATCH", b"SELECT"):
+            return b"OK"
+        if args[0] == b"CLIENT":
+            return self.story.client.session.number
+        if args[0] == b"SCAN":
+            return [b"0", [done]]
+        return [b"pong", done] if args[0] == b"PING" and self.channels and self.story.protocol == 2 else done
+
+    def _queued(self, args: list[bytes], reply: Any) -> None:
+        if args[0] == b"EXEC":
+            self._exec(args, reply)
+            self.queue, self.watching = None, False
+        elif args[0] == b"DISCARD":
+            self._is(args, reply, b"OK")
+            self._not_executed()
+            self.queue, self.watching = None, False
+        elif args[0] == b"MULTI":
+            self._error(args, reply, "ERR MULTI calls can not be nested")
+        elif args[0] == b"WATCH":
+            self._error(args, reply, "ERR WATCH inside MULTI is not allowed")
+        elif isinstance(reply, hiredis.ReplyError):
+            assert args == [b"GET"] or args[0].endswith(b"SUBSCRIBE"), f"{args}: {reply}"
+            self.failed = True
+        else:
+            self._is(args, reply, b"QUEUED")
+            self._queue().append(args)
+
+    def _exec(self, args: list[bytes], reply: Any) -> None:
+        if self.failed:
+            self._error(args, reply, "EXECABORT")
+            self._not_executed()
+        elif reply is None:
+            assert self.watching, "nil without WATCH"
+            self._not_executed()
+        elif isinstance(reply, hiredis.ReplyError):
+            self._error(args, reply, "UNCERTAIN EXEC")
+            self._at_once()
+        else:
+            assert reply == [self._result(one) for one in self._queue()], f"EXEC: {reply}"
+            times = self._at_once()
+            assert times or not self._writes()
+            if times:
+                self._answered(args, times)
+
+    def _queue(self) -> list[list[bytes]]:
+        assert self.queue is not None
+        return self.queue
+
+    def _writes(self) -> tuple[bytes, ...]:
+        return tuple(token(args) for args in self._queue() if args[0] in WRITES)
+
+    def _not_executed(self) -> None:
+        writes = set(self._writes())
+        assert not [tokens for tokens in self.executed if writes & set(tokens)], (
+            "executed, and the client does not know"
+        )
+
+    def _at_once(self) -> list[int]:
+        """Where the whole transaction was executed; it never was in part."""
+        writes = self._writes()
+        times = [place for place, tokens in enumerate(self.executed) if set(writes) & set(tokens)]
+        assert all(self.executed[place] == writes for place in times), "executed in part"
+        assert len(times) <= 1 or all(args[0] == b"SET" for args in self._queue()), "executed twice"
+        return times
+
+    def _subscription(self, args: list[bytes]) -> None:
+        kind = args[0].lower()
+        channels = [self._next() for _ in range(self._due(args))]
+        named: list[Any] = args[1:] or self.channels or [None]
+        assert sorted(one[1] for one in channels) == sorted(named), f"{args}: {channels}"
+        assert all(one[0] == kind for one in channels), f"{args}: {channels}"
+        gone = {one[1] for one in channels}
+        self.channels = [one for one in self.channels if one not in gone]
+        self.channels += args[1:] if kind == b"subscribe" else []
+        assert channels[-1][2] == len(self.channels), f"{args}: {channels}"
+
+    def _nothing_done_twice(self) -> None:
+        """Also what was said and never answered, or only queued."""
+        for args in self.story.said:
+            times = sum(token(args) in tokens for tokens in self.executed)
+            assert times <= 1 or args[0] in REPEATABLE, f"{args} was executed {times} times"
+        if self.queue is not None and not self.story.left:
+            self._not_executed()
+
+    def _is(self, args: list[bytes], reply: Any, expected: Any) -> None:
+        assert reply == expected, f"{args} was answered {reply!r}, not {expected!r}"
+
+    def _error(self, args: list[bytes], reply: Any, start: str) -> None:
+        assert isinstance(reply, hiredis.ReplyError), f"{args} was answered {reply!r}, not -{start}..."
+        assert str(reply).startswith(start), f"{args} was answered {reply!r}, not -{start}..."

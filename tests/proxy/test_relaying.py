@@ -1,0 +1,263 @@
+"""Replies that need a look, and commands whose replies do not come."""
+
+from __future__ import annotations
+
+import pytest
+
+from rfproxy.greeting import Identity
+from rfproxy.replay import RetryWrites
+from rfproxy.router import Policy
+from tests.support.playbook import FakeConnection, Playbook
+
+OK = b"+OK\r\n"
+QUEUED = b"+QUEUED\r\n"
+READONLY = b"-READONLY You can't write against a read only replica.\r\n"
+LOADING = b"-LOADING Redis is loading the dataset in memory\r\n"
+EXECABORT = b"-EXECABORT Transaction discarded because of previous errors.\r\n"
+
+
+@pytest.fixture
+def play() -> Playbook:
+    play = Playbook()
+    play.topology(1, master="m:1", replicas=["r:1"])
+    return play
+
+
+def fail_over(play: Playbook) -> None:
+    play.topology(2, replicas=["r:1"])
+    play.topology(3, master="r:1")
+
+
+def told(play: Playbook, server: str, *commands: str, exclusive: bool = False) -> FakeConnection:
+    """The server hears these commands and no others."""
+    for command in commands:
+        connection = play.server(server).hears(*command.split(), exclusive=exclusive)
+    play.server(server).hears_nothing()
+    return connection
+
+
+# --- a refusal among replies
+
+
+def test_what_was_answered_before_a_refusal_is_relayed_at_once(play: Playbook) -> None:
+    client = play.client().pipelines("PUBLISH c m", "INCR b", "INCR c")
+    told(play, "m:1", "PUBLISH c m", "INCR b", "INCR c").answers(b":0\r\n" + READONLY + READONLY)
+    client.hears(b":0\r\n")
+    fail_over(play)
+    told(play, "r:1", "INCR b", "INCR c")
+
+
+@pytest.mark.parametrize("cut", range(1, len(READONLY + READONLY + b":0\r\n")))
+def test_a_refused_pipeline_is_sent_again_in_its_order_however_its_replies_are_cut(play: Playbook, cut: int) -> None:
+    client = play.client().pipelines("INCR a", "INCR b", "PUBLISH c m")
+    master = told(play, "m:1", "INCR a", "INCR b", "PUBLISH c m")
+    replies = READONLY + READONLY + b":0\r\n"
+    master.answers(replies[:cut]).answers(replies[cut:])
+    client.hears_nothing()
+    fail_over(play)
+    connection = play.server("r:1").hears("INCR", "a")
+    connection.answers(b":1\r\n")
+    play.server("r:1").hears("INCR", "b").answers(b":2\r\n")
+    play.server("r:1").hears_nothing()
+    client.hears(b":1\r\n:2\r\n:0\r\n")
+
+
+def test_a_refusal_and_a_loss_behind_it_leave_the_order_as_it_was(play: Playbook) -> None:
+    client = play.client().pipelines("SET a 1", "INCR b", "SET c 3")
+    told(play, "m:1", "SET a 1", "INCR b", "SET c 3").answers(READONLY)
+    play.server("m:1").dies()
+    fail_over(play)
+    play.server("r:1").hears("SET", "a", "1").answers(OK)
+    output, client.output = client.output, b""
+    assert output.startswith(OK + b"-UNCERTAIN INCR")
+    play.server("r:1").hears("SET", "c", "3").answers(OK)
+    client.hears(OK)
+
+
+@pytest.mark.parametrize(
+    "error", [b"-WRONGTYPE x\r\n", b"-OOM x\r\n", b"-READONLY my own\r\n", b"-NOAUTH x\r\n", b"-NOSCRIPT x\r\n"]
+)
+def test_other_errors_are_the_clients(play: Playbook, error: bytes) -> None:
+    client = play.client().pipelines("INCR a", "INCR b")
+    told(play, "m:1", "INCR a", "INCR b").answers(error + b":1\r\n")
+    client.hears(error + b":1\r\n")
+
+
+def test_a_refused_verb_is_asked_again(play: Playbook) -> None:
+    client = play.client().says("CLIENT", "ID")
+    told(play, "r:1", "CLIENT ID").answers(LOADING)
+    told(play, "m:1", "CLIENT ID").answers(b":7\r\n")
+    client.hears(b":%d\r\n" % client.session.number)
+
+
+# --- a transaction in one packet
+
+
+def test_its_replies_are_relayed_together(play: Playbook) -> None:
+    client = play.client().pipelines("MULTI", "INCR a", "EXEC")
+    connection = told(play, "m:1", "MULTI", "INCR a", "EXEC").answers(OK + QUEUED)
+    client.hears_nothing()
+    connection.answers(b"*1\r\n:1\r\n")
+    client.hears(OK + QUEUED + b"*1\r\n:1\r\n")
+
+
+def test_nobody_comes_in_between(play: Playbook) -> None:
+    first = play.client()
+    first.session.feed(b"MULTI\r\nINCR a\r\nEXEC\r\n", play.time)
+    play.client().session.feed(b"INCR b\r\n", play.time)
+    told(play, "m:1", "MULTI", "INCR a", "EXEC", "INCR b")
+
+
+def test_its_errors_are_the_clients(play: Playbook) -> None:
+    client = play.client().pipelines("MULTI", "GET", "SET a 1", "EXEC")
+    error = b"-ERR wrong number of arguments for 'get' command\r\n"
+    told(play, "m:1", "MULTI", "GET", "SET a 1", "EXEC").answers(OK + error + QUEUED + EXECABORT)
+    client.hears(OK + error + QUEUED + EXECABORT)
+
+
+@pytest.mark.parametrize(
+    "replies",
+    [
+        OK + READONLY + EXECABORT,
+        OK + QUEUED + b"-EXECABORT Transaction discarded because of: " + READONLY[1:],
+        OK + LOADING + EXECABORT,
+    ],
+)
+def test_one_that_a_demoted_master_refuses_is_sent_again(play: Playbook, replies: bytes) -> None:
+    client = play.client().pipelines("MULTI", "INCR a", "EXEC")
+    told(play, "m:1", "MULTI", "INCR a", "EXEC").answers(replies)
+    client.hears_nothing()
+    fail_over(play)
+    told(play, "r:1", "MULTI", "INCR a", "EXEC").answers(OK + QUEUED + b"*1\r\n:1\r\n")
+    client.hears(OK + QUEUED + b"*1\r\n:1\r\n")
+
+
+def test_one_that_was_executed_is_not_sent_again_whatever_its_commands_answered(play: Playbook) -> None:
+    client = play.client().pipelines("MULTI", "EVAL x 0", "EXEC")
+    told(play, "m:1", "MULTI", "EVAL x 0", "EXEC", exclusive=True).answers(OK + QUEUED + b"*1\r\n" + READONLY)
+    client.hears(OK + QUEUED + b"*1\r\n" + READONLY)
+
+
+def test_one_whose_reply_is_lost_is_uncertain_as_a_whole(play: Playbook) -> None:
+    client = play.client().pipelines("MULTI", "INCR a", "EXEC")
+    told(play, "m:1", "MULTI", "INCR a", "EXEC").answers(OK + QUEUED)
+    play.server("m:1").dies()
+    output, client.output = client.output, b""
+    assert output.startswith(OK + QUEUED + b"-UNCERTAIN EXEC ")
+    assert output.count(b"\r\n") == 3
+    fail_over(play)
+    client.says("INCR", "a")
+    told(play, "r:1", "INCR a")
+
+
+@pytest.mark.parametrize(
+    "inside", [(), ("GET a", "MGET a b"), ("SET a 1", "HSET h f v")], ids=["empty", "reads", "repeatable writes"]
+)
+def test_one_that_may_be_repeated_is(play: Playbook, inside: tuple[str, ...]) -> None:
+    client = play.client().pipelines("MULTI", *inside, "EXEC")
+    told(play, "m:1", "MULTI", *inside, "EXEC").answers(OK)
+    fail_over(play)
+    client.hears_nothing()
+    told(play, "r:1", "MULTI", *inside, "EXEC")
+
+
+def test_one_that_reads_what_it_has_written_may_not(play: Playbook) -> None:
+    client = play.client().pipelines("MULTI", "GET a", "SET a 1", "EXEC")
+    told(play, "m:1", "MULTI", "GET a", "SET a 1", "EXEC")
+    fail_over(play)
+    assert b"-UNCERTAIN EXEC" in client.output
+
+
+def test_never_means_never() -> None:
+    play = Playbook(Policy(retry_writes=RetryWrites.NEVER))
+    play.topology(1, master="m:1")
+    client = play.client().pipelines("MULTI", "SET a 1", "EXEC")
+    play.server("m:1").dies()
+    assert b"-UNCERTAIN EXEC" in client.output
+
+
+def test_one_that_is_discarded_may_be_repeated(play: Playbook) -> None:
+    play.client().pipelines("MULTI", "INCR a", "DISCARD")
+    told(play, "m:1", "MULTI", "INCR a", "DISCARD")
+    fail_over(play)
+    told(play, "r:1", "MULTI", "INCR a", "DISCARD")
+
+
+def test_one_that_was_not_sent_is_sent_to_the_next_master(play: Playbook) -> None:
+    play.server("m:1").refuses = True
+    client = play.client().pipelines("MULTI", "INCR a", "EXEC")
+    fail_over(play)
+    told(play, "r:1", "MULTI", "INCR a", "EXEC").answers(OK + QUEUED + b"*1\r\n:1\r\n")
+    client.hears(OK + QUEUED + b"*1\r\n:1\r\n")
+
+
+def test_one_that_waits_too_long_is_answered_command_by_command(play: Playbook) -> None:
+    play.topology(2, replicas=["r:1"])
+    client = play.client().pipelines("MULTI", "INCR a", "EXEC")
+    play.wait(31.0)
+    assert client.output.count(b"-MASTERDOWN") == 3
+
+
+def test_one_behind_a_refused_write_keeps_its_place(play: Playbook) -> None:
+    client = play.client().pipelines("INCR a", "MULTI", "INCR b", "EXEC")
+    connection = play.server("m:1").hears("INCR", "a")
+    connection.commands.clear()
+    connection.answers(READONLY + OK + READONLY + EXECABORT)
+    client.hears_nothing()
+    fail_over(play)
+    connection = play.server("r:1").hears("INCR", "a")
+    connection.commands.clear()
+    connection.answers(b":1\r\n" + OK + QUEUED + b"*1\r\n:1\r\n")
+    client.hears(b":1\r\n" + OK + QUEUED + b"*1\r\n:1\r\n")
+
+
+# --- replies that do not come
+
+
+def test_every_command_of_a_denied_connection_gets_its_error() -> None:
+    play = Playbook()
+    play.topology(1, master="m:1", replicas=["r:1"])
+    client = play.client()
+    client.session.become(Identity(db=3))
+    play.server("m:1").denies[b"SELECT"] = b"-ERR DB index is out of range\r\n"
+    client.pipelines("INCR a", "MULTI", "INCR b", "EXEC")
+    client.hears(b"-ERR DB index is out of range\r\n" * 4)
+
+
+def test_an_exec_without_multi_does_nothing_and_is_asked_again(play: Playbook) -> None:
+    client = play.client().says("EXEC")
+    told(play, "m:1", "EXEC")
+    fail_over(play)
+    told(play, "r:1", "EXEC").answers(b"-ERR EXEC without MULTI\r\n")
+    client.hears(b"-ERR EXEC without MULTI\r\n")
+
+
+def test_a_script_that_was_sent_is_uncertain_and_one_that_was_not_is_sent(play: Playbook) -> None:
+    client = play.client().says("EVAL", "x", "0")
+    told(play, "m:1", "EVAL x 0", exclusive=True)
+    play.server("m:1").dies()
+    client.hears_error("UNCERTAIN EVAL")
+    client.says("EVAL", "x", "0")
+    fail_over(play)
+    told(play, "r:1", "EVAL x 0", exclusive=True).answers(b":1\r\n")
+    client.hears(b":1\r\n")
+
+
+def test_a_cursor_is_asked_for_again_on_the_next_master_and_marked_as_its_own(play: Playbook) -> None:
+    client = play.client().says("SCAN", "0")
+    told(play, "m:1", "SCAN 0").answers(b"*2\r\n$2\r\n17\r\n*0\r\n")
+    cursor, client.output = client.output.split(b"\r\n")[2].decode(), b""
+    client.says("SCAN", cursor)
+    told(play, "m:1", "SCAN 17")
+    fail_over(play)
+    told(play, "r:1", "SCAN 0").answers(b"*2\r\n$1\r\n0\r\n*0\r\n")
+    client.hears(b"*2\r\n$1\r\n0\r\n*0\r\n")
+
+
+def test_what_a_client_that_left_had_in_flight_is_nobodys_business(play: Playbook) -> None:
+    client = play.client().says("INCR", "a")
+    told(play, "m:1", "INCR a")
+    client.leaves()
+    fail_over(play)
+    play.server("r:1").hears_nothing()
+    assert play.stats.change.uncertain == 0

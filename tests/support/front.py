@@ -1,0 +1,42 @@
+"""The proxy's own server in the test's event loop, in front of one real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from rfprotocol.topology import Node, Phase, Topology
+from rfproxy.limits import Limits
+from rfproxy.router import Policy
+from rfproxy.server import Server
+from tests.support.playbook import SilentLog
+
+ANY_PORT = Node("127.0.0.1", 0)
+
+
+class Front:
+    """A listening server, and what it logged."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.log = SilentLog()
+        self.server = Server(Policy(), limits=limits, log=self.log)
+        self.address = ANY_PORT
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """One more client."""
+        return await asyncio.open_connection(self.address.host, self.address.port)
+
+
+@contextlib.asynccontextmanager
+async def fronting(master: Node, limits: Limits | None = None, listen: Node = ANY_PORT) -> AsyncIterator[Front]:
+    """A proxy in front of one master, whose word it takes for ever."""
+    front = Front(limits or Limits())
+    server = front.server
+    server.lease.renew(server.now(), 1e9)
+    server.router.apply(Topology(1, Phase.SERVING, master), server.now())
+    front.address = await server.listen(listen)
+    try:
+        yield front
+    finally:
+        await server.drain(5.0)
