@@ -130,12 +130,14 @@ def _asks_to_block(args: Sequence[bytes]) -> bool:
 
     A group that is called BLOCK is taken for the option: that costs a connection, the reverse would block others.
     """
-    for arg in args[1:]:
-        option = arg.upper()
-        if option == b"STREAMS":
-            return False
+    place = 1
+    while place < len(args):
+        option = args[place].partition(b"\0")[0].upper()  # compared as a C string
         if option == b"BLOCK":
             return True
+        if option == b"STREAMS":
+            return False
+        place += 3 if option == b"GROUP" else 1
     return False
 
 

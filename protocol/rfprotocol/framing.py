@@ -92,6 +92,11 @@ class ReplyScanner:
         if self._pushes_apart and (self._kind == _PUSH or (not self._begun and self._data[:1] == b">")):
             self.take(0)
 
+    @property
+    def holds_long_reply(self) -> bool:
+        """Whether it is worth while to ask for a part of a reply."""
+        return self._held >= self._long
+
     def take(self, most: int, *, parts: bool = False) -> Taken:
         """Up to `most` complete replies, the same object that was fed if it holds nothing else.
 

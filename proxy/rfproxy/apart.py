@@ -19,7 +19,7 @@ from rfproxy import redirection, tracking
 from rfproxy.blocking import nothing, remaining
 from rfproxy.clientlist import parse_tracking
 from rfproxy.entries import Form, Need, Run, Verb
-from rfproxy.greeting import Refusal
+from rfproxy.greeting import Duty, Refusal
 from rfproxy.replay import refused
 from rfproxy.ties import Ties, bring_back
 
@@ -36,6 +36,11 @@ def attached(session: Session, now: float) -> bool:
     ties = session.ties
     if ties is None or not ties.needs_lane:
         return ties is None or not ties.adrift
+    if session.own is not None and session.own.key.duty is not Duty.MASTER:  # reads that travelled alone
+        if session.outstanding:
+            return False
+        session.router.give_back(session.own, now)
+        session.own = None
     if session.own is None:
         lane = None if session.outstanding else session.router.exclusive(session, now)
         if lane is None:
@@ -86,7 +91,7 @@ def restored(session: Session, run: Run, reply: bytes, now: float) -> None:
     if refused(reply):
         drift(session, now)
         return
-    if run.home:
+    if run.home and not reply.startswith(b"-BUSY"):
         session.router.scripts.loaded(run.commands[0][2], run.home)
     if not reply.startswith(b"-") or run.home or run.commands[0][0] == b"MULTI":
         return
@@ -130,6 +135,7 @@ def lane_lost(session: Session, lane: Lane, now: float) -> None:
         ties.stream.asked = 0
     redirection.forget_all(session, ties)
     if ties.loosen():
+        redirection.leave(session, ties, now)
         session.ties = None
     elif lane.welcome is not None and lane.welcome.refusal is Refusal.DENIED:
         session.complain("?", f"closed: {lane.welcome.text}")
@@ -144,6 +150,7 @@ def settled(session: Session, now: float) -> None:
         session.router.discard(session.own, now)
         return
     if session.ties is not None and session.ties.loosen():
+        redirection.leave(session, session.ties, now)
         session.ties = None
     if session.own is not None and (session.ties is None or not session.ties.needs_lane):
         lane, session.own = session.own, None

@@ -131,8 +131,8 @@ def _ask_list(session: Session, args: list[bytes]) -> list[bytes] | None:
 def _ask_kill(session: Session, args: list[bytes]) -> list[bytes] | None:
     """The server knows which users there are; of several ids the last one counts."""
     wanted = parse_kill(args)
-    if isinstance(wanted, str):
-        return None
+    if isinstance(wanted, str):  # never as it is: a later Redis may find in it whom to kill
+        return [*args[:2], b"ID", NOBODY]
     return [*args[:2], *([] if wanted.old_style else args[2:]), b"ID", NOBODY]
 
 
@@ -151,6 +151,8 @@ def _ask_unblock(session: Session, args: list[bytes]) -> list[bytes] | None:
         return None
     blocked = session.router.sessions.get(wanted.id)
     welcome = blocked.own.welcome if blocked and blocked.blocked and blocked.own else None
+    if blocked and blocked.own:
+        blocked.own.spoilt = True  # when this arrives, it must not be somebody else's
     number = b"%d" % welcome.client_id if welcome and welcome.client_id else NOBODY
     return [*args[:2], number, *args[3:]]
 

@@ -123,7 +123,7 @@ class Client(asyncio.Protocol):
         else:
             transport.resume_reading()
 
-    # --- what the session asks for (rfproxy.session.ClientWriter)
+    # --- what the session asks for (rfproxy.muting.ClientWriter)
 
     def write(self, data: bytes) -> None:
         """Send to the client."""

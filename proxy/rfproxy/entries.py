@@ -30,7 +30,7 @@ class Form(Enum):
     BLOCK = "block"  # MULTI, the commands, EXEC: relayed together when the last one is in
     LAST = "last"  # only the last one is relayed
     CONSENT = "consent"  # an error is relayed; else the session does what it was asked for, with the server's consent
-    ADMISSION = "admission"  # that it is answered at all shows that the server takes the session
+    DOUBT = "doubt"  # that it is answered at all shows that the server is a master: the client gets `reply`
     STAND_IN = "stand-in"  # replaced by `reply`
     STREAM = "stream"  # one command of SUBSCRIBE and its kin: answered by a confirmation for each channel
     RESTORE = "restore"  # not relayed: it brings a new connection to where the former one was
@@ -59,7 +59,7 @@ class Run:
         self.left = len(commands) if replies is None else replies
         """Replies still to come; a STREAM counts as one until its last confirmation."""
         self.reply = b""
-        """Of a BLOCK or LAST: the replies so far. Of a STAND_IN: what the client gets."""
+        """Of a BLOCK or LAST: the replies so far. Of a STAND_IN or DOUBT: what the client gets."""
         self.cursors: Cursors | None = None
         """Of a CURSOR: the server process that it was sent to."""
         self.flushes = 0

@@ -132,7 +132,7 @@ class Lane:
         """Read what the server sends, or let it wait."""
         if self._writer is None or self.state is _CLOSED:
             return
-        if on:
+        if on or self.state is _RETIRED:  # a planned change waits for it
             self._writer.resume_reading()
         else:
             self._writer.pause_reading()
@@ -234,7 +234,9 @@ class Lane:
             while in_flight:
                 run = in_flight[0]
                 taken = scanner.take(run.left)
-                if not taken.count:
+                if not taken.data and scanner.holds_long_reply:
+                    taken = scanner.take(1, parts=run.session.relays(run))
+                if not taken.data:
                     break
                 run.left -= taken.count
                 if not run.left:
@@ -285,7 +287,7 @@ class Lane:
                 sessions[guest] = None
         # Only now, when every run is accounted for and everyone knows, may a session send them elsewhere.
         for session in sessions:
-            session.settle(now)
+            session.attend(session.settle, now)
 
 
 _USABLE = frozenset([LaneState.CONNECTING, _GREETING, _READY])

@@ -3,12 +3,36 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from rfproxy.entries import Entry, Run
 
 if TYPE_CHECKING:
-    from rfproxy.session import ClientWriter, Session
+    from rfproxy.session import Session
+
+
+class ClientWriter(Protocol):
+    """The client's end, as the shell offers it."""
+
+    def write(self, data: bytes) -> None:
+        """Send to the client; silently dropped once it is gone."""
+
+    def close(self) -> None:
+        """Close when everything written has been sent."""
+
+    def abort(self) -> None:
+        """Close at once."""
+
+    def resume(self) -> None:
+        """The session is no longer backlogged."""
+
+    @property
+    def fd(self) -> int:
+        """The number of the socket; -1 once it is gone."""
+
+    @property
+    def unread(self) -> int:
+        """Bytes that wait for the client to read them."""
 
 
 class Replies(Enum):

@@ -187,7 +187,8 @@ def answered(
     if queueing and reply == QUEUED:
         transaction.took(args)
         if transaction.size > session.query_limit:
-            session.overflow()
+            session.complain("MULTI", f"closed: more than {session.query_limit} bytes (client_query_buffer_limit)")
+            session.client.abort()  # as Redis does
     elif command.name in VERBS:
         reply = _verb_answered(session, transaction, args, reply, now)
     elif queueing:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rfproxy import tracking
+from rfproxy.greeting import Duty
 from rfproxy.ties import Ties, bring_back
 
 if TYPE_CHECKING:
@@ -46,9 +47,14 @@ def reached(session: Session, target: Session, now: float) -> bytes | None:
         target.ties = Ties()
     session.ties.targets[target] = None
     target.ties.callers[session] = None
-    if target is not session:
+    if target is not session and not _is_to_master(target.own):
         target.pump(now)
-    return _place(target) if target.own is not None and target.own.listen() else None
+    own = target.own
+    return _place(target) if own is not None and _is_to_master(own) and own.listen() else None
+
+
+def _is_to_master(lane: Lane | None) -> bool:
+    return lane is not None and lane.key.duty is Duty.MASTER
 
 
 def _place(target: Session | None) -> bytes | None:

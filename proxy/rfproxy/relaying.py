@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rfprotocol import resp
-from rfprotocol.commands import lookup
+from rfprotocol.commands import Route, lookup
 from rfprotocol.framing import Taken, split
 from rfproxy import apart, muting, pledge, verbs
 from rfproxy.entries import Entry, Form, Need, Ready, Run
 from rfproxy.greeting import Refusal
+from rfproxy.midway import Midway
 from rfproxy.replay import may_resend, refused
 
 if TYPE_CHECKING:
@@ -26,25 +27,43 @@ if TYPE_CHECKING:
 
 def deliver(session: Session, run: Run, taken: Taken, now: float) -> None:
     """Replies that may not simply be passed on."""
-    if run.form is Form.PLAIN or run.form is Form.CURSOR:
-        first = len(run.commands) - run.left - taken.count
-        for args, reply in zip(run.commands[first:], split(taken.data), strict=False):
-            if run.need is Need.OWN and not reply.startswith(b"-") and reply != pledge.QUEUED:
-                session.router.scripts.executed(args, run.flushes)
-            _judge(session, args, run.cursors.outgoing(reply) if run.cursors else reply, run.need, now)
-    elif run.form in (Form.BLOCK, Form.LAST):
-        run.reply += taken.data
-        if not run.left:
-            _deliver_together(session, run, now)
-    elif run.form is Form.CONSENT or run.form is Form.ADMISSION:
-        _deliver_consent(session, run, taken, now)
+    if taken.partial or (session.midway is not None and not refused(taken.data)):
+        _deliver_part(session, run, taken, now)
     elif run.form is Form.STAND_IN:
         pledge.stood_in(session, run)
     elif run.form is Form.RESTORE:
         for reply in split(taken.data):
             apart.restored(session, run, reply, now)
-    else:
+    elif run.form is Form.STREAM:
         muting.push(session, taken.data)
+    else:
+        _BY_FORM[run.form](session, run, taken, now)
+
+
+def _deliver_each(session: Session, run: Run, taken: Taken, now: float) -> None:
+    first = len(run.commands) - run.left - taken.count
+    for args, reply in zip(run.commands[first:], split(taken.data), strict=False):
+        if run.need is Need.OWN and not reply.startswith(b"-") and reply != pledge.QUEUED:
+            session.router.scripts.executed(args, run.flushes)
+        _judge(session, args, run.cursors.outgoing(reply) if run.cursors else reply, run.need, now)
+
+
+def _deliver_part(session: Session, run: Run, taken: Taken, now: float) -> None:
+    midway = session.midway or Midway(run)
+    midway.run = run
+    session.midway = None if taken.count else midway
+    data = midway.part(taken.data, last=bool(taken.count))
+    if data is None:
+        break_off(session, f"{lookup(run.commands[0]).name} is answered differently by another server", now)
+    else:
+        session.client.write(data)
+
+
+def break_off(session: Session, reason: str, now: float) -> None:
+    """The client has the beginning of a reply, and there is no way to give it the rest."""
+    session.complain("?", f"closed half-way through a reply: {reason}")
+    session.client.abort()
+    session.close(now)
 
 
 def _judge(session: Session, args: list[bytes], reply: bytes, need: Need, now: float) -> None:
@@ -52,6 +71,8 @@ def _judge(session: Session, args: list[bytes], reply: bytes, need: Need, now: f
     transaction = session.ties.transaction if session.ties is not None else None
     if transaction is not None and not transaction.pretending:
         pledge.answered(session, transaction, args, reply, need, now)
+    elif refused(reply) and lookup(args).route is Route.OWN:
+        session.recover(_doubt(session, args, reply))
     elif refused(reply):
         _refused(session, reply, now)
         session.recover(session.again(args, need))
@@ -63,11 +84,36 @@ def _judge(session: Session, args: list[bytes], reply: bytes, need: Need, now: f
         session.recover(Ready(reply))
 
 
-def _deliver_together(session: Session, run: Run, now: float) -> None:
+def _doubt(session: Session, args: list[bytes], reply: bytes) -> Run:
+    """A script may make up a refusal, after it had effects. Whether the server refused it will show on another lane:
+    if that is greeted as one to a master, the reply is the script's."""
+    if session.own is not None:
+        session.own.spoilt = True
+    run = Run(session, [args], _PING, Need.OWN, Form.DOUBT)
+    run.reply = reply
+    return run
+
+
+_PING = resp.encode_command([b"PING"])
+
+
+def _deliver_doubt(session: Session, run: Run, taken: Taken, now: float) -> None:
+    if refused(taken.data):  # it is still loading
+        _refused(session, taken.data, now)
+        session.recover(session.again(run.commands[0], run.need))
+    else:
+        session.client.write(run.reply)
+
+
+def _deliver_together(session: Session, run: Run, taken: Taken, now: float) -> None:
+    run.reply += taken.data
+    if run.left:
+        return
     replies = split(run.reply)
     executed = run.commands[-1][0].upper() == b"EXEC" and not replies[-1].startswith(b"-")
     refusal = next((reply for reply in replies if refused(reply)), None)
-    if refusal is not None and not executed:
+    began = run.form is Form.LAST or replies[0] == pledge.OK  # else the commands were executed each on its own
+    if refusal is not None and not executed and began:
         _refused(session, refusal, now)
         session.recover(_fresh(session, run))
         return
@@ -88,10 +134,20 @@ def _deliver_consent(session: Session, run: Run, taken: Taken, now: float) -> No
     if refused(taken.data):
         _refused(session, taken.data, now)
         session.recover(verb)
-    elif taken.has_error and run.form is Form.CONSENT:
+    elif taken.has_error:
         session.client.write(taken.data)
     else:
         verbs.granted(session, verb, taken.data, now)
+
+
+_BY_FORM = {
+    Form.PLAIN: _deliver_each,
+    Form.CURSOR: _deliver_each,
+    Form.BLOCK: _deliver_together,
+    Form.LAST: _deliver_together,
+    Form.CONSENT: _deliver_consent,
+    Form.DOUBT: _deliver_doubt,
+}
 
 
 def _refused(session: Session, reply: bytes, now: float) -> None:
@@ -106,10 +162,14 @@ def _refused(session: Session, reply: bytes, now: float) -> None:
 
 def returned(session: Session, run: Run, lane: Lane, *, sent: bool) -> None:
     """A lane gives a run back: decide what becomes of it."""
-    if run.form is Form.RESTORE:  # the ties know what has to be restored
-        return
+    if session.midway is not None and run is session.midway.run:
+        session.midway.again()
+        if not lookup(run.unanswered()[0]).reads_only:
+            session.midway.broken = f"{lane.key.node} was lost"
     transaction = session.ties.transaction if session.ties is not None else None
-    if lane.welcome is not None and lane.welcome.refusal is Refusal.DENIED:
+    if run.form is Form.RESTORE:
+        pass  # the ties know what has to be restored
+    elif lane.welcome is not None and lane.welcome.refusal is Refusal.DENIED:
         count = len(run.unanswered()) if run.form in (Form.PLAIN, Form.BLOCK) else 1
         session.recover(Ready(resp.error(lane.welcome.text) * count))
     elif session.busy is not None:
@@ -118,8 +178,15 @@ def returned(session: Session, run: Run, lane: Lane, *, sent: bool) -> None:
         pledge.returned(session, run, transaction, lane, sent=sent)
     elif not sent:
         session.unsent.append(_fresh(session, run))
-    elif run.form is Form.BLOCK:
+    else:
+        _returned_unanswered(session, run, lane)
+
+
+def _returned_unanswered(session: Session, run: Run, lane: Lane) -> None:
+    if run.form is Form.BLOCK:
         session.recover(_decide_block(session, run, lane))
+    elif run.form is Form.DOUBT:  # the server was no master: the script was refused
+        session.recover(session.again(run.commands[0], run.need))
     else:
         for args in run.unanswered():
             session.recover(session.decide(args, run.need, lane))
@@ -135,7 +202,8 @@ def _decide_block(session: Session, run: Run, lane: Lane) -> Entry:
     policy = session.router.policy.retry_writes
     reads = all(lookup(args).reads_only for args in inside)
     writes = all(lookup(args).is_write and may_resend(lookup(args), args, policy) for args in inside)
-    aborted = last[0].upper() == b"DISCARD" or any(reply.startswith(b"-") for reply in split(run.reply))
+    replies = split(run.reply)
+    aborted = replies[:1] == [pledge.OK] and any(reply.startswith(b"-") for reply in replies)
     if reads or writes or aborted:
         session.router.disturbed().replayed += 1
         return _fresh(session, run)
@@ -148,6 +216,8 @@ def _fresh(session: Session, run: Run) -> Entry:
         return session.busy
     if run.form is Form.STREAM:
         return session.entry(run.commands[0])  # without the channels that were confirmed
+    if run.form is Form.DOUBT:
+        return session.entry(run.commands[0])
     if run.form is Form.PLAIN:
         return Run(session, run.commands, run.raw, run.need)
     return Run(session, run.commands, run.raw, run.need, run.form)

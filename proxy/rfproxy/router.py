@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 SHED = 0.1
 """Seconds for which a replica that failed is passed over, unless the topology changes before."""
+OWN_REST = 0.05
+"""Seconds for which no lane of one's own is opened after one failed while shared ones are well."""
 POOL = 64
 """Exclusive lanes kept for the next session that needs one."""
 IDLE = 60.0
@@ -101,7 +103,8 @@ class Log(Protocol):
 
 
 # By name: looking up a member of an enumeration costs several times as much, and this is done for each run.
-_WRITES, _MASTER, _REPLICA, _OPEN = Need.MASTER, Duty.MASTER, Duty.REPLICA, GateState.OPEN
+_WRITES, _MASTER, _REPLICA = Need.MASTER, Duty.MASTER, Duty.REPLICA
+_OPEN, _RESTING = GateState.OPEN, GateState.RESTING
 
 
 class Router:
@@ -130,6 +133,7 @@ class Router:
         self._retiring: dict[Lane, None] = {}
         self._dirty: list[Lane] = []
         self._shed: dict[Node, float] = {}
+        self._own_rest = float("-inf")  # until when no lane of one's own is opened
 
     # --- where to
 
@@ -144,6 +148,8 @@ class Router:
 
     def exclusive(self, session: Session, now: float, need: Need = Need.OWN) -> Lane | None:
         """A lane for this session alone, to the master unless `need` is ANY_OWN; None when it has to wait."""
+        if now < self._own_rest:
+            return None
         key = self._key(session.number, session.identity, need, now)
         if key is None:
             return None
@@ -220,14 +226,23 @@ class Router:
 
     def lane_over(self, lane: Lane, now: float) -> None:
         """A lane closed. One that failed while it was in service is not replaced at once, to let others serve."""
-        in_service = self._shared.get(lane.key) is lane or (lane in self._exclusive and lane.guest is not None)
+        alone = lane in self._exclusive and lane.guest is not None
+        in_service = self._shared.get(lane.key) is lane or alone
         self._forget(lane)
         denied = lane.welcome is not None and lane.welcome.refusal is Refusal.DENIED
         if in_service and not denied:
             reason = lane.welcome.text if lane.welcome and lane.welcome.refusal else "connection lost"
             self.log.info("lane_lost", node=str(lane.key.node), reason=reason, epoch=self.epoch)
-            self.rest(lane, now)
+            if alone and self._serves_others(lane.key.node):
+                self._own_rest = now + OWN_REST
+                self._shell.wake_at(self._own_rest)
+            else:
+                self.rest(lane, now)
         self._acknowledge()
+
+    def _serves_others(self, node: Node) -> bool:
+        """Whether a server is well, although it closed or refused one connection."""
+        return any(lane.key.node == node and lane.state is LaneState.READY for lane in self._shared.values())
 
     def rest(self, lane: Lane, now: float) -> None:
         """The server behind a lane did not serve: leave it alone for a moment."""
@@ -244,8 +259,11 @@ class Router:
         self._dirty.append(lane)
 
     def may_send(self, lane: Lane, now: float) -> bool:
-        """Nothing is sent to a master that may have been deposed."""
-        return lane.key.duty is not _MASTER or self.gate.state(now) is _OPEN
+        """Nothing is sent to a master that may have been deposed; while it rests, nothing that could wait as well."""
+        if lane.key.duty is not _MASTER:
+            return True
+        state = self.gate.state(now)
+        return state is _OPEN or (state is _RESTING and lane.guest is not None)
 
     def may_relay(self, lane: Lane, now: float) -> bool:
         """No success of a master is relayed that may have been deposed before it was executed."""
@@ -333,10 +351,10 @@ class Router:
         if self.pause is not None and now >= self.pause.until:
             self.let_go(now)
         for session in self.gate.expired(now) if self.pause is None else []:
-            session.give_up(now)
+            session.attend(session.give_up, now)
         self.resume(now)
         # There is one alarm, and the one that rang may have been set for another reason, or a hair too early.
-        times = [self.gate.next_expiry(), self.gate.rest_until, *self._shed.values()]
+        times = [self.gate.next_expiry(), self.gate.rest_until, self._own_rest, *self._shed.values()]
         times.append(self.pause.until if self.pause else None)
         if coming := [when for when in times if when is not None and when > now]:
             self._shell.wake_at(min(coming))
@@ -344,7 +362,7 @@ class Router:
     def resume(self, now: float) -> None:
         """Let everyone who waits look again."""
         for session in self.gate.waiting():
-            session.pump(now)
+            session.attend(session.pump, now)
 
     # --- CLIENT PAUSE
 

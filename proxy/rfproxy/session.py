@@ -17,7 +17,7 @@ order in `recovered`, decided upon by the rules of `replay`, and goes back to th
 from __future__ import annotations
 
 from collections import deque
-from typing import Protocol
+from collections.abc import Callable
 
 from rfprotocol import resp
 from rfprotocol.commands import UNKNOWN, Route, lookup
@@ -26,7 +26,8 @@ from rfproxy import apart, muting, pledge, redirection, relaying, sorting, subsc
 from rfproxy.entries import Entry, Form, Hangup, Need, Ready, Run, Verb
 from rfproxy.greeting import Duty, Identity
 from rfproxy.lane import Lane
-from rfproxy.muting import Replies
+from rfproxy.midway import Midway
+from rfproxy.muting import ClientWriter, Replies
 from rfproxy.replay import may_resend
 from rfproxy.router import Router
 from rfproxy.ties import Ties
@@ -41,30 +42,6 @@ MOST_IN_FLIGHT = 512
 """Replies that one session may wait for on a lane that it shares: others wait behind them."""
 BACKLOG = 1 << 20
 """Bytes of commands without a reply, pending or in flight, from which on the client is not read from."""
-
-
-class ClientWriter(Protocol):
-    """The client's end, as the shell offers it."""
-
-    def write(self, data: bytes) -> None:
-        """Send to the client; silently dropped once it is gone."""
-
-    def close(self) -> None:
-        """Close when everything written has been sent."""
-
-    def abort(self) -> None:
-        """Close at once."""
-
-    def resume(self) -> None:
-        """The session is no longer backlogged."""
-
-    @property
-    def fd(self) -> int:
-        """The number of the socket; -1 once it is gone."""
-
-    @property
-    def unread(self) -> int:
-        """Bytes that wait for the client to read them."""
 
 
 class Session:
@@ -101,6 +78,7 @@ class Session:
         self.finished = False  # the client says nothing more
         self.replies = Replies.ON
         self.tunnel: Lane | None = None
+        self.midway: Midway | None = None
         self.choked = False  # the client has much to read: nothing more is asked for it
         self.lane: Lane | None = None  # the one that everything outstanding is on
         self.recovered: list[Entry] | None = None  # what is to be answered before anything else
@@ -193,7 +171,7 @@ class Session:
         pending = self.pending
         if self.ties is not None and not self._attached(now):
             return
-        while pending and self._open:
+        while pending and self._open and not self.choked:
             entry = pending.popleft() if self.replies is _ON else muting.first(self)
             if not self._go(entry, now):
                 pending.appendleft(entry)
@@ -216,6 +194,8 @@ class Session:
         while not attached and not self.outstanding and self.pending and isinstance(self.pending[0], Ready):
             self._go(self.pending.popleft(), now)
         if not attached and not self.outstanding:
+            if not self.pending:
+                self._answered(self._bytes)
             self._hold(now)
         elif not self.pending:
             self.router.release(self, now)
@@ -310,6 +290,8 @@ class Session:
             own = self.own
             return own if own is not None and own.usable and self.router.open(now) else None
         if need in _ALONE:
+            if self.own is not None:
+                self.router.give_back(self.own, now)
             self.own = self.router.exclusive(self, now, need)
             return self.own
         return self.router.lane(self.number, self.identity, need, now)
@@ -368,6 +350,9 @@ class Session:
             self.pump(now)
 
     def _fail_pending(self, text: str, now: float) -> None:
+        if self.midway is not None:
+            relaying.break_off(self, text, now)
+            return
         self.router.release(self, now)
         transaction = self.ties.transaction if self.ties is not None else None
         if transaction is not None:
@@ -388,6 +373,8 @@ class Session:
     def choke(self, now: float, *, full: bool) -> None:
         """The client has stopped reading, or goes on: the server waits with it, if nobody else waits then."""
         self.choked = full
+        if full:
+            self.router.release(self, now)  # it waits for itself
         if self.own is not None and not (self.ties is not None and self.ties.listening):
             self.own.read_on(not full)
         if not full:
@@ -397,20 +384,24 @@ class Session:
 
     def deliver(self, run: Run, taken: Taken, now: float) -> None:
         """Replies to the oldest commands outstanding."""
-        self.outstanding -= taken.count
-        if not run.left and self._bytes > BACKLOG:
+        if not run.left and self._bytes > BACKLOG and run.form is not Form.RESTORE:
             self._answered(len(run.raw))
         plain = run.form is _PLAIN and run.need is not _OWN and self.ties is None
-        if plain and not taken.has_error and self.recovered is None:
+        if plain and not taken.has_error and self.recovered is None and self.midway is None and not taken.partial:
             self.client.write(taken.data)
         else:
             relaying.deliver(self, run, taken, now)
+        self.outstanding -= taken.count  # only now: nothing may overtake what is being answered
         if not self.outstanding:
             self.settle(now)
 
+    def relays(self, run: Run) -> bool:
+        """Whether replies to this run go to the client unseen, so that a long one may go in parts."""
+        return run.form is _PLAIN and run.need is not _OWN and self.recovered is None and self.ties is None
+
     def overhears(self, frame: bytes) -> bool:
         """What the server sent on the own lane answers no command: the client is due it as it is."""
-        if self.ties is None or not self.ties.unasked(frame):
+        if self.ties is None or not self.ties.unasked(frame, self.identity.protocol):
             return False
         muting.push(self, redirection.overheard(self, self.ties, frame))
         return True
@@ -457,6 +448,9 @@ class Session:
 
     def settle(self, now: float) -> None:
         """A lane has no more for this session for the moment, or gave something back: go on."""
+        if self.midway is not None and self.midway.broken and self._open:
+            relaying.break_off(self, self.midway.broken, now)
+            return
         back: list[Entry] = []
         if not self.outstanding:
             self.lane = None
@@ -475,10 +469,12 @@ class Session:
         """Whether a planned change need not wait for this lane: it only waits for what others do."""
         return lane is self.own and (self.blocked or (self.listener and not self.outstanding) or self.tunnel is lane)
 
-    def overflow(self) -> None:
-        """The client has queued more behind MULTI than may be kept of it: it is hung up on, as Redis does."""
-        self.complain("MULTI", f"closed: more than {self.query_limit} bytes are queued (client_query_buffer_limit)")
-        self.client.abort()
+    def attend(self, what: Callable[[float], None], now: float) -> None:
+        """Do something of this session's for somebody who has others to attend to."""
+        try:
+            what(now)
+        except Exception as error:
+            self.fail(error, now)
 
     def fail(self, error: Exception, now: float) -> None:
         """Something went wrong that should not be possible: nothing that this session says can be relied upon."""

@@ -110,7 +110,7 @@ def _end_of_block(commands: list[list[bytes]], start: int) -> int:
         return 0
     for place in range(start + 1, len(commands)):
         command = lookup(commands[place])
-        if command.name in ("EXEC", "DISCARD"):
+        if command.name == "EXEC":  # which ends it even when it is refused; DISCARD may be denied to a user
             return place + 1 if len(commands[place]) == 1 else 0
         if command.route not in _IN_BLOCKS:
             return 0

@@ -48,13 +48,13 @@ class Stream:
         again = [[kind, *(channel for of, channel in self._subscribed if of == kind)] for kind in kinds]
         return [*again, [b"MONITOR"]] if self.monitor else again
 
-    def unasked(self, frame: bytes) -> bool:
+    def unasked(self, frame: bytes, protocol: int) -> bool:
         """Whether a frame is a message, or another push, rather than a reply."""
         if frame[:1] == b">":
             return _head(frame)[0] not in _CONFIRMATIONS
         if self.monitor and frame[:1] == b"+":
             return frame[1:2].isdigit()
-        return bool(self._subscribed) and frame[:1] == b"*" and _head(frame)[0] in _MESSAGES
+        return protocol == 2 and bool(self._subscribed) and frame[:1] == b"*" and _head(frame)[0] in _MESSAGES
 
     def confirms(self, command: list[bytes], frame: bytes) -> bool:
         """Take a reply to `command`, from which the channel is removed; whether it is the last one."""

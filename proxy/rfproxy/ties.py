@@ -46,10 +46,10 @@ class Ties:
         """Whether the server may speak without having been asked."""
         return self.stream is not None or bool(self.settings) or bool(self.callers)
 
-    def unasked(self, frame: bytes) -> bool:
+    def unasked(self, frame: bytes, protocol: int) -> bool:
         """Whether a frame answers no command."""
         if self.stream is not None:
-            return self.stream.unasked(frame)
+            return self.stream.unasked(frame, protocol)
         return frame[:1] == b">"
 
     def loosen(self) -> bool:

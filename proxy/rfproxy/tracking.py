@@ -78,7 +78,7 @@ def _place(args: Sequence[bytes]) -> int:
     """Where the first client to be redirected to is named; 0 if none is. What precedes it are options or prefixes."""
     place = 3
     while place + 1 < len(args):
-        option = args[place].upper()
+        option = args[place].partition(b"\0")[0].upper()  # compared as a C string
         if option == b"REDIRECT":
             return place + 1
         place += 2 if option == b"PREFIX" else 1

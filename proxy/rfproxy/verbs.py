@@ -109,7 +109,10 @@ def _administer(session: Session, verb: Verb, now: float) -> bool:
     if verb.command.name in ("SYNC", "PSYNC", "REPLCONF"):
         return apart.tunnel(session, verb, now)
     lane = session.choose(Need.OWN, now)
-    return lane is not None and session.send(Run(session, [verb.args], verb.raw, Need.OWN), lane)
+    if lane is None:
+        return False
+    lane.spoilt = True
+    return session.send(Run(session, [verb.args], verb.raw, Need.OWN), lane)
 
 
 def _post(session: Session, verb: Verb, now: float) -> bool:
@@ -146,24 +149,33 @@ def _identify(session: Session, verb: Verb, now: float) -> bool:
     if isinstance(wanted, str):
         session.client.write(resp.error(wanted))
         return True
-    raw, form = verb.raw, Form.CONSENT
+    raw = verb.raw
     if session.ties is not None and session.ties.needs_lane:
         lane = session.choose(Need.MASTER, now)
         if lane is not None:
             lane.spoilt = True
     else:
-        if name == "AUTH":
-            raw, form = _PING, Form.ADMISSION
-        elif name == "HELLO":
-            raw = resp.encode_command(verb.args[:2])
+        # Said on the lane, too, although it was greeted like that: the password may have been changed since.
+        if name == "HELLO":
+            raw = resp.encode_command(_without_name(verb.args))
         lane = session.router.lane(session.number, wanted, Need.ANY, now)
     if lane is None:
         return False
     session.busy = verb
-    return session.send(Run(session, [verb.args], raw, Need.ANY, form), lane)
+    return session.send(Run(session, [verb.args], raw, Need.ANY, Form.CONSENT), lane)
 
 
-_PING = resp.encode_command([b"PING"])
+def _without_name(args: list[bytes]) -> list[bytes]:
+    """HELLO without SETNAME: the lane is not the client's."""
+    if len(args) < 2:
+        return args
+    place, kept = 2, args[:2]
+    while place < len(args):
+        size = 3 if args[place].upper() == b"AUTH" else 2
+        if args[place].upper() != b"SETNAME":
+            kept += args[place : place + size]
+        place += size
+    return kept
 
 
 def _wanted(session: Session, name: str, args: list[bytes]) -> Identity | str:

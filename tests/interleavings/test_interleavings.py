@@ -47,6 +47,7 @@ class Interleavings(RuleBasedStateMachine):
         self.draining, self.master = False, master
         server = self.play.server(master)
         server.refuses = False
+        server.role = None
         self.model.loading.clear()
         self.model.readonly = set(SERVERS) - {master}
         self.play.topology(self.epoch, master=master, replicas=self.others(master))
@@ -128,6 +129,7 @@ class Interleavings(RuleBasedStateMachine):
     def the_master_is_demoted(self) -> None:
         assert self.master is not None
         self.model.readonly.add(self.master)
+        self.play.server(self.master).role = b"*5\r\n$5\r\nslave\r\n$1\r\nx\r\n:1\r\n$9\r\nconnected\r\n:1\r\n"
 
     @precondition(lambda self: self.master is not None)
     @rule()

@@ -176,11 +176,13 @@ def test_never_means_never() -> None:
     assert b"-UNCERTAIN EXEC" in client.output
 
 
-def test_one_that_is_discarded_may_be_repeated(play: Playbook) -> None:
-    play.client().pipelines("MULTI", "INCR a", "DISCARD")
-    told(play, "m:1", "MULTI", "INCR a", "DISCARD")
+def test_one_whose_multi_was_denied_is_not_repeated(play: Playbook) -> None:
+    client = play.client().pipelines("MULTI", "INCR a", "EXEC")
+    connection = play.server("m:1").hears("MULTI")
+    connection.answers(b"-NOPERM this user has no permissions to run the 'multi' command\r\n:1\r\n")
     fail_over(play)
-    told(play, "r:1", "MULTI", "INCR a", "DISCARD")
+    play.server("r:1").hears_nothing()
+    assert b"-UNCERTAIN EXEC" in client.output
 
 
 def test_one_that_was_not_sent_is_sent_to_the_next_master(play: Playbook) -> None:

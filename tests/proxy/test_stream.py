@@ -98,17 +98,17 @@ def test_only_subscribers_in_resp2_are_confined() -> None:
 @pytest.mark.parametrize("kind", ["message", "smessage"])
 def test_messages_of_a_subscriber_in_resp2_answer_no_command(kind: str) -> None:
     frame = message(kind, "a", "hello")
-    assert subscribed("SUBSCRIBE a").unasked(frame)
-    assert not Stream().unasked(frame), "it is the reply to LRANGE or the like"
+    assert subscribed("SUBSCRIBE a").unasked(frame, 2)
+    assert not Stream().unasked(frame, 2), "it is the reply to LRANGE or the like"
 
 
 def test_messages_of_patterns_answer_no_command() -> None:
-    assert subscribed("PSUBSCRIBE p*").unasked(message("pmessage", "p*", "pa", "hello"))
+    assert subscribed("PSUBSCRIBE p*").unasked(message("pmessage", "p*", "pa", "hello"), 2)
 
 
 @pytest.mark.parametrize("parts", [("message", "a", "hello"), ("invalidate", "k")])
 def test_pushes_answer_no_command(parts: tuple[str, ...]) -> None:
-    assert Stream().unasked(message(*parts, sign=b">"))
+    assert Stream().unasked(message(*parts, sign=b">"), 2)
 
 
 @pytest.mark.parametrize("sign", [b"*", b">"])
@@ -116,11 +116,11 @@ def test_pushes_answer_no_command(parts: tuple[str, ...]) -> None:
     "kind", ["subscribe", "psubscribe", "ssubscribe", "unsubscribe", "punsubscribe", "sunsubscribe"]
 )
 def test_confirmations_answer_a_command_whatever_their_type(kind: str, sign: bytes) -> None:
-    assert not subscribed("SUBSCRIBE a").unasked(confirmation(kind, "a", 1, sign))
+    assert not subscribed("SUBSCRIBE a").unasked(confirmation(kind, "a", 1, sign), 2)
 
 
 def test_the_pong_of_a_subscriber_is_a_reply() -> None:
-    assert not subscribed("SUBSCRIBE a").unasked(message("pong", ""))
+    assert not subscribed("SUBSCRIBE a").unasked(message("pong", ""), 2)
 
 
 # --- MONITOR
@@ -141,9 +141,9 @@ def test_monitor_is_confirmed_by_ok() -> None:
 
 
 def test_lines_of_monitor_begin_with_the_time() -> None:
-    assert monitoring().unasked(b'+1669000000.123456 [0 1.2.3.4:5] "ping"\r\n')
-    assert not monitoring().unasked(b"+OK\r\n")
-    assert not Stream().unasked(b"+1669000000.123456 x\r\n")
+    assert monitoring().unasked(b'+1669000000.123456 [0 1.2.3.4:5] "ping"\r\n', 2)
+    assert not monitoring().unasked(b"+OK\r\n", 2)
+    assert not Stream().unasked(b"+1669000000.123456 x\r\n", 2)
 
 
 @pytest.mark.parametrize(
@@ -151,6 +151,6 @@ def test_lines_of_monitor_begin_with_the_time() -> None:
 )
 def test_no_frame_is_too_odd(frame: bytes) -> None:
     stream = subscribed("SUBSCRIBE a")
-    stream.unasked(frame)
+    stream.unasked(frame, 2)
     assert stream.confirms(words("SUBSCRIBE b"), frame)
     assert stream.requests() == [words("SUBSCRIBE a")]

@@ -77,13 +77,13 @@ def test_pushes_come_unasked_to_who_tracks() -> None:
     ties = Ties()
     ties.settings["CLIENT|TRACKING"] = [TRACKING]
     assert ties.listening
-    assert ties.unasked(PUSH)
-    assert not ties.unasked(b"+OK\r\n")
+    assert ties.unasked(PUSH, 2)
+    assert not ties.unasked(b"+OK\r\n", 2)
 
 
 def test_a_subscriber_knows_messages_from_replies() -> None:
     ties = Ties()
     ties.stream = stream()
     assert ties.listening
-    assert ties.unasked(b"*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nm\r\n")
-    assert not ties.unasked(b"*3\r\n$9\r\nsubscribe\r\n$1\r\nd\r\n:2\r\n")
+    assert ties.unasked(b"*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nm\r\n", 2)
+    assert not ties.unasked(b"*3\r\n$9\r\nsubscribe\r\n$1\r\nd\r\n:2\r\n", 2)

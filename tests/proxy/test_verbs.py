@@ -144,19 +144,22 @@ def test_auth_is_decided_by_whether_the_server_greets_that_user(play: Playbook) 
     client.hears(WRONGPASS)
     del play.server("m:1").denies[b"AUTH"]
     client.says("AUTH", "u", "pw")
-    play.server("m:1").hears("PING").answers(PONG)
+    play.server("m:1").hears("AUTH", "u", "pw").answers(OK)
     client.hears(OK)
 
 
-def test_a_user_who_may_not_even_ping_is_admitted(play: Playbook) -> None:
-    client = play.client().says("AUTH", "u", "pw")
-    play.server("m:1").hears("PING").answers(b"-NOPERM this user has no permissions to run the 'ping' command\r\n")
-    client.hears(OK)
+def test_a_password_that_was_changed_is_refused_although_a_connection_stands(play: Playbook) -> None:
+    first = play.client().says("AUTH", "u", "old")
+    play.server("m:1").hears("AUTH", "u", "old").answers(OK)
+    first.hears(OK)
+    late = play.client().says("AUTH", "u", "old")
+    play.server("m:1").hears("AUTH", "u", "old").answers(WRONGPASS)
+    late.hears(WRONGPASS)
 
 
 def test_a_failed_auth_leaves_the_user_that_was(play: Playbook) -> None:
     client = play.client().says("AUTH", "u", "pw")
-    known = play.server("m:1").hears("PING").answers(PONG)
+    known = play.server("m:1").hears("AUTH", "u", "pw").answers(OK)
     play.server("m:1").denies[b"AUTH"] = WRONGPASS
     client.says("AUTH", "u", "wrong").hears(OK + WRONGPASS)
     client.says("INCR", "k")
@@ -167,7 +170,7 @@ def test_sessions_of_different_users_never_share_a_connection(play: Playbook) ->
     play.client().says("INCR", "k")
     stranger = play.server("m:1").hears("INCR", "k")
     client = play.client().says("AUTH", "u", "pw")
-    known = play.server("m:1").hears("PING").answers(PONG)
+    known = play.server("m:1").hears("AUTH", "u", "pw").answers(OK)
     client.says("INCR", "k")
     assert play.server("m:1").hears("INCR", "k") is known
     assert known is not stranger
@@ -175,7 +178,7 @@ def test_sessions_of_different_users_never_share_a_connection(play: Playbook) ->
 
 def test_auth_without_a_name_is_for_the_default_user(play: Playbook) -> None:
     client = play.client().says("AUTH", "pw")
-    assert play.server("m:1").hears("PING").answers(PONG).greeted[0] == [b"AUTH", b"pw"]
+    assert play.server("m:1").hears("AUTH", "pw").answers(OK).greeted[0] == [b"AUTH", b"pw"]
     client.hears(OK)
 
 
@@ -192,7 +195,7 @@ def test_what_a_stranger_says_behind_auth_is_read_when_that_is_answered(play: Pl
     client = stranger(play)
     long = "x" * 20_000
     client.pipelines("AUTH pw", f"SET k {long}")
-    play.server("m:1").hears("PING").answers(PONG)
+    play.server("m:1").hears("AUTH", "pw").answers(OK)
     play.server("m:1").hears("SET", "k", long).answers(OK)
     client.hears(OK + OK)
 
@@ -209,7 +212,7 @@ def test_what_a_stranger_said_behind_auth_is_answered_although_it_has_closed_its
     client = stranger(play)
     client.pipelines("AUTH pw", "INCR k")
     client.session.finish(play.time)
-    play.server("m:1").hears("PING").answers(PONG)
+    play.server("m:1").hears("AUTH", "pw").answers(OK)
     play.server("m:1").hears("INCR", "k").answers(b":1\r\n")
     client.hears(OK + b":1\r\n")
     assert client.closed
@@ -229,7 +232,7 @@ def test_hello_is_answered_as_the_server_does_with_the_clients_own_id(play: Play
 
 def test_hello_with_a_name_and_a_user_sets_both(play: Playbook) -> None:
     client = play.client().says("HELLO", "3", "AUTH", "u", "pw", "SETNAME", "app")
-    connection = play.server("m:1").hears("HELLO", "3").answers(hello(3, 7001))
+    connection = play.server("m:1").hears("HELLO", "3", "AUTH", "u", "pw").answers(hello(3, 7001))
     assert connection.greeted[:2] == [[b"AUTH", b"u", b"pw"], [b"HELLO", b"3"]]
     client.hears(hello(3, client.session.number))
     client.says("CLIENT", "GETNAME")
@@ -403,7 +406,7 @@ def test_reset_goes_back_to_the_user_that_clients_have_who_do_not_say_who_they_a
     play = Playbook(Policy(account=Account(b"app", b"pw")))
     play.topology(1, master="m:1")
     client = play.client().says("AUTH", "u", "x")
-    play.server("m:1").hears("PING").answers(PONG)
+    play.server("m:1").hears("AUTH", "u", "x").answers(OK)
     client.says("RESET").hears(OK + b"+RESET\r\n")
     client.says("INCR", "k")
     assert play.server("m:1").hears("INCR", "k").greeted[0] == [b"AUTH", b"app", b"pw"]
