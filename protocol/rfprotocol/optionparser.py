@@ -33,6 +33,8 @@ _DISTRIBUTION = "redis-failover-proxy"
 # Kubernetes sets these for a service that is named like the program; nobody wrote them.
 _KUBERNETES = re.compile(r"SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_\w+)?")
 
+_NUMBER = re.compile(r"-[0-9.]+")  # a value, if a wrong one
+
 M = TypeVar("M", bound=Options)
 
 
@@ -93,7 +95,7 @@ class OptionParser(Generic[M]):
         known: set[str] = set().union(*(parser.names for parser in self._parsers))
         for word in argv:
             name = word.partition("=")[0] if word.startswith("--") else word[:2]
-            if name.startswith("-") and name not in {*known, "-", "--"}:
+            if name.startswith("-") and name not in {*known, "-", "--"} and not _NUMBER.fullmatch(word):
                 raise ConfigError(f"{name}: no such option{_did_you_mean(name, known)}")
         arguments, rest = self._root.parse_known_args(list(argv))
         if rest:
@@ -222,7 +224,8 @@ def _choices(info: FieldInfo) -> str:
 
 
 def _help(info: FieldInfo, flag: Flag, variable: str) -> str:
-    default = "" if info.default in (None, "", (), False, PydanticUndefined) else f" (default: {info.default})"
+    unsaid = info.default is False or info.default in (None, "", (), PydanticUndefined)
+    default = "" if unsaid else f" (default: {info.default})"
     return f"{flag.help}{default} [{variable}]".replace("%", "%%")
 
 

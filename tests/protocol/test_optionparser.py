@@ -101,6 +101,7 @@ class TestWhatIsWrong:
 
     def test_an_unknown_flag(self) -> None:
         assert complaint("--atempts", "3") == "--atempts: no such option (did you mean --attempts?)"
+        assert complaint("--attempts", "-3").startswith("--attempts: ")
         assert complaint("-x", "3").startswith("-x: no such option")
 
     def test_a_flag_without_its_value(self) -> None:
