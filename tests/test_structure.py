@@ -31,6 +31,7 @@ SHELL = {
     "rfproxy.server": "the listener, the timers, and who is connected",
     "rfmanager.daemon": "gathers, decides, executes, in a loop",
     "rfmanager.executor": "applies one step at a time and waits for what it needs",
+    "rfmanager.inspection": "asks servers and store for what `rfmanager doctor` judges",
     "rfmanager.mirror": "keeps a copy of what the store holds, refreshed by its watches",
     "rfmanager.operations": "an operator's commands, which wait for what the managers do",
     "rfmanager.prober": "asks one Redis server again and again",

@@ -1,6 +1,7 @@
 """`rfmanager`: the daemon, and the commands of operators.
 
-Exit status: 0 done; 1 not done, stderr says why in one line; 2 an option or a file is wrong; 130 interrupted.
+Exit status: 0 done; 1 not done, stderr says why in one line, or `doctor` found something unsafe; 2 an option or a file
+is wrong; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 import structlog
 import uvloop
 
-from rfmanager import operations, report
+from rfmanager import doctor, inspection, operations, report
 from rfmanager.config import ManagerConfig, parser
 from rfmanager.daemon import Daemon, Settings
+from rfmanager.redis_admin import Credentials
 from rfprotocol import logs
 from rfprotocol.errors import ConfigError, OperationFailed, RfError
 from rfprotocol.optionparser import OptionParser, Parsed
-from rfprotocol.paths import Paths
+from rfprotocol.options import STORE_OPTIONS
 from rfprotocol.records import Outcome
 from rfprotocol.store import StoreState, TopologyStore
 from rfprotocol.topology import Node
@@ -64,13 +66,21 @@ def _parser() -> OptionParser[ManagerConfig]:
     _client_command(options, "pause", "let the managers watch without acting, for maintenance")
     _client_command(options, "resume", "let the managers act again")
     _client_command(options, "history", "show the last changes of master", _json_option, _history_options)
+    more = ("nodes", "username", "password", "password_file")
+    _client_command(
+        options, "doctor", "say what makes the group unsafe, and how to put it right", _json_option, more=more
+    )
     return options
 
 
 def _client_command(
-    options: OptionParser[ManagerConfig], name: str, help: str, *extend: Callable[[argparse.ArgumentParser], None]
+    options: OptionParser[ManagerConfig],
+    name: str,
+    help: str,
+    *extend: Callable[[argparse.ArgumentParser], None],
+    more: Sequence[str] = (),
 ) -> None:
-    command = options.command(name, help)
+    command = options.command(name, help, (*STORE_OPTIONS, *more))
     command.add_argument(
         "--connect-timeout", type=_seconds, default=5.0, metavar="SECONDS", help="for ZooKeeper (default: 5)"
     )
@@ -177,55 +187,64 @@ async def _command(parsed: Parsed[ManagerConfig]) -> int:
     logs.configure(config.log_format, level)
     store = ZkStore(config.zookeeper, session_timeout=config.session_timeout)
     async with operations.connected(store, arguments.connect_timeout, config.zookeeper):
-        return await COMMANDS[parsed.command](store, Paths(config.znode_path), arguments)
+        return await COMMANDS[parsed.command](store, config, arguments)
 
 
-async def _status(store: TopologyStore, paths: Paths, arguments: argparse.Namespace) -> int:
-    snapshot = await operations.status(store, paths)
+async def _status(store: TopologyStore, config: ManagerConfig, arguments: argparse.Namespace) -> int:
+    snapshot = await operations.status(store, config.paths)
     print(report.status_json(snapshot) if arguments.json else report.status_text(snapshot))
     return DONE
 
 
-async def _failover(store: TopologyStore, paths: Paths, arguments: argparse.Namespace) -> int:
+async def _failover(store: TopologyStore, config: ManagerConfig, arguments: argparse.Namespace) -> int:
     try:
-        receipt = await operations.failover(store, paths, arguments.to, arguments.timeout)
+        receipt = await operations.failover(store, config.paths, arguments.to, arguments.timeout)
     except asyncio.CancelledError:
         raise OperationFailed("interrupted: the request is withdrawn") from None
-    print(report.receipt_text(await operations.completed(store, paths, receipt)))
+    print(report.receipt_text(await operations.completed(store, config.paths, receipt)))
     return DONE if receipt.outcome is Outcome.DONE else NOT_DONE
 
 
-async def _pause(store: TopologyStore, paths: Paths, arguments: argparse.Namespace) -> int:
-    before = await operations.pause(store, paths, _operator())
+async def _pause(store: TopologyStore, config: ManagerConfig, arguments: argparse.Namespace) -> int:
+    before = await operations.pause(store, config.paths, _operator())
     print(f"paused already, {report.pause_text(before)}" if before else "paused: nobody is promoted until 'resume'")
     return DONE
 
 
-async def _resume(store: TopologyStore, paths: Paths, arguments: argparse.Namespace) -> int:
-    was_paused = await operations.resume(store, paths)
+async def _resume(store: TopologyStore, config: ManagerConfig, arguments: argparse.Namespace) -> int:
+    was_paused = await operations.resume(store, config.paths)
     print("resumed: the managers act again" if was_paused else "the managers were not paused")
     return DONE
 
 
-async def _history(store: TopologyStore, paths: Paths, arguments: argparse.Namespace) -> int:
+async def _history(store: TopologyStore, config: ManagerConfig, arguments: argparse.Namespace) -> int:
     if arguments.epoch:
-        receipt = await operations.receipt(store, paths, arguments.epoch)
+        receipt = await operations.receipt(store, config.paths, arguments.epoch)
         print(report.history_json([receipt]) if arguments.json else report.receipt_text(receipt))
         return DONE
-    receipts, unreadable = await operations.history(store, paths, arguments.n)
+    receipts, unreadable = await operations.history(store, config.paths, arguments.n)
     for line in unreadable:
         _complain(line, NOT_DONE)
     print(report.history_json(receipts) if arguments.json else report.history_text(receipts))
     return DONE
 
 
-_Command = Callable[[TopologyStore, Paths, argparse.Namespace], Awaitable[int]]
+async def _doctor(store: TopologyStore, config: ManagerConfig, arguments: argparse.Namespace) -> int:
+    credentials = Credentials(config.username, config.password.get_secret_value() if config.password else None)
+    facts = await inspection.inspect(store, config.paths, config.nodes, credentials, config.session_timeout)
+    findings = doctor.examine(facts)
+    print(report.findings_json(findings) if arguments.json else report.findings_text(findings))
+    return NOT_DONE if any(finding.severity is doctor.Severity.UNSAFE for finding in findings) else DONE
+
+
+_Command = Callable[[TopologyStore, ManagerConfig, argparse.Namespace], Awaitable[int]]
 COMMANDS: dict[str, _Command] = {
     "status": _status,
     "failover": _failover,
     "pause": _pause,
     "resume": _resume,
     "history": _history,
+    "doctor": _doctor,
 }
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from rfprotocol.optionparser import OptionParser
 from rfprotocol.options import CommonOptions, Count, Flag, RubySymbol, Seconds, Servers
+from rfprotocol.paths import Paths
 
 
 class ManagerConfig(CommonOptions):
@@ -65,6 +66,11 @@ class ManagerConfig(CommonOptions):
     history_limit: Annotated[Count, Flag("receipts of changes that are kept", (), "COUNT", "changing the master")] = 100
 
     verbose: Annotated[bool, Flag("the same as --log-level debug", ("-v", "--verbose"), "", "log")] = False
+
+    @property
+    def paths(self) -> Paths:
+        """Where the records of this group are."""
+        return Paths(self.znode_path)
 
     @property
     def least_log_level(self) -> Literal["debug", "info", "warning", "error"]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from tabulate import tabulate
 
+from rfmanager.doctor import UNSEEN, Finding
 from rfmanager.snapshot import Pause, Server, Snapshot
 from rfprotocol.records import ManualRequest, Outcome, ProxyRecord, Receipt
 from rfprotocol.topology import ManagerReport, Topology
@@ -115,6 +117,34 @@ def _masters(receipt: Receipt) -> list[tuple[str, str]]:
     if receipt.outcome is Outcome.DONE:
         return [("from", str(receipt.former or "none")), ("to", str(receipt.master or "none"))]
     return [("master", f"{receipt.master or 'none'}, as before")]
+
+
+def findings_text(findings: Sequence[Finding]) -> str:
+    """What `doctor` found, with the reason and the line of configuration of each; and what it cannot see."""
+    if not findings:
+        return f"nothing unsafe was found\n\n{UNSEEN}"
+    parts = [
+        f"{finding.severity.value}: {finding.node or 'the group'}: {finding.what}\n"
+        + textwrap.indent(_pairs([("why", finding.why), ("set", finding.line)]), "    ")
+        for finding in findings
+    ]
+    return "\n\n".join([*parts, UNSEEN])
+
+
+def findings_json(findings: Sequence[Finding]) -> str:
+    """The same as a JSON list; `server` is null for what is about the group or the store."""
+    return _json(
+        [
+            {
+                "severity": finding.severity.value,
+                "server": str(finding.node) if finding.node else None,
+                "what": finding.what,
+                "why": finding.why,
+                "set": finding.line or None,
+            }
+            for finding in findings
+        ]
+    )
 
 
 def moment(at: float) -> str:

@@ -108,6 +108,23 @@ def test_a_group_is_run_looked_at_switched_paused_and_resumed(managers: Managers
     assert len(managers.command("history", "-n", "1").stdout.splitlines()) == 2
 
 
+def test_the_doctor_says_what_is_unsafe_and_the_line_that_puts_it_right(managers: Managers) -> None:
+    servers = ",".join(map(str, managers.group.nodes))
+    healthy = managers.command("doctor", "-n", servers)
+    assert (healthy.returncode, healthy.stderr) == (0, "")
+    assert healthy.stdout.startswith("warning: ")  # these servers keep nothing on disk
+    assert "unsafe: " not in healthy.stdout
+
+    managers.start()
+    managers.wait_until_serving()
+    managers.group.master.command("CONFIG", "SET", "min-replicas-to-write", 2)
+    sick = managers.command("doctor", "--json")
+    assert (sick.returncode, sick.stderr) == (1, "")
+    worst = json.loads(sick.stdout)[0]
+    assert (worst["severity"], worst["server"]) == ("unsafe", str(managers.group.nodes[0]))
+    assert worst["set"] == "min-replicas-to-write 1"
+
+
 def test_two_managers_on_one_host_share_the_work_and_sigterm_hands_it_over_at_once(managers: Managers) -> None:
     first = managers.start()
     wait_until(lambda: said(first, "became the primary manager"), "the first manager leads")

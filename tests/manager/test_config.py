@@ -104,3 +104,7 @@ def test_examples_in_the_sample_are_of_the_right_form(tmp_path: Path) -> None:
     lines = "".join(f"{name}: {shown[name]}\n" for name in EXAMPLES - {"password_file"})
     (tmp_path / "c.yml").write_text(f"{sample.read_text()}\n{lines}")
     assert read("-C", str(tmp_path / "c.yml")).username == shown["username"]
+
+
+def test_the_records_of_a_group_are_below_its_znode_path() -> None:
+    assert ManagerConfig(znode_path="/cache").paths.nodes == "/cache/nodes"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from rfmanager import report
+from rfmanager.doctor import UNSEEN, Finding, Severity
 from rfmanager.snapshot import Pause, Snapshot
 from rfprotocol.records import ManualRequest, Outcome, ProxyRecord, Receipt
 from rfprotocol.topology import Change, Kind, ManagerReport, Node, NodeReport, Phase, Topology
@@ -155,3 +156,19 @@ def test_the_history_as_json_is_what_the_store_holds() -> None:
 
 def test_pauses_by_somebody_unknown_can_be_told() -> None:
     assert report.pause_text(Pause()) == "by an unknown operator"
+
+
+def test_findings_say_what_why_and_which_line_puts_it_right_and_then_what_was_not_seen() -> None:
+    unsafe = Finding(Severity.UNSAFE, A, "accepts writes", "nobody else has them", "replica-read-only yes")
+    warning = Finding(Severity.WARNING, None, "sessions are long", "changes wait")
+    assert report.findings_text([unsafe, warning]) == (
+        "unsafe: a:6379: accepts writes\n"
+        "    why  nobody else has them\n"
+        "    set  replica-read-only yes\n\n"
+        "warning: the group: sessions are long\n"
+        "    why  changes wait\n\n" + UNSEEN
+    )
+    assert report.findings_text([]) == f"nothing unsafe was found\n\n{UNSEEN}"
+    assert json.loads(report.findings_json([warning])) == [
+        {"severity": "warning", "server": None, "what": "sessions are long", "why": "changes wait", "set": None}
+    ]

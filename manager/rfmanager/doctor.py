@@ -1,0 +1,256 @@
+"""What makes a group unsafe, judged by what its servers and the store say of themselves. Pure.
+
+Only what can be established from outside is judged. What a server's configuration file says, which decides what it is
+when it starts again, is not among it; see `UNSEEN`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+from rfprotocol.topology import Node
+
+SETTINGS = (
+    "appendonly",
+    "cluster-enabled",
+    "masterauth",
+    "min-replicas-max-lag",
+    "min-replicas-to-write",
+    "repl-backlog-size",
+    "replica-announce-ip",
+    "replica-announce-port",
+    "replica-priority",
+    "replica-read-only",
+    "save",
+)
+"""What is looked at, of Redis' configuration."""
+
+NEEDED: Mapping[str, tuple[str, ...]] = {
+    "replicaof": ("REPLICAOF", "NO", "ONE"),
+    "client|pause": ("CLIENT", "PAUSE", "1", "WRITE"),
+    "client|unpause": ("CLIENT", "UNPAUSE"),
+    "multi": ("MULTI",),
+    "exec": ("EXEC",),
+    "config|set": ("CONFIG", "SET", "masterauth", "x"),
+}
+"""What managers send besides INFO, by the name that it has in an ACL rule, each in a form that Redis can judge."""
+
+UNSEEN = (
+    "Not visible from here, so look yourself: whether a server that is started again comes up as a master "
+    "(its file has no 'replicaof'), and what starts it again; the files of ZooKeeper; the "
+    "options of managers and proxies."
+)
+
+_SMALLEST_BACKLOG = 1 << 20
+"""Bytes; Redis' default."""
+_CLOCK_TOLERANCE = 1.0
+_TIMEOUT_TOLERANCE = 0.01
+
+
+class Severity(Enum):
+    """How bad it is."""
+
+    UNSAFE = "unsafe"  # data or the service can be lost when one server is
+    WARNING = "warning"  # a change of master takes longer or is noticed, or something could not be checked
+    NOTE = "note"  # does no harm to this system
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that an operator should know. `node` is None when it is about the group or the store."""
+
+    severity: Severity
+    node: Node | None
+    what: str
+    why: str
+    line: str = ""  # of configuration that puts it right; empty when there is none
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """What one server said. Times are seconds."""
+
+    node: Node
+    trouble: str = ""  # why it could not be asked at all; the rest is then unknown
+    role: str = ""  # master | slave
+    supervised: str = "no"  # what started it, in INFO's words: no | systemd | upstart | unknown
+    settings: Mapping[str, str] | None = None  # those of SETTINGS that it has; None when they may not be read
+    user: str = "default"  # as whom the managers speak to it
+    denied: Mapping[str, str] | None = None  # of NEEDED, and the server's words; None when that cannot be asked
+    clock: float = 0.0  # ahead of this host's
+    clock_error: float = 0.0  # how much that may be wrong, either way
+
+
+@dataclass(frozen=True, slots=True)
+class GroupFacts:
+    """What all of them said."""
+
+    servers: Sequence[ServerFacts] = field(default_factory=tuple)
+    asked_timeout: float = 4.0  # ZooKeeper session, seconds
+    granted_timeout: float = 4.0
+    with_password: bool = False  # the managers log in with one, which they pass on to replicas
+
+
+def examine(group: GroupFacts) -> list[Finding]:
+    """All that is wrong with the group, the worst first."""
+    findings = [*_of_the_store(group), *_of_the_group(group)]
+    for server in group.servers:
+        if server.trouble:
+            findings.append(_not_asked(server))
+        else:
+            findings += [*_of_the_rights(server, group), *_of_the_settings(server, group)]
+    order = list(Severity)
+    return sorted(findings, key=lambda finding: order.index(finding.severity))
+
+
+def _not_asked(server: ServerFacts) -> Finding:
+    why = "what cannot be looked at may be unsafe; managers that fare the same do not promote it"
+    return Finding(Severity.UNSAFE, server.node, f"cannot be examined: {server.trouble}", why)
+
+
+def _of_the_store(group: GroupFacts) -> Iterator[Finding]:
+    asked, granted = group.asked_timeout, group.granted_timeout
+    what = f"ZooKeeper grants sessions of {granted:g} s instead of {asked:g} s"
+    if granted > asked + _TIMEOUT_TOLERANCE:
+        # Not minSessionTimeout: proxies count on sessions of two ticks at least.
+        why = "so long does a change of master wait for a proxy that is frozen or cut off"
+        yield Finding(Severity.WARNING, None, what, why, f"tickTime={int(asked * 500)}  (zoo.cfg)")
+    if granted < asked - _TIMEOUT_TOLERANCE:
+        why = "a shorter silence than intended costs a manager its lead, and makes a proxy hold writes"
+        yield Finding(Severity.WARNING, None, what, why, f"maxSessionTimeout={round(asked * 1000)}  (zoo.cfg)")
+
+
+def _of_the_group(group: GroupFacts) -> Iterator[Finding]:
+    servers = group.servers
+    barred = [server for server in servers if (server.settings or {}).get("replica-priority") == "0"]
+    if not [server for server in servers if server not in barred and server.role != "master"]:
+        why = "when the master is lost, there is nobody to promote"
+        alone = "nodes: HOST:PORT,...  (rfmanager: name its replicas, too)"
+        line = "replica-priority 100" if barred else "replicaof HOST PORT" if len(servers) > 1 else alone
+        yield Finding(Severity.UNSAFE, None, "has no replica that may become the master", why, line)
+    local = [server.node for server in servers if _is_local(server.node.host)]
+    if len(local) < len(servers):
+        for node in local:
+            why = "replicas on other hosts are told to follow this address, which is their own host's"
+            line = f"nodes: HOST:{node.port}  (rfmanager: an address that all hosts can reach)"
+            yield Finding(Severity.UNSAFE, node, "has a loopback address, and others have not", why, line)
+    yield from _of_the_clocks([server for server in servers if not server.trouble])
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _of_the_clocks(servers: Sequence[ServerFacts]) -> Iterator[Finding]:
+    """Compared with the master, so that this host's own clock does not matter."""
+    if not servers:
+        return
+    yardstick = next((server for server in servers if server.role == "master"), servers[0])
+    for server in servers:
+        apart = server.clock - yardstick.clock
+        if abs(apart) - server.clock_error - yardstick.clock_error > _CLOCK_TOLERANCE:
+            what = f"its clock is {abs(apart):.1f} s {'ahead of' if apart > 0 else 'behind'} {yardstick.node}'s"
+            why = (
+                "keys expire at a moment of the wall clock: as the master it lets them live that much shorter or longer"
+            )
+            yield Finding(Severity.WARNING, server.node, what, why, "NTP on its host, such as chrony")
+
+
+_CONSEQUENCES: Mapping[str, tuple[Severity, str]] = {
+    "replicaof": (Severity.UNSAFE, "the managers cannot promote it, and cannot make it follow another master"),
+    "config|set": (Severity.UNSAFE, "it has no password to follow another master with (masterauth), and gets none"),
+}
+_NO_SWITCHOVER = (Severity.WARNING, "no planned switchover away from it is possible")
+
+
+def _of_the_rights(server: ServerFacts, group: GroupFacts) -> Iterator[Finding]:
+    rule = f"user {server.user}"
+    if server.denied is None:
+        why = "the user may not ask (ACL WHOAMI, ACL DRYRUN), or Redis is older than 7.0"
+        yield Finding(
+            Severity.WARNING, server.node, "its rights cannot be checked", why, f"{rule} +acl|whoami +acl|dryrun"
+        )
+        return
+    passed_on = group.with_password and server.settings is not None and not server.settings.get("masterauth")
+    for name, said in server.denied.items():
+        if name == "config|set" and not passed_on:
+            continue
+        severity, why = _CONSEQUENCES.get(name, _NO_SWITCHOVER)
+        command = NEEDED[name][0]
+        line = f"{rule} +{name}" if "not found" not in said else f"remove: rename-command {command}"
+        yield Finding(severity, server.node, f"refuses {name} to the managers: {said}", why, line)
+
+
+def _of_the_settings(server: ServerFacts, group: GroupFacts) -> Iterator[Finding]:
+    if server.settings is None:
+        why = "the user may not read it, so that nothing in it was checked"
+        line = f"user {server.user} +config|get"
+        yield Finding(Severity.WARNING, server.node, "its configuration cannot be read", why, line)
+        return
+    for check in _CHECKS:
+        yield from check(server, server.settings, group)
+
+
+def _persistence(server: ServerFacts, settings: Mapping[str, str], group: GroupFacts) -> Iterable[Finding]:
+    if settings.get("appendonly") != "no" or settings.get("save") != "":
+        return
+    why = "a master that is started again is empty, and a replica that reaches it before the managers do copies that"
+    restarted = server.supervised not in ("", "no")
+    severity = Severity.UNSAFE if restarted else Severity.WARNING
+    by = f", and it is supervised ({server.supervised})" if restarted else ""
+    line = "appendonly yes" + ("  (or no automatic restart: Restart=no)" if restarted else "")
+    yield Finding(severity, server.node, f"keeps nothing on disk{by}", why, line)
+
+
+def _backlog(server: ServerFacts, settings: Mapping[str, str], group: GroupFacts) -> Iterable[Finding]:
+    size = int(settings.get("repl-backlog-size", _SMALLEST_BACKLOG))
+    if size < _SMALLEST_BACKLOG:
+        why = "a replica that missed more than that copies all data anew, and is no candidate until then"
+        what = f"its replication backlog has {size} bytes only"
+        yield Finding(Severity.WARNING, server.node, what, why, "repl-backlog-size 64mb")
+
+
+def _enough_replicas(server: ServerFacts, settings: Mapping[str, str], group: GroupFacts) -> Iterable[Finding]:
+    wanted, lag = (int(settings.get(f"min-replicas-{name}", 0)) for name in ("to-write", "max-lag"))
+    if not wanted or not lag:
+        return
+    left = max(0, len(group.servers) - 2)
+    what = f"as the master it refuses writes with fewer than {wanted} replicas"
+    if wanted > left:
+        why = f"after the loss of one server {left} are left: all writes are answered -NOREPLICAS"
+        yield Finding(Severity.UNSAFE, server.node, what, why, f"min-replicas-to-write {min(left, wanted)}")
+    else:
+        why = "a new master has none until they follow it: clients may see -NOREPLICAS for a moment"
+        yield Finding(Severity.WARNING, server.node, what, why, "min-replicas-to-write 0")
+
+
+def _read_only(server: ServerFacts, settings: Mapping[str, str], group: GroupFacts) -> Iterable[Finding]:
+    if settings.get("replica-read-only") == "no":
+        why = "what is written to it as a replica is on no other server, and sealing it does not stop that"
+        yield Finding(Severity.UNSAFE, server.node, "accepts writes as a replica", why, "replica-read-only yes")
+
+
+def _cluster(server: ServerFacts, settings: Mapping[str, str], group: GroupFacts) -> Iterable[Finding]:
+    if settings.get("cluster-enabled") == "yes":
+        why = "there it refuses REPLICAOF, so that no master can be changed"
+        yield Finding(Severity.UNSAFE, server.node, "runs in cluster mode", why, "cluster-enabled no")
+
+
+def _announced(server: ServerFacts, settings: Mapping[str, str], group: GroupFacts) -> Iterable[Finding]:
+    host = settings.get("replica-announce-ip") or server.node.host
+    port = int(settings.get("replica-announce-port") or 0) or server.node.port
+    if (host, port) != (server.node.host, server.node.port):
+        what = f"announces itself as {Node(host, port)}"
+        why = "managers and proxies do not use that; tools that read INFO or ROLE of the master find another address"
+        line = f"replica-announce-ip {server.node.host}, replica-announce-port {server.node.port}"
+        yield Finding(Severity.NOTE, server.node, what, why, line)
+
+
+_Check = Callable[[ServerFacts, Mapping[str, str], GroupFacts], Iterable[Finding]]
+_CHECKS: tuple[_Check, ...] = (_persistence, _backlog, _enough_replicas, _read_only, _cluster, _announced)

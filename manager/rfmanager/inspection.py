@@ -1,0 +1,97 @@
+"""Asks the servers of a group, and the store, for what `doctor` judges. Changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+
+from rfmanager import operations
+from rfmanager.doctor import NEEDED, SETTINGS, GroupFacts, ServerFacts
+from rfmanager.redis_admin import Credentials, RedisAdmin
+from rfprotocol.errors import NodeRefused, NodeUnreachable, OperationFailed
+from rfprotocol.paths import Paths
+from rfprotocol.store import TopologyStore
+from rfprotocol.topology import Node
+
+
+async def inspect(
+    store: TopologyStore, paths: Paths, nodes: Sequence[Node], credentials: Credentials, asked_timeout: float
+) -> GroupFacts:
+    """The facts about `nodes`, or else about all that the store knows. `asked_timeout` (seconds) is of `store`.
+
+    A server that does not answer is a fact, too. Raises StoreUnavailable, and OperationFailed when no server is known.
+    """
+    nodes = nodes or [server.node for server in (await operations.status(store, paths)).servers]
+    if not nodes:
+        raise OperationFailed(f"no server is known at {paths.root}: name them with -n, or start rfmanager first")
+    servers = await asyncio.gather(*(_inspect(node, credentials) for node in nodes))
+    return GroupFacts(servers, asked_timeout, store.session_timeout, credentials.password is not None)
+
+
+async def _inspect(node: Node, credentials: Credentials) -> ServerFacts:
+    inspector = Inspector(node, credentials)
+    try:
+        return await inspector.facts()
+    except (NodeRefused, NodeUnreachable) as error:
+        return ServerFacts(node, trouble=str(error).removeprefix(f"{node} "))
+    finally:
+        await inspector.close()
+
+
+class Inspector(RedisAdmin):
+    """A manager's connection, to ask what a manager need not know."""
+
+    async def facts(self) -> ServerFacts:
+        """All of them. Raises NodeRefused, NodeUnreachable."""
+        info = await self._ask("INFO")
+        settings = await self._settings()
+        user, denied = await self._rights()
+        clock, clock_error = await self._clock()
+        return ServerFacts(
+            self.node,
+            role=str(info.get("role", "")),
+            supervised=str(info.get("process_supervised", "no")),
+            settings=settings,
+            user=user,
+            denied=denied,
+            clock=clock,
+            clock_error=clock_error,
+        )
+
+    async def _settings(self) -> Mapping[str, str] | None:
+        try:
+            # All at once: Redis before 7.0 takes one pattern only.
+            said: Mapping[str, str] = await self._ask("CONFIG GET", "*")
+        except NodeRefused:
+            return None
+        # Of a password it matters only that there is one.
+        return {name: "set" if name == "masterauth" and said[name] else said[name] for name in SETTINGS if name in said}
+
+    async def _rights(self) -> tuple[str, Mapping[str, str] | None]:
+        user = self._credentials.username or "default"
+        try:
+            user = str(await self._ask("ACL", "WHOAMI"))
+            await self._ask("ACL", "DRYRUN", user, "PING")
+        except NodeRefused:
+            return user, None
+        said = {name: await self._verdict(user, command) for name, command in NEEDED.items()}
+        return user, {name: why for name, why in said.items() if why}
+
+    async def _verdict(self, user: str, command: Sequence[str]) -> str:
+        """Why the server would refuse it; empty when it would not. One that was renamed it does not even know."""
+        try:
+            said = str(await self._ask("ACL", "DRYRUN", user, *command))
+        except NodeRefused as error:
+            return str(error).partition(": ")[2]
+        return "" if said == "OK" else said
+
+    async def _clock(self) -> tuple[float, float]:
+        """How far it is ahead of this host's, and the error of that; 0 when the user may not ask."""
+        before = time.time()
+        try:
+            seconds, microseconds = await self._ask("TIME")
+        except NodeRefused:
+            return 0.0, float("inf")
+        after = time.time()
+        return seconds + microseconds / 1e6 - (before + after) / 2, (after - before) / 2

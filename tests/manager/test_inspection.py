@@ -1,0 +1,117 @@
+"""What is asked of real servers, and what becomes of those that do not answer or refuse."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from rfmanager.doctor import NEEDED, SETTINGS, GroupFacts, ServerFacts
+from rfmanager.inspection import inspect
+from rfmanager.redis_admin import Credentials
+from rfprotocol.errors import OperationFailed
+from rfprotocol.memstore import MemStore, MemTree
+from rfprotocol.paths import Paths
+from rfprotocol.store import Put
+from rfprotocol.topology import Node, Phase, Topology
+from tests.support.redis import RedisGroup, RedisServer, free_port
+
+PATHS = Paths()
+NO_CREDENTIALS = Credentials()
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[MemStore]:
+    store = MemStore(MemTree(asyncio.Event))
+    await store.start()
+    yield store
+    await store.close()
+
+
+async def inspected(store: MemStore, *nodes: Node, credentials: Credentials = NO_CREDENTIALS) -> GroupFacts:
+    return await inspect(store, PATHS, nodes, credentials, 3.0)
+
+
+async def alone(store: MemStore, server: RedisServer, credentials: Credentials = NO_CREDENTIALS) -> ServerFacts:
+    [facts] = (await inspected(store, server.node, credentials=credentials)).servers
+    return facts
+
+
+async def test_a_server_says_what_it_is_how_it_is_set_and_what_time_it_is(
+    store: MemStore, redis_server: RedisServer
+) -> None:
+    redis_server.command("CONFIG", "SET", "repl-backlog-size", "2mb")
+    facts = await alone(store, redis_server)
+    assert (facts.node, facts.trouble, facts.role, facts.supervised) == (redis_server.node, "", "master", "no")
+    assert facts.settings is not None
+    assert set(facts.settings) == set(SETTINGS)
+    assert (facts.settings["repl-backlog-size"], facts.settings["save"]) == ("2097152", "")
+    assert (facts.user, facts.denied) == ("default", {})
+    assert abs(facts.clock) <= facts.clock_error + 0.01
+
+
+async def test_the_servers_are_those_that_the_store_knows(store: MemStore, redis_group: RedisGroup) -> None:
+    master, *replicas = redis_group.nodes
+    topology = Topology(1, Phase.SERVING, master, replicas=tuple(replicas))
+    await store.commit(Put(PATHS.nodes, topology.encode()))
+    facts = await inspected(store)
+    assert {server.node: server.role for server in facts.servers} == {master: "master"} | dict.fromkeys(
+        replicas, "slave"
+    )
+    assert (facts.asked_timeout, facts.granted_timeout) == (3.0, store.session_timeout)
+
+
+async def test_without_any_server_there_is_nothing_to_say(store: MemStore) -> None:
+    with pytest.raises(OperationFailed, match="no server is known at /redis_failover: name them with -n"):
+        await inspected(store)
+
+
+async def test_a_server_that_is_away_is_a_fact(store: MemStore) -> None:
+    node = Node("127.0.0.1", free_port())
+    [facts] = (await inspected(store, node)).servers
+    assert facts.trouble.startswith("cannot be reached: ")
+
+
+async def test_a_server_that_refuses_the_password_is_a_fact_too(store: MemStore, redis_server: RedisServer) -> None:
+    facts = await alone(store, redis_server, Credentials("nobody", "wrong"))
+    assert "invalid username-password pair" in facts.trouble
+
+
+async def test_a_user_without_rights_is_told_each_that_is_missing(store: MemStore, redis_server: RedisServer) -> None:
+    redis_server.command("ACL", "SETUSER", "low", "on", ">secret", "+@all", *(f"-{name}" for name in NEEDED))
+    facts = await alone(store, redis_server, Credentials("low", "secret"))
+    assert facts.user == "low"
+    assert facts.denied is not None
+    assert list(facts.denied) == list(NEEDED)
+    assert "has no permissions" in facts.denied["replicaof"]
+
+
+async def test_nothing_is_guessed_of_what_the_user_may_not_ask(store: MemStore, redis_server: RedisServer) -> None:
+    rules = ("+@all", "-acl", "-config", "-time")
+    redis_server.command("ACL", "SETUSER", "low", "on", ">secret", *rules)
+    facts = await alone(store, redis_server, Credentials("low", "secret"))
+    assert (facts.settings, facts.denied, facts.trouble) == (None, None, "")
+    assert facts.clock_error == float("inf")
+
+
+async def test_a_command_that_was_renamed_is_a_right_that_is_missing(store: MemStore) -> None:
+    with RedisServer(rename_command="REPLICAOF hidden") as server:
+        facts = await alone(store, server)
+    assert facts.denied is not None
+    assert list(facts.denied) == ["replicaof"]
+    assert "not found" in facts.denied["replicaof"]
+
+
+async def test_of_passwords_it_is_only_known_that_there_is_one(store: MemStore) -> None:
+    with RedisServer(requirepass="secret", masterauth="secret") as server:
+        facts = await inspected(store, server.node, credentials=Credentials(password="secret"))
+    assert facts.with_password
+    assert (facts.servers[0].settings or {})["masterauth"] == "set"
+    assert "secret" not in repr(facts)
+
+
+async def test_nothing_is_changed(store: MemStore, redis_server: RedisServer) -> None:
+    before = redis_server.command("CONFIG", "GET", "*"), redis_server.info("replication")["role"]
+    await alone(store, redis_server)
+    assert (redis_server.command("CONFIG", "GET", "*"), redis_server.info("replication")["role"]) == before
