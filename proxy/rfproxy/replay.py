@@ -26,9 +26,10 @@ UNLINK (locks), SADD, SREM, ZADD, ZREM, HDEL, SETNX, PERSIST, SETBIT. Not among 
 another effect: INCR, APPEND, the list commands, streams, PUBLISH, scripts, FLUSHALL (it would wipe what others
 wrote meanwhile). All of these are answered -UNCERTAIN.
 
-A repeated SET can undo what another client wrote between the two executions. The first client still waits for
-its reply then, so its write may take effect at any moment before it: that is the freedom used here. A caller who
-cannot grant it runs with `retry_writes: never`.
+A repeated SET can undo what another client wrote between the two executions. The first client still waits for its
+reply then, so its write may take effect at any moment before it; but who has read the value after the first execution
+and written another one may see it return. That is the freedom used here. A caller who cannot grant it runs with
+`retry_writes: never`.
 """
 
 from __future__ import annotations
