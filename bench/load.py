@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -119,8 +119,8 @@ def _seconds(gap: Gap) -> float:
 class Load:
     """The clients. `rate` is operations per second of all connections together; a late client skips, it never hurries.
 
-    Connections take turns with the ports, if there are several. `prefix` is that of the keys, which are set to 0
-    at the start.
+    Connections take turns with the ports, if there are several; `connect` makes clients of another kind, from the
+    number of the connection. `prefix` is that of the keys, which are set to 0 at the start.
     """
 
     def __init__(
@@ -131,10 +131,12 @@ class Load:
         connections: int = 16,
         rate: float = 200.0,
         prefix: str = "",
+        connect: Callable[[int], Any] | None = None,
     ) -> None:
         ports = [port] if isinstance(port, int) else port
+        connect = connect or (lambda number: _direct(host, ports[number % len(ports)]))
         self._clients = [
-            _Client(host, ports[number % len(ports)], f"{prefix}load:{number}", connections / rate, number)
+            _Client(connect(number), f"{prefix}load:{number}", connections / rate, number)
             for number in range(connections)
         ]
         self._since = 0.0
@@ -169,18 +171,20 @@ class Load:
         return sorted(found, key=lambda operation: operation.ended)
 
 
+def _direct(host: str, port: int) -> redis.Redis:
+    return redis.Redis(host=host, port=port, retry=Retry(NoBackoff(), 0), decode_responses=True, socket_timeout=60.0)
+
+
 class _Client:
     """One connection and the account of its writes."""
 
-    def __init__(self, host: str, port: int, key: str, interval: float, number: int) -> None:
+    def __init__(self, client: Any, key: str, interval: float, number: int) -> None:
         self.operations: list[Operation] = []
         self.stopping = threading.Event()
         self._value, self._counter = f"{key}:value", f"{key}:counter"
         self._interval = interval
         self._number = number
-        self._redis: Any = redis.Redis(  # its methods are not fully typed
-            host=host, port=port, retry=Retry(NoBackoff(), 0), decode_responses=True, socket_timeout=60.0
-        )
+        self._redis = client  # Any: the methods of redis.Redis are not fully typed
         self._thread: threading.Thread | None = None
         self._written = 0  # the last value that SET tried
         self._books = {"SET": Book(), "INCR": Book()}
