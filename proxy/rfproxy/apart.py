@@ -134,10 +134,8 @@ def lane_lost(session: Session, lane: Lane, now: float) -> None:
     if ties.stream is not None:
         ties.stream.asked = 0
     redirection.forget_all(session, ties)
-    if ties.loosen():
-        redirection.leave(session, ties, now)
-        session.ties = None
-    elif lane.welcome is not None and lane.welcome.refusal is Refusal.DENIED:
+    loosen(session, now)
+    if session.ties is not None and lane.welcome is not None and lane.welcome.refusal is Refusal.DENIED:
         session.complain("?", f"closed: {lane.welcome.text}")
         session.client.close()
         session.close(now)
@@ -149,14 +147,19 @@ def settled(session: Session, now: float) -> None:
     if session.adrift and session.own is not None:
         session.router.discard(session.own, now)
         return
-    if session.ties is not None and session.ties.loosen():
-        redirection.leave(session, session.ties, now)
-        session.ties = None
+    loosen(session, now)
     if session.own is not None and (session.ties is None or not session.ties.needs_lane):
         lane, session.own = session.own, None
         session.router.give_back(lane, now)
     elif session.ties is not None:
         redirection.call_back(session.ties, now)
+
+
+def loosen(session: Session, now: float) -> None:
+    """Drop the ties when nothing is left of them."""
+    if session.ties is not None and session.ties.loosen():
+        redirection.leave(session, session.ties, now)
+        session.ties = None
 
 
 def stand_down(session: Session, now: float) -> None:

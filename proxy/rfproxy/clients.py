@@ -63,7 +63,7 @@ def describe(session: Session, now: float) -> ClientInfo:
         psub=stream.count(b"PSUBSCRIBE") if stream else 0,
         ssub=stream.count(b"SSUBSCRIBE") if stream else 0,
         multi=-1 if queued is None else len(queued),
-        multi_mem=sum(len(arg) for args in queued or () for arg in args),
+        multi_mem=transaction.size if transaction and queued is not None else 0,
         qbuf=session.reader.pending,
         omem=session.client.unread,
         oll=int(session.client.unread > 0),

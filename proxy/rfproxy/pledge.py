@@ -127,8 +127,7 @@ def _pretend(session: Session, entry: Run | Verb, transaction: Transaction, now:
             event = _event(lookup(args), args)
             transaction.sent(event)
             transaction.heard(event)
-    if session.ties is not None and session.ties.loosen():
-        session.ties = None
+    apart.loosen(session, now)
     return True
 
 
@@ -159,15 +158,14 @@ _NOT_QUEUED = {
 """What the server refuses behind MULTI without giving up the transaction."""
 
 
-def give_up(session: Session, transaction: Transaction) -> None:
+def give_up(session: Session, transaction: Transaction, now: float) -> None:
     """All that waits is answered with an error: the transaction must not be executed without it."""
     transaction.gave_up()
     verbs_waiting = [entry.command.name for entry in session.pending if isinstance(entry, Verb)]
     if "EXEC" in verbs_waiting or "DISCARD" in verbs_waiting:  # for the client it is over, whatever the answer
         transaction.sent(ENDED)
         transaction.heard(ENDED)
-    if session.ties is not None and session.ties.loosen():
-        session.ties = None
+    apart.loosen(session, now)
 
 
 # --- replies
@@ -208,7 +206,6 @@ def _verb_answered(session: Session, transaction: Transaction, args: list[bytes]
         return reply
     if event == "EXEC":
         scripts = session.router.scripts
-        scripts.needed(transaction.queued, session.home)  # for the sake of a flush
         for executed in transaction.queued if reply[:1] == b"*" and reply[1:2] != b"-" else ():
             scripts.executed(executed, scripts.flushes)
         reply = _put_right(session, reply, transaction, now)

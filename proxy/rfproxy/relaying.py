@@ -87,6 +87,8 @@ def _judge(session: Session, args: list[bytes], reply: bytes, need: Need, now: f
 def _doubt(session: Session, args: list[bytes], reply: bytes) -> Run:
     """A script may make up a refusal, after it had effects. Whether the server refused it will show on another lane:
     if that is greeted as one to a master, the reply is the script's."""
+    if session.ties is not None:
+        session.ties.adrift = True
     if session.own is not None:
         session.own.spoilt = True
     run = Run(session, [args], _PING, Need.OWN, Form.DOUBT)
@@ -171,6 +173,8 @@ def returned(session: Session, run: Run, lane: Lane, *, sent: bool) -> None:
         pass  # the ties know what has to be restored
     elif lane.welcome is not None and lane.welcome.refusal is Refusal.DENIED:
         count = len(run.unanswered()) if run.form in (Form.PLAIN, Form.BLOCK) else 1
+        if session.midway is not None:
+            session.midway.broken = lane.welcome.text
         session.recover(Ready(resp.error(lane.welcome.text) * count))
     elif session.busy is not None:
         session.recover(session.busy)

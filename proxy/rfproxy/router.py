@@ -438,5 +438,8 @@ class Router:
             del self._shared[lane.key]
         self._exclusive.pop(lane, None)
         self._retiring.pop(lane, None)
-        if lane in (pooled := self._pool.get(lane.key, [])):
+        pooled = self._pool.get(lane.key, [])
+        if lane in pooled:
             pooled.remove(lane)
+        if not pooled:
+            self._pool.pop(lane.key, None)  # whose account may never come again

@@ -356,7 +356,7 @@ class Session:
         self.router.release(self, now)
         transaction = self.ties.transaction if self.ties is not None else None
         if transaction is not None:
-            pledge.give_up(self, transaction)
+            pledge.give_up(self, transaction, now)
         # What waits behind the first came later, but a client that pipelines has one patience for all.
         for _ in range(len(self.pending)):
             entry = self.pending.popleft()

@@ -88,7 +88,7 @@ class Framed(NamedTuple):
     """All that a scanner gave out; `refused` when it found bytes that are no reply."""
 
     data: bytes
-    count: int  # type: ignore[assignment]
+    count: int  # type: ignore[assignment]  # hides tuple.count, as in framing
     has_error: bool
     pushes: list[bytes]
     refused: bool = False

@@ -121,6 +121,20 @@ def test_a_script_that_a_replica_has_refused_is_executed_by_the_next_master(play
     client.hears(b":1\r\n")
 
 
+def test_a_script_of_one_who_tracks_that_a_replica_has_refused_is_executed_by_the_next_master(play: Playbook) -> None:
+    client = in_resp3(play)
+    own(play, client, "CLIENT TRACKING ON", OK)
+    play.server("m:1").role = b"*5\r\n$5\r\nslave\r\n$1\r\nx\r\n:1\r\n$9\r\nconnected\r\n:1\r\n"
+    client.output = b""
+    own(play, client, "EVAL good 0", READONLY)
+    play.server("m:1").hears_nothing()
+    assert READONLY not in client.output
+    fail_over(play)
+    play.server("r:1").hears("CLIENT", "TRACKING", "ON", exclusive=True).answers(OK)
+    play.server("r:1").hears("EVAL", "good", "0", exclusive=True).answers(b":1\r\n")
+    assert client.output.endswith(b":1\r\n")
+
+
 def test_a_connection_that_cannot_be_had_holds_no_writes_of_others(play: Playbook) -> None:
     other = play.client().says("SET", "k", "v")
     play.server("m:1").hears("SET", "k", "v").answers(OK)
@@ -253,7 +267,7 @@ def test_nothing_more_is_asked_for_a_client_once_it_is_choked(play: Playbook) ->
         write(data)
         client.session.choke(play.time, full=True)
 
-    client.write = filled  # type: ignore[method-assign]
+    client.write = filled  # type: ignore[method-assign]  # as asyncio does: from within write
     client.pipelines("REPLICAOF x 1", "EVAL big 0")
     assert not lone(play)
 

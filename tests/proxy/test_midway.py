@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from rfprotocol.framing import LONG
@@ -120,3 +122,14 @@ def test_commands_behind_it_wait_for_its_rest(play: Playbook) -> None:
     play.server("s:1").hears("GET", "big")
     play.server("s:1").hears("GET", "small").answers(REPLY + b"$1\r\nx\r\n")
     client.hears(REPLY[CUT:] + b"$1\r\nx\r\n")
+
+
+def test_a_client_is_hung_up_on_when_no_other_server_lets_it_in(play: Playbook) -> None:
+    client, _ = half_way(play, "GET", "big")
+    for server in ("s:1", "m:1"):
+        play.server(server).denies[b"ROLE"] = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
+        play.server(server).denies[b"SELECT"] = play.server(server).denies[b"ROLE"]
+    client.session.identity = replace(client.session.identity, db=1)
+    play.server("r:1").dies()
+    assert client.closed
+    client.hears(b"")

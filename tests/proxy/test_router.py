@@ -347,3 +347,19 @@ def test_a_pause_is_no_outage_that_commands_could_wait_too_long_for(play: Playbo
     client.hears_nothing()
     play.wait(1.1)
     play.server("m:1").hears("INCR", "k")
+
+
+def test_accounts_whose_connections_are_closed_are_forgotten(play: Playbook) -> None:
+    for number in range(20):
+        client = play.client().says("AUTH", "u", f"password{number}")
+        for server in ("m:1", "r:1"):
+            for connection in play.server(server).live:
+                if connection.commands:
+                    connection.commands.clear()
+                    connection.answers(b"+OK\r\n")
+        client.says("EVAL", "x", "0")
+        play.server("m:1").hears("EVAL", "x", "0", exclusive=True).answers(b":1\r\n")
+        client.leaves()
+    play.time += IDLE + 1
+    play.router.reap(play.time)
+    assert not play.router._pool
