@@ -44,16 +44,26 @@ class Recorder:
         self._seed = seed
         self._ending = False
         self._sessions = asyncio.TaskGroup()
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
         await self._sessions.__aenter__()
-        for session, port in enumerate(self._ports):
-            self._sessions.create_task(self._session(session, port))
+        self._tasks = [self._sessions.create_task(self._session(n, port)) for n, port in enumerate(self._ports)]
         return self
 
     async def __aexit__(self, *exception: object) -> None:
         self._ending = True
         await self._sessions.__aexit__(*exception)  # type: ignore[arg-type]
+
+    async def stop(self) -> None:
+        """Return when every client has heard its last answer."""
+        self._ending = True
+        await asyncio.gather(*self._tasks)
+
+    def cut_short(self) -> None:
+        """End now: the answers that clients wait for are not of interest any more."""
+        for task in self._tasks:
+            task.cancel()
 
     def count(self, fate: Fate) -> int:
         """Of the operations so far."""

@@ -1,0 +1,141 @@
+"""A fault under load: clients write down what they hear, and their history is judged when the dust has settled."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Self
+
+from rfprotocol.topology import Topology
+from tests.scenarios.history import Fate, Kill, Kind, Operation, Verdict, check
+from tests.scenarios.recorder import Recorder, final
+from tests.support.eventually import eventually
+from tests.support.installation import Installation
+from tests.support.redis import RedisServer
+
+CLIENTS = 8
+IDEMPOTENT = (Kind.SET, Kind.GET)
+"""Sent again by the proxies rather than answered -UNCERTAIN."""
+
+Findings = Callable[[str, object], None]
+"""What a trial tells for the table of results: pytest's `record_property`."""
+
+
+class Trial:
+    """`async with Trial(site, findings) as trial`: an installation that serves, with clients at all its proxies.
+
+    When the block ends, everything has to come in order, and the clients' history has to be one that a single Redis
+    could have told: no error but -UNCERTAIN for what cannot be repeated, nothing missing but what a killed master took
+    along (`losses`), no place in the data given to two writes.
+    """
+
+    def __init__(
+        self,
+        site: Installation,
+        findings: Findings,
+        *,
+        options: Sequence[str] = (),
+        ports: Sequence[int] | None = None,
+        refusals: tuple[str, ...] = (),
+        clients: int = CLIENTS,
+        seed: int = 1,
+    ) -> None:
+        """`options` of the proxies; `ports` of those with clients; errors beginning with `refusals` are in order."""
+        for proxy in site.proxies.values():
+            proxy.argv += ["--reads", "master", *options]
+        self.site = site
+        self.verdict = Verdict()
+        self._clients = clients
+        self.recorder = Recorder(ports or site.ports, clients, seed)
+        self._findings = findings
+        self._refusals = refusals
+        self._kills: list[Kill] = []
+        self._begun = self._ended = -math.inf
+        self._stack = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(self.site)
+            await stack.enter_async_context(self.recorder)
+            self._begun = time.monotonic()
+            await self.flows()
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        async with self._stack:
+            if error is not None:
+                self.recorder.cut_short()  # clients that wait for what will not come must not hide what went wrong
+                return
+            master = await self.in_order()
+            await self.flows()
+            self._ended = time.monotonic()
+            await self.recorder.stop()
+            self.verdict = check(self.recorder.history, final(master), self._kills, repeats=True)
+            await self._tell()
+            self._judge()
+
+    # --- while it runs
+
+    async def flows(self, operations: int = 200) -> None:
+        """Return when so many more operations were asked and acknowledged."""
+        await self.recorder.progress(operations)
+
+    async def stands_still(self) -> None:
+        """Return when every client waits for an answer."""
+        await eventually(lambda: self.recorder.waiting == self._clients)
+
+    @contextlib.asynccontextmanager
+    async def losses(self, since: float | None = None) -> AsyncIterator[None]:
+        """What happens to the master in this block may cost writes that no replica had: to be reported, not excused
+        in silence. Begins at `since` (monotonic, seconds), and ends when there is another master."""
+        before = await self.site.serving()
+        at = time.monotonic() if since is None else since
+        yield
+        await self.another_master(before)
+        self._kills.append(Kill(at, time.monotonic()))
+
+    async def another_master(self, before: Topology) -> Topology:
+        """Return the first topology with another master."""
+        return await self.site.serving(lambda topology: topology.master != before.master)
+
+    async def in_order(self) -> RedisServer:
+        """Return the master when all other servers that run follow it and may be read."""
+
+        def settled(topology: Topology) -> bool:
+            running = {server.node for server in self.site.group.servers if server.alive}
+            return running == {topology.master, *topology.replicas}
+
+        return self.site.server_of(await self.site.serving(settled))
+
+    # --- when it is over
+
+    def uncertain(self) -> list[Operation]:
+        """What clients were told may or may not have happened."""
+        return [operation for operation in self.recorder.history if operation.heard.fate is Fate.UNCERTAIN]
+
+    def longest_gap(self) -> float:
+        """Seconds without a write that was acknowledged to any client."""
+        done = (o for o in self.recorder.history if o.heard.fate is Fate.DONE and o.asked.kind is not Kind.GET)
+        moments = [self._begun, *sorted(o.heard.at for o in done), self._ended]
+        return max(later - earlier for earlier, later in itertools.pairwise(moments))
+
+    def _refused(self) -> list[str]:
+        heard = [o.heard for o in self.recorder.history if o.heard.fate is Fate.REFUSED]
+        return [str(outcome.reply) for outcome in heard if not str(outcome.reply).startswith(self._refusals or ("\0",))]
+
+    async def _tell(self) -> None:
+        receipts = await self.site.receipts()
+        self._findings("operations", len(self.recorder.history))
+        self._findings("no write for", f"{self.longest_gap() * 1000:.0f} ms")
+        self._findings("uncertain", len(self.uncertain()))
+        self._findings("lost", sum(self.verdict.lost.values()))
+        self._findings("changes", ", ".join(f"{r.kind.value} {r.outcome.value}" for r in receipts) or "none")
+
+    def _judge(self) -> None:
+        assert self.verdict.violations == []
+        assert self._refused() == []
+        assert [operation for operation in self.uncertain() if operation.asked.kind in IDEMPOTENT] == []
