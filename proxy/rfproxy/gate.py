@@ -65,6 +65,20 @@ class Gate(Generic[Waiter]):
         """Whether a reply of the master may be believed: asked before a success is relayed."""
         return self._leaseless or self._lease.valid(now)
 
+    def stale_reads(self, now: float) -> bool:
+        """Whether the last known master may be read from, although it may be none any more."""
+        return now >= self._lease.reads_from
+
+    def lapse(self, now: float) -> float:
+        """The lease ran out; returns from when on the last known master may be read from."""
+        self._lease.lapsed(now)
+        return self._lease.reads_from
+
+    @property
+    def reads_from(self) -> float | None:
+        """The same; None while there is a lease."""
+        return None if self._lease.reads_from == float("inf") else self._lease.reads_from
+
     def apply(self, topology: Topology) -> None:
         """Another topology is in force; a rest after failed attempts is over."""
         self._topology = topology

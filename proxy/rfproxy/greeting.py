@@ -141,7 +141,7 @@ class Greeting:
 
     def _restart_problem(self, server: dict[str, str]) -> str:
         known = self._run_id and server.get("run_id")
-        if self._key.duty is Duty.MASTER and known and server["run_id"] != self._run_id:
+        if known and server["run_id"] != self._run_id:
             return "it was restarted"
         return ""
 

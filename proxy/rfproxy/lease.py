@@ -8,12 +8,17 @@ timeout, less a margin. The clock is the monotonic one of the caller.
 The margin covers what happens inside ZooKeeper: a follower passes the signs of life of its clients on to the
 leader only with the leader's pings, twice per tick, and the shortest session a server grants is two ticks. A
 proof can therefore count up to a quarter of the session timeout less than the client thinks; a third is kept.
+
+Without a lease nothing is written. Reads from the last known master go on, but not at once: a proxy that was
+frozen, or cut off, finds its lease run out and the news of a successor both at the same moment.
 """
 
 from __future__ import annotations
 
 MARGIN = 1 / 3
 """Part of the session timeout that is not relied upon."""
+NEWS = 1.0
+"""Seconds for which reads wait, too, when the lease has run out: for what the store has to say."""
 
 
 class Lease:
@@ -21,14 +26,21 @@ class Lease:
 
     def __init__(self) -> None:
         self.until = float("-inf")
+        self.reads_from = float("-inf")
+        """Seconds of the clock from when on the last known master may be read from without a lease."""
 
     def renew(self, sent: float, session_timeout: float) -> None:
         """A round trip that began at `sent` (seconds, monotonic) was answered within the session."""
         self.until = max(self.until, sent + session_timeout * (1 - MARGIN))
+        self.reads_from = float("inf")
 
     def revoke(self) -> None:
         """The session is over; only a proof from the next one counts."""
         self.until = float("-inf")
+
+    def lapsed(self, now: float) -> None:
+        """It has been noticed that the lease ran out."""
+        self.reads_from = min(self.reads_from, now + NEWS)
 
     def valid(self, now: float) -> bool:
         """Whether nobody can have deposed the known master without this proxy's consent."""

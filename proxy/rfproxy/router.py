@@ -188,7 +188,7 @@ class Router:
                     return LaneKey(node, _REPLICA, identity)
             self.stats.spilled += 1
         if topology.master and self.gate.state(now) is GateState.LAPSED:
-            if self._shed.get(topology.master, now) > now:
+            if self._shed.get(topology.master, now) > now or not self.gate.stale_reads(now):
                 return None
             return LaneKey(topology.master, Duty.ANY, identity)
         return self._master_key(identity, now)
@@ -199,7 +199,7 @@ class Router:
         return LaneKey(self.topology.master, _MASTER, identity)
 
     def _open(self, key: LaneKey, *, exclusive: bool = False) -> Lane:
-        run_id = self.topology.run_id if self.topology and key.duty is _MASTER else ""
+        run_id = self.topology.run_id if self.topology and key.duty is not _REPLICA else ""
         lane = Lane(key, self, run_id=run_id)
         if exclusive:
             self._exclusive[lane] = None
@@ -341,6 +341,7 @@ class Router:
 
     def lapse(self, now: float) -> None:
         """The lease ran out: what is in flight on the master can no longer be believed when it comes."""
+        self._shell.wake_at(self.gate.lapse(now))
         for lane in self.lanes:
             if lane.key.duty is _MASTER and not self.gate.trusts(now):
                 self._forget(lane)
@@ -355,7 +356,7 @@ class Router:
         self.resume(now)
         # There is one alarm, and the one that rang may have been set for another reason, or a hair too early.
         times = [self.gate.next_expiry(), self.gate.rest_until, self._own_rest, *self._shed.values()]
-        times.append(self.pause.until if self.pause else None)
+        times += [self.gate.reads_from, self.pause.until if self.pause else None]
         if coming := [when for when in times if when is not None and when > now]:
             self._shell.wake_at(min(coming))
 

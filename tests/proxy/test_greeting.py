@@ -94,7 +94,11 @@ def test_a_server_that_wants_to_know_who_speaks_says_so() -> None:
 
 def test_a_server_whose_role_does_not_matter_is_welcome_as_anything() -> None:
     """Reads go to the last known master while nobody may write."""
-    assert greet(replica("connect") + rest("def"), Duty.ANY, run_id="abc").refusal is None
+    assert greet(replica("connect") + rest("abc"), Duty.ANY, run_id="abc").refusal is None
+
+
+def test_a_server_that_was_restarted_is_not_what_the_topology_means_whatever_its_role() -> None:
+    assert greet(replica("connect") + rest("def"), Duty.ANY, run_id="abc").refusal is Refusal.UNFIT
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfproxy.lease import MARGIN, Lease
+from rfproxy.lease import MARGIN, NEWS, Lease
 
 
 def test_without_a_proof_nothing_is_believed() -> None:
@@ -31,6 +31,16 @@ def test_the_end_of_the_session_ends_it() -> None:
     lease.renew(100.0, 3.0)
     lease.revoke()
     assert not lease.valid(100.0)
+
+
+def test_stale_reads_begin_when_its_end_was_noticed_and_the_store_said_nothing_for_a_while() -> None:
+    lease = Lease()
+    assert lease.reads_from <= 0.0  # never had: what is known comes from a file
+    lease.renew(100.0, 3.0)
+    assert lease.reads_from == float("inf")
+    lease.lapsed(500.0)
+    lease.lapsed(500.5)  # noticed once more
+    assert lease.reads_from == 500.0 + NEWS
 
 
 @given(st.lists(st.tuples(st.floats(0, 1e6), st.floats(0.1, 60)), min_size=1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rfproxy.greeting import Identity
+from rfproxy.lease import NEWS
 from rfproxy.router import IDLE, POOL, Policy, Reads
 from tests.support.playbook import Playbook
 
@@ -95,8 +96,35 @@ def test_without_a_lease_and_a_replica_the_last_known_master_is_read_from(reads:
     play.topology(1, master="m:1")
     lapse(play)
     client = play.client().says("GET", "k")
+    play.server("m:1").hears_nothing()  # perhaps there is another one: the store may be about to say so
+    play.wait(NEWS)
     play.server("m:1").hears("GET", "k").answers(b"$-1\r\n")
     client.hears(b"$-1\r\n")
+
+
+def test_who_was_frozen_hears_of_another_master_before_the_former_one_is_read_from() -> None:
+    play = Playbook(Policy(reads=Reads.MASTER))
+    play.topology(1, master="m:1")
+    play.lease.revoke()
+    client = play.client().says("GET", "k")  # before the timer that notices it
+    lapse(play)
+    play.server("m:1").hears_nothing()
+    play.topology(3, master="r:1")
+    play.lease.renew(play.time, 1e9)
+    play.router.resume(play.time)
+    play.server("r:1").hears("GET", "k").answers(b"$1\r\nv\r\n")
+    client.hears(b"$1\r\nv\r\n")
+
+
+def test_a_master_that_was_restarted_meanwhile_is_not_read_from_without_a_lease() -> None:
+    play = Playbook(Policy(reads=Reads.MASTER))
+    play.topology(1, master="m:1", run_id="one")
+    play.server("m:1").run_id = "two"
+    lapse(play)
+    client = play.client().says("GET", "k")
+    play.wait(NEWS)
+    play.server("m:1").hears_nothing()
+    client.hears_nothing()
 
 
 def test_a_success_that_arrives_after_the_lease_ran_out_is_not_relayed(play: Playbook) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Awaitable, Sequence
@@ -34,10 +35,12 @@ class Recorder:
     """`async with Recorder(ports, clients) as recorder`: clients work all the time, and have ended after the block.
 
     Clients take the proxies on these ports in turn. Only an error reply is an outcome: a connection that is closed, or
-    no answer within 30 seconds, ends the block with that exception.
+    no answer within 30 seconds, ends the block with that exception. `mortal`: proxies may die, and their clients come
+    back when they do; what they had asked is uncertain.
     """
 
-    def __init__(self, ports: Sequence[int], clients: int, seed: int = 1) -> None:
+    def __init__(self, ports: Sequence[int], clients: int, seed: int = 1, *, mortal: bool = False) -> None:
+        self._mortal = mortal
         self.history: list[Operation] = []
         self.waiting = 0  # clients that have asked and not heard
         self._ports = [ports[number % len(ports)] for number in range(clients)]
@@ -90,12 +93,29 @@ class Recorder:
                 key, kind = dice.choice(CHOICES)
                 value = f"{session}.{number}{END}" if kind in (Kind.SET, Kind.APPEND, Kind.PUSH) else ""
                 asked = Invocation(session, kind, key, value, time.monotonic())
-                words = (kind.value, key, value) if value else (kind.value, key)
-                reply: Awaitable[object] = client.execute_command(*words)  # type: ignore[no-untyped-call]
-                self.waiting += 1
-                self.history.append(Operation(asked, await _outcome(reply)))
-                self.waiting -= 1
+                await self._ask(client, asked)
                 await asyncio.sleep(dice.uniform(0, 2 * PAUSE))
+
+    async def _ask(self, client: aioredis.Redis, asked: Invocation) -> None:
+        words = [word for word in (asked.kind.value, asked.key, asked.value) if word]
+        reply: Awaitable[object] = client.execute_command(*words)  # type: ignore[no-untyped-call]
+        self.waiting += 1
+        try:
+            self.history.append(Operation(asked, await _outcome(reply)))
+        except redis.ConnectionError as error:
+            if not self._mortal:
+                raise
+            self.history.append(Operation(asked, Outcome(Fate.UNCERTAIN, time.monotonic(), str(error))))
+            await self._connected(client)
+        self.waiting -= 1
+
+    async def _connected(self, client: aioredis.Redis) -> None:
+        """Return when there is somebody to talk to again."""
+        while not self._ending:
+            with contextlib.suppress(redis.ConnectionError):
+                await client.ping()
+                return
+            await asyncio.sleep(PAUSE)
 
 
 async def _outcome(reply: Awaitable[object]) -> Outcome:
