@@ -125,8 +125,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder = arguments.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rf-many-")))
         (folder / "zookeeper").mkdir(parents=True)
         zookeeper = stack.enter_context(ZooKeeperServer(folder / "zookeeper"))
-        # As by default (5 s), not at once: a master that comes back empty must not have given that to its replicas before
-        # the managers have detached them.
+        # Not at once (by default it is 5 s): a master that comes back empty must not have given that to its replicas
+        # before the managers have detached them.
         group = stack.enter_context(RedisGroup(3, repl_diskless_sync_delay=1))
         site = Installation(group, zookeeper.hosts, folder, proxies=2)
         for proxy in site.proxies.values():
