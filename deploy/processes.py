@@ -168,14 +168,15 @@ class RedisServer:
             "repl_ping_replica_period": 1,
             **options,
         }
+        self.front: Node | None = None  # what stands before it and is reached instead, if anything
         self._fixed_port = port
         self.port = port or free_port(bind)
         self.process = Process(["redis-server", self.folder / "redis.conf"], self.folder / "redis.log")
 
     @property
     def node(self) -> Node:
-        """Its address."""
-        return Node(self.bind, self.port)
+        """Its address for all others."""
+        return self.front or Node(self.bind, self.port)
 
     @property
     def pid(self) -> int:

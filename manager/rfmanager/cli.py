@@ -66,7 +66,7 @@ def _parser() -> OptionParser[ManagerConfig]:
     _client_command(options, "pause", "let the managers watch without acting, for maintenance")
     _client_command(options, "resume", "let the managers act again")
     _client_command(options, "history", "show the last changes of master", _json_option, _history_options)
-    more = ("nodes", "username", "password", "password_file")
+    more = ("nodes", "username", "password", "password_file", "max_failures", "probe_timeout")
     _client_command(
         options, "doctor", "say what makes the group unsafe, and how to put it right", _json_option, more=more
     )
@@ -231,7 +231,14 @@ async def _history(store: TopologyStore, config: ManagerConfig, arguments: argpa
 
 async def _doctor(store: TopologyStore, config: ManagerConfig, arguments: argparse.Namespace) -> int:
     credentials = Credentials(config.username, config.password.get_secret_value() if config.password else None)
-    facts = await inspection.inspect(store, config.paths, config.nodes, credentials, config.session_timeout)
+    facts = await inspection.inspect(
+        store,
+        config.paths,
+        config.nodes,
+        credentials,
+        asked_timeout=config.session_timeout,
+        silence=config.max_failures * config.probe_timeout,
+    )
     findings = doctor.examine(facts)
     print(report.findings_json(findings) if arguments.json else report.findings_text(findings))
     return NOT_DONE if any(finding.severity is doctor.Severity.UNSAFE for finding in findings) else DONE

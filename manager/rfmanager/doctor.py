@@ -15,11 +15,15 @@ from rfprotocol.topology import Node
 
 SETTINGS = (
     "appendonly",
+    "busy-reply-threshold",
     "cluster-enabled",
+    "lua-time-limit",
     "masterauth",
     "min-replicas-max-lag",
     "min-replicas-to-write",
     "repl-backlog-size",
+    "repl-diskless-sync",
+    "repl-diskless-sync-delay",
     "replica-announce-ip",
     "replica-announce-port",
     "replica-priority",
@@ -46,6 +50,10 @@ UNSEEN = (
 
 _SMALLEST_BACKLOG = 1 << 20
 """Bytes; Redis' default."""
+_SHORTEST_DELAY = 2
+"""Seconds before a full transfer. Redis counts whole ones, so that 1 may be none."""
+_BUSY_THRESHOLD = 5000
+"""Milliseconds; Redis' default."""
 _CLOCK_TOLERANCE = 1.0
 _TIMEOUT_TOLERANCE = 0.01
 
@@ -92,6 +100,7 @@ class GroupFacts:
     asked_timeout: float = 4.0  # ZooKeeper session, seconds
     granted_timeout: float = 4.0
     with_password: bool = False  # the managers log in with one, which they pass on to replicas
+    silence: float = 1.35  # seconds; the shortest after which the managers take a server that says nothing for dead
 
 
 def examine(group: GroupFacts) -> list[Finding]:
@@ -208,6 +217,14 @@ def _persistence(server: ServerFacts, settings: Mapping[str, str], group: GroupF
     yield Finding(severity, server.node, f"keeps nothing on disk{by}", why, line)
 
 
+def _transfer(server: ServerFacts, settings: Mapping[str, str], group: GroupFacts) -> Iterable[Finding]:
+    delay = int(settings.get("repl-diskless-sync-delay", 0)) if settings.get("repl-diskless-sync") == "yes" else 0
+    if delay < _SHORTEST_DELAY:
+        why = "if it is started again without its data, replicas copy that before the managers have detached them"
+        line = "repl-diskless-sync yes, repl-diskless-sync-delay 5"
+        yield Finding(Severity.WARNING, server.node, "begins a full transfer to replicas at once", why, line)
+
+
 def _backlog(server: ServerFacts, settings: Mapping[str, str], group: GroupFacts) -> Iterable[Finding]:
     size = int(settings.get("repl-backlog-size", _SMALLEST_BACKLOG))
     if size < _SMALLEST_BACKLOG:
@@ -252,5 +269,30 @@ def _announced(server: ServerFacts, settings: Mapping[str, str], group: GroupFac
         yield Finding(Severity.NOTE, server.node, what, why, line)
 
 
+def _busy(server: ServerFacts, settings: Mapping[str, str], group: GroupFacts) -> Iterable[Finding]:
+    name = "busy-reply-threshold" if "busy-reply-threshold" in settings else "lua-time-limit"  # before Redis 7.0
+    threshold = int(settings.get(name, _BUSY_THRESHOLD))  # milliseconds; 0: never
+    if 0 < threshold < group.silence * 1000:
+        return
+    after = f"only after {threshold / 1000:g} s" if threshold > 0 else "never"
+    what = f"says {after} that it is busy with a script"
+    why = f"managers take it for dead when it says nothing for {group.silence:g} s, and replace a master that is well"
+    yield Finding(Severity.WARNING, server.node, what, why, f"{name} {_below(group.silence)}")
+
+
+def _below(seconds: float) -> int:
+    """Milliseconds, about three quarters of it, as a round number."""
+    return max(1, int(seconds * 750) // 100 * 100)
+
+
 _Check = Callable[[ServerFacts, Mapping[str, str], GroupFacts], Iterable[Finding]]
-_CHECKS: tuple[_Check, ...] = (_persistence, _backlog, _enough_replicas, _read_only, _cluster, _announced)
+_CHECKS: tuple[_Check, ...] = (
+    _persistence,
+    _transfer,
+    _backlog,
+    _enough_replicas,
+    _read_only,
+    _cluster,
+    _announced,
+    _busy,
+)

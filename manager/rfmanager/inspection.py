@@ -16,9 +16,17 @@ from rfprotocol.topology import Node
 
 
 async def inspect(
-    store: TopologyStore, paths: Paths, nodes: Sequence[Node], credentials: Credentials, asked_timeout: float
+    store: TopologyStore,
+    paths: Paths,
+    nodes: Sequence[Node],
+    credentials: Credentials,
+    *,
+    asked_timeout: float,
+    silence: float,
 ) -> GroupFacts:
-    """The facts about `nodes`, or else about all that the store knows. `asked_timeout` (seconds) is of `store`.
+    """The facts about `nodes`, or else about all that the store knows.
+
+    `asked_timeout` is of `store`, `silence` the shortest that makes a server dead for the managers, both in seconds.
 
     A server that does not answer is a fact, too. Raises StoreUnavailable, and OperationFailed when no server is known.
     """
@@ -26,7 +34,7 @@ async def inspect(
     if not nodes:
         raise OperationFailed(f"no server is known at {paths.root}: name them with -n, or start rfmanager first")
     servers = await asyncio.gather(*(_inspect(node, credentials) for node in nodes))
-    return GroupFacts(servers, asked_timeout, store.session_timeout, credentials.password is not None)
+    return GroupFacts(servers, asked_timeout, store.session_timeout, credentials.password is not None, silence)
 
 
 async def _inspect(node: Node, credentials: Credentials) -> ServerFacts:

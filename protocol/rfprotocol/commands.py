@@ -121,8 +121,8 @@ _SESSION = _names(
     CLIENT|UNPAUSE"""
 )
 _PINNED = _names("SUBSCRIBE PSUBSCRIBE SSUBSCRIBE UNSUBSCRIBE PUNSUBSCRIBE SUNSUBSCRIBE MONITOR")
-_BLOCKING = _names("WAIT WAITAOF SCRIPT|KILL FUNCTION|KILL")
-"""Redis flags the first two as blocking only since 7.4; the others must not queue behind what they end."""
+_BLOCKING = _names("WAIT WAITAOF")
+"""Redis flags them as blocking only since 7.4."""
 
 
 def _asks_to_block(args: Sequence[bytes]) -> bool:

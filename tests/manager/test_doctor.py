@@ -13,11 +13,14 @@ A, B, C = (Node(f"10.0.0.{number}", 6379) for number in (1, 2, 3))
 
 SETTINGS = {
     "appendonly": "yes",
+    "busy-reply-threshold": "1000",
     "cluster-enabled": "no",
     "masterauth": "",
     "min-replicas-max-lag": "10",
     "min-replicas-to-write": "0",
     "repl-backlog-size": "1048576",
+    "repl-diskless-sync": "yes",
+    "repl-diskless-sync-delay": "5",
     "replica-announce-ip": "",
     "replica-announce-port": "0",
     "replica-priority": "100",
@@ -153,6 +156,13 @@ def test_one_kind_of_persistence_is_enough(kept: dict[str, str]) -> None:
     assert examine(configured(**kept)) == []
 
 
+@pytest.mark.parametrize("transfer", [{"repl_diskless_sync": "no"}, {"repl_diskless_sync_delay": "1"}])
+def test_a_full_transfer_that_begins_at_once_is_a_warning(transfer: dict[str, str]) -> None:
+    finding = only(configured(**transfer))
+    assert finding.severity is Severity.WARNING
+    assert finding.line == "repl-diskless-sync yes, repl-diskless-sync-delay 5"
+
+
 def test_a_backlog_below_redis_default_is_a_warning() -> None:
     finding = only(configured(repl_backlog_size="16384"))
     assert (finding.severity, finding.line) == (Severity.WARNING, "repl-backlog-size 64mb")
@@ -185,3 +195,25 @@ def test_another_address_announced_is_a_note_and_its_own_is_nothing() -> None:
     assert finding.severity is Severity.NOTE
     assert "192.0.2.1:6379" in finding.what
     assert examine(configured(replica_announce_ip="10.0.0.1", replica_announce_port="6379")) == []
+
+
+@pytest.mark.parametrize(
+    ("threshold", "said"), [("5000", "only after 5 s"), ("1350", "only after 1.35 s"), ("0", "never")]
+)
+def test_a_server_taken_for_dead_before_it_says_that_it_runs_a_script_is_a_warning(threshold: str, said: str) -> None:
+    finding = only(configured(busy_reply_threshold=threshold))
+    assert (finding.severity, finding.node, finding.line) == (Severity.WARNING, A, "busy-reply-threshold 1000")
+    assert said in finding.what
+    assert "1.35 s" in finding.why
+
+
+def test_patient_managers_hear_of_a_script_in_time() -> None:
+    assert examine(replace(configured(busy_reply_threshold="5000"), silence=6.0)) == []
+    impatient = replace(SAFE, silence=0.6)
+    assert {finding.line for finding in examine(impatient)} == {"busy-reply-threshold 400"}
+
+
+def test_before_redis_7_the_time_of_a_script_has_another_name() -> None:
+    older = {name: value for name, value in SETTINGS.items() if name != "busy-reply-threshold"}
+    servers = tuple(replace(server, settings=older | {"lua-time-limit": "5000"}) for server in SAFE.servers)
+    assert {finding.line for finding in examine(GroupFacts(servers))} == {"lua-time-limit 1000"}

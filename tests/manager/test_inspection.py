@@ -30,7 +30,7 @@ async def store() -> AsyncIterator[MemStore]:
 
 
 async def inspected(store: MemStore, *nodes: Node, credentials: Credentials = NO_CREDENTIALS) -> GroupFacts:
-    return await inspect(store, PATHS, nodes, credentials, 3.0)
+    return await inspect(store, PATHS, nodes, credentials, asked_timeout=3.0, silence=2.0)
 
 
 async def alone(store: MemStore, server: RedisServer, credentials: Credentials = NO_CREDENTIALS) -> ServerFacts:
@@ -59,7 +59,7 @@ async def test_the_servers_are_those_that_the_store_knows(store: MemStore, redis
     assert {server.node: server.role for server in facts.servers} == {master: "master"} | dict.fromkeys(
         replicas, "slave"
     )
-    assert (facts.asked_timeout, facts.granted_timeout) == (3.0, store.session_timeout)
+    assert (facts.asked_timeout, facts.granted_timeout, facts.silence) == (3.0, store.session_timeout, 2.0)
 
 
 async def test_without_any_server_there_is_nothing_to_say(store: MemStore) -> None:

@@ -257,11 +257,15 @@ class TestRoutes:
 
     @each(
         """BLPOP k 0; BZMPOP 0 1 k MIN; WAIT 1 0; WAITAOF 0 0 0; XREAD BLOCK 0 STREAMS s $; BLMOVEM a b LEFT LEFT 0;
-        xread count 1 block 0 streams s $; XREADGROUP GROUP g c COUNT 1 NOACK BLOCK 5 STREAMS s >; SCRIPT KILL;
-        XREADGROUP GROUP g c CLAIM 10 BLOCK 5 STREAMS s >; FUNCTION KILL"""
+        xread count 1 block 0 streams s $; XREADGROUP GROUP g c COUNT 1 NOACK BLOCK 5 STREAMS s >;
+        XREADGROUP GROUP g c CLAIM 10 BLOCK 5 STREAMS s >"""
     )
     def test_what_may_wait_has_a_connection_of_its_own_meanwhile(self, text: str) -> None:
         assert route(text) is Route.BLOCKING
+
+    @each("SCRIPT KILL; FUNCTION KILL; FUNCTION STATS")
+    def test_what_a_busy_server_still_obeys_takes_a_connection_that_stands(self, text: str) -> None:
+        assert route(text) is Route.MASTER, "a new one is not of use before the script has ended"
 
     @each(
         """REPLICAOF a 1; SLAVEOF NO ONE; FAILOVER; SHUTDOWN; SYNC; PSYNC x 0; REPLCONF ACK 1; READONLY;

@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from deploy.processes import Process
 from deploy.site import Site
+from rfmanager.snapshot import leader
 from rfprotocol.errors import StoreUnavailable
 from rfprotocol.paths import Paths
 from rfprotocol.records import Receipt
-from rfprotocol.store import StoreState
+from rfprotocol.store import Entry, StoreState
 from rfprotocol.topology import Topology
 from rfprotocol.zkstore import ZkStore
+from tests.support.eventually import eventually
 from tests.support.redis import RedisGroup, RedisServer
 from tests.support.stores import Changes, States
 
@@ -89,14 +92,51 @@ class Installation(Site):
                 return
             await changes.next()
 
+    async def children(
+        self, path: str, good: Callable[[Mapping[str, Entry]], object] = lambda entries: True
+    ) -> Mapping[str, Entry]:
+        """Return the first set of records below `path` that is `good`."""
+        changes = Changes(self.store, path)
+        try:
+            while True:
+                with contextlib.suppress(StoreUnavailable):  # watches are called when it is back
+                    if good(entries := await self.store.read_children(path)):
+                        return entries
+                await changes.next()
+        finally:
+            changes.end()
+
+    async def line(self) -> list[Process]:
+        """The primary manager, and those that stand behind it."""
+        seats = await self.children(self.paths.lock, leader)
+        names = [seats[seat].data.decode() for seat in sorted(seats, key=lambda seat: seat[-10:])]
+        return [manager for name in names for manager in self.managers if _is_of(name, manager)]
+
     async def primary(self) -> Process:
         """The process of the primary manager."""
-        seats = Changes(self.store, self.paths.lock)
-        while not (entries := await self.store.read_children(self.paths.lock)):
-            await seats.next()
-        seats.end()
-        name = entries[min(entries, key=lambda seat: seat[-10:])].data.decode()
-        return next(process for process in self.managers if f"-{process.pid}-" in f"-{name}-")
+        return (await self.line())[0]
+
+    async def stands(self, manager: Process) -> None:
+        """Return when a manager leads or waits to, and says what it sees of the servers."""
+        await self.children(
+            self.paths.lock, lambda seats: any(_is_of(s.data.decode(), manager) for s in seats.values())
+        )
+        await self.children(self.paths.managers, lambda reports: any(_is_of(name, manager) for name in reports))
+
+    def arm(self, manager: Process, failpoint: str) -> None:
+        """From its next start on a manager has this failpoint; empty: none."""
+        manager.env = {**(manager.env or {}), "RF_FAILPOINT": failpoint}
+
+    async def frozen(self, process: Process) -> None:
+        """Return when a process has stopped in its tracks."""
+        await asyncio.to_thread(os.waitid, os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+
+    async def renew(self, manager: Process, failpoint: str = "") -> None:
+        """Start a manager anew, with a failpoint if there is one; it stands behind the others then."""
+        await asyncio.to_thread(manager.stop)
+        self.arm(manager, failpoint)
+        manager.start()
+        await self.stands(manager)
 
     def server_of(self, topology: Topology) -> RedisServer:
         """The process of the master."""
@@ -112,7 +152,19 @@ class Installation(Site):
         entries = await self.store.read_children(self.paths.history)
         return [Receipt.decode(entries[name].data) for name in sorted(entries)]
 
+    async def said(self, process: Process, text: str, times: int = 1) -> None:
+        """Return when a process has logged `text` so often."""
+        log = process.log
+        assert log is not None
+        await eventually(lambda: log.read_text().count(text) >= times)
+
     def log(self, process: Process) -> list[dict[str, Any]]:
         """What a process has logged."""
         assert process.log is not None
         return [json.loads(line) for line in process.log.read_text().splitlines() if line.startswith("{")]
+
+
+def _is_of(name: str, manager: Process) -> bool:
+    """Whether a manager of this name runs in that process."""
+    started = manager.alive or manager.exit_status is not None
+    return started and f"-{manager.pid}-" in f"-{name}-"

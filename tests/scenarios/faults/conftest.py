@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,19 @@ import pytest
 from tests.scenarios.faults.trial import Findings
 from tests.support.installation import Installation
 from tests.support.redis import RedisGroup
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Called by pytest when it finds this file."""
+    config.addinivalue_line("markers", "servers(**options): directives of redis.conf, for all servers of the test")
+
+
+@pytest.fixture
+def redis_group(request: pytest.FixtureRequest) -> Iterator[RedisGroup]:
+    """A master and two replicas in sync, empty; as the mark `servers` has them."""
+    mark = request.node.get_closest_marker("servers")
+    with RedisGroup(3, **(mark.kwargs if mark else {})) as group:
+        yield group
 
 
 @pytest.fixture

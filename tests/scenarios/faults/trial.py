@@ -9,6 +9,10 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Self
 
+import redis.asyncio as aioredis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
 from rfprotocol.topology import Topology
 from tests.scenarios.history import Fate, Kill, Kind, Operation, Verdict, check
 from tests.scenarios.recorder import Recorder, final
@@ -89,14 +93,17 @@ class Trial:
         await eventually(lambda: self.recorder.waiting == self._clients)
 
     @contextlib.asynccontextmanager
-    async def losses(self, since: float | None = None) -> AsyncIterator[None]:
+    async def losses(
+        self, since: float | None = None, before: Topology | None = None, *, lag: float = 1.0
+    ) -> AsyncIterator[None]:
         """What happens to the master in this block may cost writes that no replica had: to be reported, not excused
-        in silence. Begins at `since` (monotonic, seconds), and ends when there is another master."""
-        before = await self.site.serving()
+        in silence. Begins at `since` (monotonic, seconds), when replicas had not heard from it for `lag` seconds at
+        most, and ends when there is another master than `before`."""
+        before = before or await self.site.serving()
         at = time.monotonic() if since is None else since
         yield
         await self.another_master(before)
-        self._kills.append(Kill(at, time.monotonic()))
+        self._kills.append(Kill(at, time.monotonic(), lag))
 
     async def another_master(self, before: Topology) -> Topology:
         """Return the first topology with another master."""
@@ -111,16 +118,28 @@ class Trial:
 
         return self.site.server_of(await self.site.serving(settled))
 
+    def client(self, port: int | None = None) -> aioredis.Redis:
+        """Another client, of the first proxy or that on `port`: no retries, text, 30 seconds of patience."""
+        return aioredis.Redis(
+            port=port or self.site.ports[0],
+            single_connection_client=True,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=30,
+            decode_responses=True,
+        )
+
     # --- when it is over
 
     def uncertain(self) -> list[Operation]:
         """What clients were told may or may not have happened."""
         return [operation for operation in self.recorder.history if operation.heard.fate is Fate.UNCERTAIN]
 
-    def longest_gap(self) -> float:
-        """Seconds without a write that was acknowledged to any client."""
+    def longest_gap(self, since: float | None = None) -> float:
+        """Seconds without a write that was acknowledged to any client; `since` a moment (monotonic, seconds)."""
+        begun = self._begun if since is None else since
         done = (o for o in self.recorder.history if o.heard.fate is Fate.DONE and o.asked.kind is not Kind.GET)
-        moments = [self._begun, *sorted(o.heard.at for o in done), self._ended]
+        moments = [begun, *sorted(o.heard.at for o in done if o.heard.at > begun)]
+        moments += [self._ended] * (self._ended > begun)
         return max(later - earlier for earlier, later in itertools.pairwise(moments))
 
     def _refused(self) -> list[str]:
