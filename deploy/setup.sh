@@ -38,6 +38,8 @@ missing_packages() {
     if [ "$tests" = yes ]; then
         command -v java >/dev/null || echo default-jre-headless
         [ -e /usr/share/java/zookeeper.jar ] || echo libzookeeper-java
+        # Makes hosts of one machine.
+        { command -v ip && command -v tc; } >/dev/null || echo iproute2
         missing_clients
         # The tests compile the protocol readers, too.
         has_headers || echo python3-dev

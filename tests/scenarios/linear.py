@@ -63,10 +63,6 @@ class _State:
     past: tuple[str | None, ...]
     lost: int
 
-    @property
-    def key(self) -> object:
-        return self.required, self.optional, self.past
-
 
 def linearize(accesses: Sequence[Access], initial: str | None = None, limit: int = 200_000) -> Order | Stuck:
     """An order with the fewest losses; gives up after `limit` states."""
@@ -79,6 +75,10 @@ class _Search:
         self.required = [access for access in in_time if access.required]
         self.optional = [access for access in in_time if not access.required]
         self.counted = {access.value for access in self.required if access.act is Act.WRITE}
+        self.readers: dict[str | None, int] = {}  # bits of the accesses that read a value
+        for number, access in enumerate(self.required):
+            if access.act is Act.READ:
+                self.readers[access.value] = self.readers.get(access.value, 0) | 1 << number
 
     def run(self, start: _State, limit: int) -> Order | Stuck:
         everything = (1 << len(self.required)) - 1
@@ -88,15 +88,24 @@ class _Search:
             *_, state = heappop(waiting)
             if state.required == everything:
                 return Order(state.lost)
-            if state.key in seen:
+            key = self._key(state)
+            if key in seen:
                 continue
-            seen.add(state.key)
+            seen.add(key)
             if len(seen) > limit:
                 return Stuck(self._first(longest), decided=False)
             longest = max(longest, state, key=lambda state: state.required.bit_count())
             for later in self._next(state):
                 heappush(waiting, (later.lost, -later.required.bit_count(), next(pushed), later))
         return Stuck(self._first(longest))
+
+    def _key(self, state: _State) -> object:
+        """The same for states that have the same future: of values that nobody will read, only the number counts."""
+        past = tuple(value if self._will_be_read(value, state) else value in self.counted for value in state.past)
+        return state.required, state.optional, past
+
+    def _will_be_read(self, value: str | None, state: _State) -> bool:
+        return bool(self.readers.get(value, 0) & ~state.required)
 
     def _first(self, state: _State) -> Access:
         """Of those without a place, the one that ended first."""
@@ -113,22 +122,25 @@ class _Search:
                 break
             if not placed >> number & 1:
                 horizon = min(horizon, access.ended)
-                for past, lost in self._effects(access, state.past):
+                for past, lost in self._effects(access, state):
                     now = max(state.now, access.invoked)
                     yield _State(placed | 1 << number, state.optional, now, past, state.lost + lost)
         for number, access in enumerate(self.optional):
             # Nobody waits for these, so they can be too late: behind one that was invoked after their end.
             if not state.optional >> number & 1 and access.invoked <= horizon and state.now <= access.ended:
                 now = max(state.now, access.invoked)
-                for past, lost in self._effects(access, state.past):
+                for past, lost in self._effects(access, state):
                     yield _State(placed, state.optional | 1 << number, now, past, state.lost + lost)
 
-    def _effects(self, access: Access, past: tuple[str | None, ...]) -> Iterator[tuple[tuple[str | None, ...], int]]:
+    def _effects(self, access: Access, state: _State) -> Iterator[tuple[tuple[str | None, ...], int]]:
         """What the register may hold afterwards, and how many required writes that loses."""
+        past = state.past
         if access.act is Act.WRITE:
             yield (*past, access.value) if access.losable else (access.value,), 0
         elif access.act is Act.LAPSE:
             for kept in range(len(past), 0, -1):
-                yield (past[kept - 1],), sum(value in self.counted for value in past[kept:])
+                # To fall back further than need be costs more, and only who reads notices it.
+                if kept == len(past) or self._will_be_read(past[kept - 1], state):
+                    yield (past[kept - 1],), sum(value in self.counted for value in past[kept:])
         elif access.value == past[-1]:
             yield past, 0

@@ -160,6 +160,12 @@ def test_as_little_is_lost_as_can_be() -> None:
     assert linearize([*overlapping, lapse(4, 5), read("a", 6, 7)]) == Order(0)
 
 
+def test_writes_that_nobody_reads_do_not_prolong_the_search() -> None:
+    pairs = [write(f"{n}{side}", 10 + n, 10.5 + n, losable=True) for n in range(40) for side in "ab"]
+    accesses = [write("kept", 0, 1, losable=True), *pairs, lapse(60, 70), read("kept", 55, 70)]
+    assert linearize(accesses, limit=2000) == Order(lost=80)
+
+
 def test_a_search_that_takes_too_long_says_that_it_did_not_decide() -> None:
     accesses = [write(str(number), 0, 1) for number in range(20)]
     result = linearize([*accesses, read("nothing", 2, 3)], limit=1000)

@@ -22,7 +22,8 @@ from rfprotocol.topology import Change, Kind, Node, Phase, Topology
 from rfproxy.greeting import Duty
 from rfproxy.lane import Lane, LaneState
 from rfproxy.lease import Lease
-from rfproxy.router import Policy, Router
+from rfproxy.rotation import create_router
+from rfproxy.router import Policy
 from rfproxy.session import Session
 from rfproxy.stats import Stats
 
@@ -54,7 +55,7 @@ class Playbook:
         self.log = SilentLog()
         self.acknowledged: list[int] = []
         self.alarm: float | None = None
-        self.router = Router(policy or Policy(), self, self.lease, self.stats, self.log)
+        self.router = create_router(policy or Policy(), self, self.lease, self.stats, self.log)
         self._servers: dict[str, FakeServer] = {}
         self._flush = False
         self._numbers = iter(range(2, 1000, 2))  # even: with two replicas, the first one is read from

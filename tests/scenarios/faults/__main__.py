@@ -33,7 +33,7 @@ class Results:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Called by pytest after set-up, call and tear-down of each test."""
-        _, _, name = report.nodeid.partition("::test_")
+        name = report.nodeid.partition("::test_")[2].partition("[")[0]
         number, _, title = name.partition("_")
         if not number.isdigit():
             return
