@@ -67,6 +67,7 @@ class Receipt:
     master: Node | None = None
     manager: str = ""
     steps: tuple[tuple[str, float], ...] = ()  # name, wall clock in seconds
+    acknowledged: Mapping[str, float] = field(default_factory=dict)  # when the manager saw each proxy do so, wall clock
     offsets: Mapping[str, int] = field(default_factory=dict)  # of each server when the choice was made
     proxies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # what each proxy said of it
     request: int = 0  # the operator's request it answers: `Entry.created` of its record; 0: none, or not known
@@ -89,6 +90,7 @@ class Receipt:
                 "master": str(self.master) if self.master else None,
                 "manager": self.manager,
                 "steps": [[name, at] for name, at in self.steps],
+                "acknowledged": dict(self.acknowledged),
                 "offsets": dict(self.offsets),
                 "proxies": {name: dict(said) for name, said in self.proxies.items()},
                 "request": self.request,
@@ -109,6 +111,7 @@ class Receipt:
                 master=optional_node(record.get("master")),
                 manager=str(record.get("manager", "")),
                 steps=tuple((str(name), float(at)) for name, at in record.get("steps", ())),
+                acknowledged={str(k): float(v) for k, v in record.get("acknowledged", {}).items()},
                 offsets={str(k): int(v) for k, v in record.get("offsets", {}).items()},
                 proxies={str(k): dict(v) for k, v in record.get("proxies", {}).items()},
                 request=whole_number(record.get("request", 0)),

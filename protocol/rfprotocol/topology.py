@@ -69,6 +69,7 @@ class Change:
     manager: str = ""  # who began it
     steps: tuple[tuple[str, float], ...] = ()  # name, wall clock in seconds; for the receipt, never to decide
     request: int = 0  # the operator's request it is for: `Entry.created` of its record; 0: none, or not known
+    run_id: str = ""  # planned: of the target's process; another one has restarted, and may lack writes
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +121,7 @@ class Topology:
                 "manager": self.change.manager,
                 "steps": [[name, at] for name, at in self.change.steps],
                 "request": self.change.request,
+                "run_id": self.change.run_id,
             }
         return json.dumps(record).encode()
 
@@ -295,4 +297,5 @@ def _decode_change(value: Any) -> Change | None:
         manager=str(value.get("manager", "")),
         steps=tuple((str(name), float(at)) for name, at in value.get("steps", ())),
         request=whole_number(value.get("request", 0)),
+        run_id=str(value.get("run_id", "")),
     )

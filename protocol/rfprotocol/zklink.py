@@ -13,6 +13,8 @@ lines marked otherwise, which only hand over to it (`_hop`). What kazoo does dif
   or just starting one, and backs off for up to an hour. Here it gets sockets of ours, and no pause is longer than a
   second.
 * It hides the session timeout that the server granted. Here it is read from the handshake.
+* It insists on a server that knows all it has seen, also when the servers have lost that (their data was removed, or an
+  old backup restored). Here it insists no more when its session counts as lost, because all is read anew then.
 * Its connection thread can die of an answer it does not understand. Here a new client takes over.
 * A refused transaction is a successful call to it, with an error per operation. Here errors are outcomes throughout.
 """
@@ -265,6 +267,8 @@ class Link:
         rest = _TICK
         if self._client.wire.handshake_age() > self._request_timeout:
             self._client.wire.cut()
+        if self._phase is _Phase.LOST:
+            self._client.last_zxid = 0
         if self._phase in (_Phase.CONNECTED, _Phase.SUSPENDED):
             rest = self._client.wire.heard + self.session_timeout - time.monotonic()
             if rest <= 0:

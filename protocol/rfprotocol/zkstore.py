@@ -17,13 +17,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from rfprotocol import election
-from rfprotocol.errors import FenceLost, StoreConflict, StoreError
+from rfprotocol.errors import FenceLost, StoreConflict, StoreError, StoreUnavailable
 from rfprotocol.store import Change, Delete, Entry, Fence, Put, StoreState
-from rfprotocol.zklink import Answer, Client, Link, NoRecord, Outcome, RolledBack
+from rfprotocol.zklink import Answer, Client, Link, NoRecord, Outcome, Request, RolledBack
 from rfprotocol.zkwatch import Watched, Watches
 
 _ANY_VERSION = -1
@@ -49,6 +49,7 @@ class ZkStore:
         self._listeners: list[Callable[[StoreState], None]] = []
         self._campaigns: set[asyncio.Event] = set()
         self._cleaners: set[asyncio.Task[None]] = set()
+        self._children: dict[str, list[str]] = {}  # the names that were read last, by path
         self._watches = Watches(self._arm)
         self._link = Link(
             servers,
@@ -100,19 +101,21 @@ class ZkStore:
 
     async def read_children(self, path: str) -> Mapping[str, Entry]:
         """The records directly below `path`, by name."""
-        _, names = await self._link.ask(
+        folder, expected = self._full(path), self._children.pop(path, [])
+        # Those that were there the last time are asked for in the same round trip, after their names.
+        _, names, *answers = await self._link.ask(
             lambda client: client.sync_async(self._chroot or "/"),
-            lambda client: client.get_children_async(self._full(path)),
+            lambda client: client.get_children_async(folder),
+            *_gets(folder, expected),
         )
         if isinstance(names, NoRecord):
             return {}
         _demand(names)
-        found = {}
-        if names:
-            folder = self._full(path).rstrip("/")
-            gets = [partial(lambda child, client: client.get_async(child), f"{folder}/{name}") for name in names]
-            found = dict(zip(names, map(_entry, await self._link.ask(*gets)), strict=True))
-        return {name: entry for name, entry in found.items() if entry}
+        found = dict(zip(expected, answers, strict=True))
+        if new := [name for name in names if name not in found]:
+            found.update(zip(new, await self._link.ask(*_gets(folder, new)), strict=True))
+        self._children[path] = names
+        return {name: entry for name in names if (entry := _entry(found[name]))}
 
     async def commit(self, *changes: Change, fence: Fence | None = None) -> None:
         """Apply all changes or none. Raises FenceLost, StoreConflict, StoreUnavailable."""
@@ -167,8 +170,13 @@ class ZkStore:
             self._campaigns.discard(changed)
 
     async def resign(self, fence: Fence) -> None:
-        """Give up a leadership; no error when it is gone already."""
-        await self.withdraw(fence.path)
+        """Give up a leadership; no error when it is gone already. What fails now is done when ZooKeeper is back."""
+        try:
+            await self.withdraw(fence.path)
+        except StoreUnavailable:  # the session may outlive this, and its seat would keep everybody waiting
+            path, _, seat = fence.path.rpartition("/")
+            self._clean(path, seat.rpartition("_")[0])
+            raise
 
     async def prove_alive(self) -> None:
         """Return when a quorum has committed an empty transaction of this session."""
@@ -283,6 +291,11 @@ def _take_over(path: str, data: bytes, foreign: int | None, client: Client) -> A
         transaction.delete(path, foreign)
     transaction.create(path, data, ephemeral=True)
     return transaction.commit_async()
+
+
+def _gets(folder: str, names: Iterable[str]) -> list[Request]:
+    folder = folder.rstrip("/")
+    return [partial(lambda child, client: client.get_async(child), f"{folder}/{name}") for name in names]
 
 
 def _entry(found: Outcome) -> Entry | None:

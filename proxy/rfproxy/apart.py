@@ -19,7 +19,7 @@ from rfproxy import redirection, tracking
 from rfproxy.blocking import nothing, remaining
 from rfproxy.clientlist import parse_tracking
 from rfproxy.entries import Form, Need, Run, Verb
-from rfproxy.greeting import Duty, Refusal
+from rfproxy.greeting import Refusal
 from rfproxy.replay import refused
 from rfproxy.ties import Ties, bring_back
 
@@ -36,7 +36,7 @@ def attached(session: Session, now: float) -> bool:
     ties = session.ties
     if ties is None or not ties.needs_lane:
         return ties is None or not ties.adrift
-    if session.own is not None and session.own.key.duty is not Duty.MASTER:  # reads that travelled alone
+    if session.own is not None and not session.own.writes:  # reads that travelled alone
         if session.outstanding:
             return False
         session.router.give_back(session.own, now)

@@ -23,6 +23,7 @@ from rfprotocol.store import TopologyStore
 from rfprotocol.zkstore import ZkStore
 from rfproxy.cache import TopologyCache
 from rfproxy.config import ProxyConfig, parser
+from rfproxy.durable import Durability
 from rfproxy.embedded import Embedded
 from rfproxy.greeting import Account
 from rfproxy.limits import Limits
@@ -108,7 +109,15 @@ def policy_of(config: ProxyConfig) -> Policy:
         leaseless=config.on_store_loss == "continue",
         account=account,
         allow_admin=config.allow_admin,
+        durable=durability_of(config),
     )
+
+
+def durability_of(config: ProxyConfig) -> Durability | None:
+    """What a write needs besides the master's reply, if anything."""
+    if config.write_safety == "async":
+        return None
+    return Durability(config.durable_replicas, config.durable_timeout)
 
 
 def limits_of(config: ProxyConfig) -> Limits:

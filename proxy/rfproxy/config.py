@@ -107,6 +107,21 @@ class ProxyConfig(CommonOptions):
         RubySymbol,
         Flag("which writes are sent again when their master was lost before it replied", (), "", "failover"),
     ] = "idempotent"
+    write_safety: Annotated[
+        Literal["async", "durable"],
+        RubySymbol,
+        Flag(
+            "when a write is acknowledged: 'async', when the master has executed it, as Redis does; 'durable', when "
+            "replicas have it, too, so that a failover does not lose it; if they are late, it is answered -UNCERTAIN",
+            (),
+            "",
+            "failover",
+        ),
+    ] = "async"
+    durable_replicas: Annotated[
+        Count, Flag("with 'durable': how many replicas must have a write", (), "COUNT", "failover")
+    ] = 1
+    durable_timeout: Annotated[Seconds, Flag("with 'durable': how long they may take", (), "SECONDS", "failover")] = 1.0
     on_store_loss: Annotated[
         Literal["hold", "continue"],
         RubySymbol,

@@ -25,7 +25,7 @@ import hiredis
 from rfprotocol.errors import ProtocolError
 from rfprotocol.framing import ReplyScanner, Taken
 from rfproxy.entries import Form, Run
-from rfproxy.greeting import Greeting, LaneKey, Welcome
+from rfproxy.greeting import Duty, Greeting, LaneKey, Welcome
 
 if TYPE_CHECKING:
     from rfproxy.session import Session
@@ -91,6 +91,7 @@ class Lane:
         self.key = key
         self.run_id = run_id
         self.guest = guest
+        self.writes = key.duty is Duty.MASTER  # it takes more than reads
         self.used = float("-inf")  # when runs were last sent; seconds
         self.state = LaneState.CONNECTING
         self.welcome: Welcome | None = None
@@ -163,9 +164,12 @@ class Lane:
                 self._give_back(now, unsent_only=True)
             return
         self.used = now
+        self._send(self._writer)
+
+    def _send(self, writer: Writer) -> None:
         queue, self._queue = self._queue, []
         self._in_flight.extend(run for run in queue if run.left)
-        self._writer.write(queue[0].raw if len(queue) == 1 else b"".join([run.raw for run in queue]))
+        writer.write(queue[0].raw if len(queue) == 1 else b"".join([run.raw for run in queue]))
 
     def feed(self, data: bytes, now: float) -> None:
         """Bytes from the server."""

@@ -101,21 +101,25 @@ class Membership:
                 await asyncio.sleep(REMINDER)
 
     async def _belong(self) -> None:
-        """Register in this session, and prove that it lives for as long as it does."""
-        if self._store.state is not StoreState.CONNECTED:
-            return
-        session = self._store.session
+        """Register in one session after the other, until there is none."""
+        while self._store.state is StoreState.CONNECTED:
+            await self._stay(self._store.session)
+
+    async def _stay(self, session: int) -> None:
+        """Register, follow the topology, and prove that the session lives for as long as it does."""
         await self._announce()
-        while True:
+        proof_due = float("-inf")
+        while self._store.session == session:
             await self._read()
-            sent = self._server.now()
-            await self._store.prove_alive()
-            if self._store.session != session:
-                return
-            self._renew(sent)
-            if self._told_clients != self._server.stats.clients and sent >= self._announced_at + REFRESH:
-                await self._announce()
-            await self._wait(self._store.session_timeout / PROOFS)
+            if (sent := self._server.now()) >= proof_due:
+                await self._store.prove_alive()
+                if self._store.session != session:
+                    return
+                self._renew(sent)
+                proof_due = sent + self._store.session_timeout / PROOFS
+                if self._told_clients != self._server.stats.clients and sent >= self._announced_at + REFRESH:
+                    await self._announce()
+            await self._wait(proof_due - self._server.now())
 
     async def _wait(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

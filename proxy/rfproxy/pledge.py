@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from rfprotocol import resp
 from rfprotocol.commands import Command, Route, arity_error, lookup
-from rfproxy import apart, verbs
+from rfproxy import apart, durable, verbs
 from rfproxy.entries import Entry, Form, Need, Ready, Run, Verb
 from rfproxy.execreply import elements, join
 from rfproxy.replay import refused
@@ -191,6 +191,8 @@ def answered(
         reply = _verb_answered(session, transaction, args, reply, now)
     elif queueing:
         transaction.failed = True
+    elif session.shortfall is not None:
+        reply = durable.told(session, args, reply)
     session.client.write(reply)
 
 
@@ -208,7 +210,7 @@ def _verb_answered(session: Session, transaction: Transaction, args: list[bytes]
         scripts = session.router.scripts
         for executed in transaction.queued if reply[:1] == b"*" and reply[1:2] != b"-" else ():
             scripts.executed(executed, scripts.flushes)
-        reply = _put_right(session, reply, transaction, now)
+        reply = durable.told_of_exec(session, transaction.queued, _put_right(session, reply, transaction, now))
     transaction.heard(event)
     return reply
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rfprotocol import resp
 from rfprotocol.commands import Route, lookup
 from rfprotocol.framing import Taken, split
-from rfproxy import apart, muting, pledge, verbs
+from rfproxy import apart, durable, muting, pledge, verbs
 from rfproxy.entries import Entry, Form, Need, Ready, Run
 from rfproxy.greeting import Refusal
 from rfproxy.midway import Midway
@@ -77,11 +77,11 @@ def _judge(session: Session, args: list[bytes], reply: bytes, need: Need, now: f
         _refused(session, reply, now)
         session.recover(session.again(args, need))
     elif session.recovered is None:
-        session.client.write(reply)
+        session.client.write(reply if session.shortfall is None else durable.told(session, args, reply))
     elif lookup(args).reads_only:  # beside something that was not executed: read again behind it
         session.recover(session.again(args, need))
     else:
-        session.recover(Ready(reply))
+        session.recover(Ready(reply if session.shortfall is None else durable.told(session, args, reply)))
 
 
 def _doubt(session: Session, args: list[bytes], reply: bytes) -> Run:
@@ -122,11 +122,20 @@ def _deliver_together(session: Session, run: Run, taken: Taken, now: float) -> N
     if executed and run.need is Need.OWN:
         for args in run.commands:
             session.router.scripts.executed(args, run.flushes)
+    if session.shortfall is not None and run.form is Form.BLOCK:
+        run.reply = _told_of_block(session, run, replies, began=began)
     reply = replies[-1] if run.form is Form.LAST else run.reply
     if session.recovered is None:
         session.client.write(reply)
     else:
         session.recover(Ready(reply))
+
+
+def _told_of_block(session: Session, run: Run, replies: list[bytes], *, began: bool) -> bytes:
+    """What the client hears of a transaction that too few replicas have: EXEC's reply stands for all of it."""
+    if began:
+        return b"".join([*replies[:-1], durable.told_of_exec(session, run.commands, replies[-1])])
+    return b"".join(durable.told(session, args, reply) for args, reply in zip(run.commands, replies, strict=True))
 
 
 def _deliver_consent(session: Session, run: Run, taken: Taken, now: float) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from rfprotocol.commands import Command, lookup
 from rfprotocol.topology import Node, Phase, Topology
 from rfproxy.cursors import Cursors
+from rfproxy.durable import Durability
 from rfproxy.entries import Need, Run, Verb
 from rfproxy.gate import Gate, GateState
 from rfproxy.greeting import Account, Duty, Identity, LaneKey, Refusal
@@ -58,6 +59,7 @@ class Policy:
     leaseless: bool = False  # on_store_loss: continue
     account: Account | None = None  # of clients that do not say who they are
     allow_admin: bool = False  # pass on what would undo what the managers do
+    durable: Durability | None = None  # write_safety: durable
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,14 +201,25 @@ class Router:
         return LaneKey(self.topology.master, _MASTER, identity)
 
     def _open(self, key: LaneKey, *, exclusive: bool = False) -> Lane:
-        run_id = self.topology.run_id if self.topology and key.duty is not _REPLICA else ""
-        lane = Lane(key, self, run_id=run_id)
+        lane = self._new(key, exclusive=exclusive)
         if exclusive:
             self._exclusive[lane] = None
         else:
             self._shared[key] = lane
         self._shell.connect(lane)
         return lane
+
+    def _new(self, key: LaneKey, *, exclusive: bool) -> Lane:
+        return Lane(key, self, run_id=self._run_id(key))
+
+    def _run_id(self, key: LaneKey) -> str:
+        return self.topology.run_id if self.topology and key.duty is not _REPLICA else ""
+
+    def _is_shared(self, lane: Lane) -> bool:
+        return self._shared.get(lane.key) is lane
+
+    def _all_shared(self) -> list[Lane]:
+        return list(self._shared.values())
 
     # --- what lanes report
 
@@ -227,7 +240,7 @@ class Router:
     def lane_over(self, lane: Lane, now: float) -> None:
         """A lane closed. One that failed while it was in service is not replaced at once, to let others serve."""
         alone = lane in self._exclusive and lane.guest is not None
-        in_service = self._shared.get(lane.key) is lane or alone
+        in_service = self._is_shared(lane) or alone
         self._forget(lane)
         denied = lane.welcome is not None and lane.welcome.refusal is Refusal.DENIED
         if in_service and not denied:
@@ -242,7 +255,7 @@ class Router:
 
     def _serves_others(self, node: Node) -> bool:
         """Whether a server is well, although it closed or refused one connection."""
-        return any(lane.key.node == node and lane.state is LaneState.READY for lane in self._shared.values())
+        return any(lane.key.node == node and lane.state is LaneState.READY for lane in self._all_shared())
 
     def rest(self, lane: Lane, now: float) -> None:
         """The server behind a lane did not serve: leave it alone for a moment."""
@@ -302,6 +315,8 @@ class Router:
         waited = self.gate.release(session, now)
         if waited is not None:
             self.stats.change.waited(waited)
+            if session.number not in self.sessions:
+                self.gate.forget(session)
 
     def masterdown(self, now: float) -> str:
         """The error for a command that waited too long."""
@@ -390,7 +405,7 @@ class Router:
     def reap(self, now: float) -> None:
         """Close lanes of accounts and databases that nobody has used for a while, and exclusive ones."""
         plain = Identity(account=self.policy.account)
-        unused = [lane for lane in self._shared.values() if lane.key.identity != plain and lane.idle]
+        unused = [lane for lane in self._all_shared() if lane.key.identity != plain and lane.idle]
         unused += [lane for pooled in self._pool.values() for lane in pooled]
         for lane in unused:
             if now - lane.used > IDLE:
@@ -432,7 +447,7 @@ class Router:
     @property
     def lanes(self) -> list[Lane]:
         """All that are not closed."""
-        return [*self._shared.values(), *self._exclusive, *self._retiring]
+        return [*self._all_shared(), *self._exclusive, *self._retiring]
 
     def _forget(self, lane: Lane) -> None:
         if self._shared.get(lane.key) is lane:

@@ -16,7 +16,8 @@ from rfproxy.connections import Client, Upstream, notice_vanished
 from rfproxy.lane import Lane
 from rfproxy.lease import Lease
 from rfproxy.limits import Limits
-from rfproxy.router import Log, Policy, Router
+from rfproxy.rotation import create_router
+from rfproxy.router import Log, Policy
 from rfproxy.stats import Stats
 
 CONNECT_TIMEOUT = 1.0
@@ -36,7 +37,7 @@ class Server:
         self.lease = Lease()
         self.stats = Stats()
         self.log = log
-        self.router = Router(policy, self, self.lease, self.stats, log)
+        self.router = create_router(policy, self, self.lease, self.stats, log)
         self.on_acknowledge: Callable[[int], None] = lambda epoch: None
         self._loop = asyncio.get_running_loop()
         self._listener: asyncio.Server | None = None

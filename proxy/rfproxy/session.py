@@ -23,8 +23,9 @@ from rfprotocol import resp
 from rfprotocol.commands import UNKNOWN, Route, lookup
 from rfprotocol.framing import Taken
 from rfproxy import apart, muting, pledge, redirection, relaying, sorting, subscribing, verbs
+from rfproxy.durable import Shortfall
 from rfproxy.entries import Entry, Form, Hangup, Need, Ready, Run, Verb
-from rfproxy.greeting import Duty, Identity
+from rfproxy.greeting import Identity
 from rfproxy.lane import Lane
 from rfproxy.midway import Midway
 from rfproxy.muting import ClientWriter, Replies
@@ -34,7 +35,6 @@ from rfproxy.ties import Ties
 
 # By name: looking up a member of an enumeration costs several times as much, and this is done for each run.
 _ON, _PLAIN, _CURSOR, _ANYWHERE, _OWN = Replies.ON, Form.PLAIN, Form.CURSOR, Need.ANY, Need.OWN
-_MASTER = Duty.MASTER
 
 _ALONE = frozenset([Need.OWN, Need.ANY_OWN])
 
@@ -79,6 +79,7 @@ class Session:
         self.replies = Replies.ON
         self.tunnel: Lane | None = None
         self.midway: Midway | None = None
+        self.shortfall: Shortfall | None = None  # of the replies that are being delivered
         self.choked = False  # the client has much to read: nothing more is asked for it
         self.lane: Lane | None = None  # the one that everything outstanding is on
         self.recovered: list[Entry] | None = None  # what is to be answered before anything else
@@ -283,7 +284,7 @@ class Session:
         if self.outstanding and lane is not None:
             if lane is not self.own and (need in _ALONE or self.outstanding >= MOST_IN_FLIGHT):
                 return None
-            fits = need is _ANYWHERE or need is Need.ANY_OWN or lane.key.duty is _MASTER
+            fits = need is _ANYWHERE or need is Need.ANY_OWN or lane.writes
             ready = fits and lane.usable and self.recovered is None and self.router.may_send(lane, now)
             return lane if ready else None
         if self.ties is not None and self.ties.needs_lane:

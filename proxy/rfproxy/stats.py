@@ -29,6 +29,8 @@ class Stats:
     clients_refused: int = 0
     errors: int = 0  # errors of the proxy's own making that clients saw
     spilled: int = 0  # runs of reads that went to the master for want of a replica
+    batches: int = 0  # sent with WAIT behind them
+    unreplicated: int = 0  # writes that too few replicas had in time
     change: ChangeStats = field(default_factory=ChangeStats)
 
     def disturbed(self, epoch: int, *, serving: bool) -> ChangeStats:

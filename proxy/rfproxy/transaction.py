@@ -13,6 +13,9 @@ from __future__ import annotations
 from collections import deque
 from enum import Enum
 
+from rfprotocol.commands import lookup
+from rfproxy.durable import may_replicate
+
 LOST = "connection lost"
 GAVE_UP = "the client was told that EXEC will fail"
 ENDED = "EXEC with arguments"
@@ -113,6 +116,11 @@ class Transaction:
     def _leave(self, event: str) -> None:
         self._under_way.clear()
         self.state = self.answered = _after(self.answered, event)
+
+    @property
+    def replicates(self) -> bool:
+        """Whether replicas may be sent what the server has queued."""
+        return any(may_replicate(lookup(args)) for args in self.queued)
 
     def _account_for_first(self) -> None:
         if self._under_way:

@@ -39,6 +39,7 @@ class Link:
         self.broken = False  # EXEC will fail
         self.watched: dict[bytes, int] = {}
         self.channels: list[bytes] = []
+        self.written: list[int] = []  # places in `Model.executed` since WAIT was last asked
 
     def confirmation(self, kind: str, channel: bytes | None) -> bytes:
         """What SUBSCRIBE and UNSUBSCRIBE are answered for one channel."""
@@ -60,6 +61,9 @@ class Model:
         self.versions: dict[bytes, int] = {}
         self.readonly: set[str] = set()
         self.loading: set[str] = set()
+        self.lagging = False  # no replica takes up what the master executes
+        self.replicated: set[int] = set()
+        """Places in `executed` that WAIT has confirmed on the same connection."""
         self._links: dict[FakeConnection, Link] = {}
 
     def links(self) -> list[Link]:
@@ -105,9 +109,15 @@ class Model:
             return self._transaction(link, name, args)
         if name in (b"SUBSCRIBE", b"UNSUBSCRIBE"):
             return self._subscription(link, name, args)
+        if name == b"WAIT":
+            return self._wait(link)
         if name in WRITES:
-            self.executed.append((token(args),))
+            self._executed(link, (token(args),))
         return self._effect(link, args)
+
+    def _executed(self, link: Link, tokens: tuple[bytes, ...]) -> None:
+        link.written.append(len(self.executed))
+        self.executed.append(tokens)
 
     def _rejection(self, link: Link, args: list[bytes]) -> str:
         """What the server says instead of executing or queueing a command (processCommand in server.c)."""
@@ -162,8 +172,15 @@ class Model:
         if touched:
             return resp.null_array(link.protocol)
         if tokens := tuple(token(args) for args in queue if args[0] in WRITES):
-            self.executed.append(tokens)
+            self._executed(link, tokens)
         return resp.array([self._effect(link, args) for args in queue])
+
+    def _wait(self, link: Link) -> bytes:
+        if str(link.connection.lane.key.node) in self.readonly:
+            return resp.error("ERR WAIT cannot be used with replica instances.")
+        written, link.written = link.written, []
+        self.replicated.update(() if self.lagging else written)
+        return resp.integer(0 if self.lagging else 2)
 
     def _subscription(self, link: Link, name: bytes, args: list[bytes]) -> bytes:
         replies = b""

@@ -69,17 +69,21 @@ class Story:
                 replies.append(reply)
         return replies
 
-    def check(self, executed: list[tuple[bytes, ...]]) -> None:
-        """Fails where one Redis would have answered or done something else."""
-        Reading(self, executed).check()
+    def check(self, executed: list[tuple[bytes, ...]], replicated: set[int] | None = None) -> None:
+        """Fails where one Redis would have answered or done something else.
+
+        `replicated`: places in `executed` that replicas have, when writes are only to be acknowledged then.
+        """
+        Reading(self, executed, replicated).check()
 
 
 class Reading:
     """Reads a story from its beginning, with the state that the client believes its connection to be in."""
 
-    def __init__(self, story: Story, executed: list[tuple[bytes, ...]]) -> None:
+    def __init__(self, story: Story, executed: list[tuple[bytes, ...]], replicated: set[int] | None) -> None:
         self.story = story
         self.executed = executed
+        self.replicated = replicated
         self.replies = story.heard()
         self.queue: list[list[bytes]] | None = None
         self.failed = self.watching = False
@@ -129,8 +133,11 @@ class Reading:
     def _plain(self, args: list[bytes], reply: Any) -> None:
         times = [place for place, tokens in enumerate(self.executed) if token(args) in tokens]
         assert all(self.executed[place] == (token(args),) for place in times), f"{args} was part of a transaction"
+        if self._falls_short(args, reply):
+            assert times, f"{args} is said to be executed, and is not"
+            return
         if args[0] in WRITES - REPEATABLE and isinstance(reply, hiredis.ReplyError):
-            self._error(args, reply, f"UNCERTAIN {args[0].decode()}")
+            self._error(args, reply, f"UNCERTAIN {args[0].decode()} may")
             return
         self._is(args, reply, self._result(args))
         if args[0] in WRITES:
@@ -140,6 +147,13 @@ class Reading:
         assert times, f"{args} was answered and not executed"
         assert times[-1] > self.last, f"{args} was executed before what the client said earlier"
         self.last = times[-1]
+        on_replicas = self.replicated is None or self.replicated.intersection(times)
+        assert on_replicas, f"{args} was acknowledged, and no replica has it"
+
+    def _falls_short(self, args: list[bytes], reply: Any) -> bool:
+        """Whether the client was told that too few replicas have its write."""
+        start = f"UNCERTAIN {args[0].decode()} was executed by master "
+        return self.replicated is not None and isinstance(reply, hiredis.ReplyError) and str(reply).startswith(start)
 
     def _result(self, args: list[bytes]) -> Any:
         done = b"done:" + token(args)
@@ -177,8 +191,10 @@ class Reading:
         elif reply is None:
             assert self.watching, "nil without WATCH"
             self._not_executed()
+        elif self._falls_short(args, reply):
+            assert self._at_once(), "said to be executed, and is not"
         elif isinstance(reply, hiredis.ReplyError):
-            self._error(args, reply, "UNCERTAIN EXEC")
+            self._error(args, reply, "UNCERTAIN EXEC may")
             self._at_once()
         else:
             assert reply == [self._result(one) for one in self._queue()], f"EXEC: {reply}"

@@ -8,6 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from rfproxy.router import Policy
 from tests.interleavings.model import Link, Model
 from tests.interleavings.story import TEMPLATES, Story
 from tests.support.playbook import Playbook
@@ -30,9 +31,14 @@ amounts = st.sampled_from([1, 2, EVERYTHING])
 class Interleavings(RuleBasedStateMachine):
     """One playbook, in which anything may happen next."""
 
+    policy = Policy()
+    version = "7.0.15"  # of the servers
+
     @initialize()
     def begin(self) -> None:
-        self.play = Playbook()
+        self.play = Playbook(self.policy)
+        for name in SERVERS:
+            self.play.server(name).version = self.version
         self.model = Model(self.play)
         self.tokens = count(1000)
         self.epoch = 1
@@ -171,6 +177,10 @@ class Interleavings(RuleBasedStateMachine):
         self.epoch += 1
         self.publish(name)
 
+    def replicated(self) -> set[int] | None:
+        """Which writes replicas have, if that matters."""
+        return None
+
     # --- the end
 
     def teardown(self) -> None:
@@ -185,7 +195,7 @@ class Interleavings(RuleBasedStateMachine):
             self.servers_do_all_they_can()
             self.play.wait(0.3)
         for story in self.stories:
-            story.check(self.model.executed)
+            story.check(self.model.executed, self.replicated())
         assert not self.play.log.events("defect")
 
 

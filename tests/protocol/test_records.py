@@ -39,6 +39,7 @@ RECEIPTS = st.builds(
     master=st.none() | NODES,
     manager=st.text(),
     steps=st.lists(st.tuples(st.text(), TIMES)).map(tuple),
+    acknowledged=st.dictionaries(st.text(), TIMES),
     offsets=st.dictionaries(st.text(string.ascii_letters), COUNTS),
     proxies=st.dictionaries(st.text(), st.dictionaries(st.text(), COUNTS | st.text())),
     request=COUNTS,
@@ -85,6 +86,18 @@ def test_fields_of_later_releases_are_passed_over() -> None:
     assert Receipt.decode(json.dumps(plain).encode()) == receipt
 
 
+def test_a_receipt_that_the_first_release_wrote_is_read() -> None:
+    written = (
+        b'{"format": 1, "epoch": 3, "kind": "failover", "outcome": "done", "cause": "it died", "former": "a:1", '
+        b'"master": "b:1", "manager": "m", "steps": [["noticed", 1.0], ["published", 1.25]], "offsets": {"b:1": 7}, '
+        b'"proxies": {"p": {"epoch": 3, "held": 2}}, "request": 0}'
+    )
+    receipt = Receipt.decode(written)
+    assert receipt.acknowledged == {}
+    assert receipt.proxies == {"p": {"epoch": 3, "held": 2}}
+    assert receipt.duration == 0.25
+
+
 @pytest.mark.parametrize("kind", [ProxyRecord, Receipt])
 @pytest.mark.parametrize(
     "data", [b"", b"{", b"[]", b"null", b"\xff", b"{}", b'{"epoch": -1}', b'{"epoch": "1"}', b'{"epoch": true}']
@@ -110,6 +123,7 @@ def test_a_proxys_record_with_a_wrong_value_is_an_error(wrong: dict[str, Any]) -
         {"steps": 5},
         {"steps": [["x"]]},
         {"offsets": [1]},
+        {"acknowledged": {"p": "soon"}},
         {"proxies": {"p": 5}},
     ],
 )

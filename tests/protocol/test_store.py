@@ -165,6 +165,17 @@ async def test_children_are_read_with_data_and_without_grandchildren(store: Topo
     assert {name: entry.data for name, entry in children.items()} == {"one": b"1", "two": b"2"}
 
 
+async def test_children_that_came_went_and_changed_since_they_were_last_read(store: TopologyStore) -> None:
+    await store.commit(*(Put(f"/a/{name}", b"old") for name in ("stays", "goes", "changes")))
+    assert set(await store.read_children("/a")) == {"stays", "goes", "changes"}
+    await store.commit(Put("/a/comes", b"new"), Put("/a/changes", b"new", 0), Delete("/a/goes"))
+    found = {name: entry.data for name, entry in (await store.read_children("/a")).items()}
+    assert found == {"stays": b"old", "comes": b"new", "changes": b"new"}
+    await store.commit(*(Delete(f"/a/{name}") for name in found), Delete("/a"))
+    for _ in range(2):
+        assert await store.read_children("/a") == {}
+
+
 async def test_one_refused_change_leaves_all_others_of_the_transaction_undone(store: TopologyStore) -> None:
     await store.commit(Put("/a", b"before"), Put("/b", b"before"))
     with pytest.raises(StoreConflict, match="/b"):

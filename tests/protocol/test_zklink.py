@@ -159,6 +159,21 @@ async def test_a_session_that_zookeeper_ended_is_lost_and_another_one_follows(se
 # Calls
 
 
+async def test_a_server_that_has_lost_its_data_is_good_enough_for_a_new_session(tmp_path: Path) -> None:
+    with ZooKeeperServer(tmp_path / "zookeeper") as server:
+        async with following(server.hosts) as follower:
+            await follower.until_state(StoreState.CONNECTED)
+            await follower.link.ask(lambda client: client.create_async("/a"))
+            before = follower.link.session
+            server.kill()
+            server.wipe()
+            server.launch()
+            await follower.until(
+                lambda: follower.link.state is StoreState.CONNECTED and follower.link.session != before
+            )
+            assert not await follower.exists("/a")
+
+
 async def test_what_is_asked_while_cut_off_is_refused_and_not_sent_later(server: ZooKeeperServer) -> None:
     async with following(server.hosts, session_timeout=30) as follower:
         await follower.until_state(StoreState.CONNECTED)

@@ -260,6 +260,22 @@ async def test_a_campaign_that_is_cancelled_while_cut_off_leaves_no_seat(server:
             await queue.next()
 
 
+async def test_a_leadership_given_up_while_cut_off_blocks_nobody_when_the_session_lives_on(
+    server: ZooKeeperServer,
+) -> None:
+    async with connected(server.hosts) as (store, states):
+        fence = await store.campaign("/lock", "me")
+        session = store.session
+        server.kill()
+        await states.until(StoreState.SUSPENDED)
+        with pytest.raises(StoreUnavailable):
+            await store.resign(fence)
+        server.launch()
+        again = await store.campaign("/lock", "me")
+        assert store.session == session
+        assert again != fence
+
+
 # What is not known
 
 

@@ -16,6 +16,7 @@ import redis
 from deploy.processes import free_port, wait_until
 from rfproxy.cli import limits_of, main, policy_of
 from rfproxy.config import ProxyConfig
+from rfproxy.durable import Durability
 from rfproxy.greeting import Account
 from rfproxy.limits import Limits, OutputLimit, OutputLimits
 from tests.support.redis import RedisGroup
@@ -87,6 +88,13 @@ def test_the_limits_reach_the_server_and_the_core() -> None:
     assert limits_of(config) == Limits(7, 8, 9, 2 << 20, OutputLimits(normal=OutputLimit(1, 2, 3)))
     assert limits_of(ProxyConfig.model_validate({"nodes": "a:1"})) == Limits()
     assert policy_of(config).allow_admin
+
+
+def test_writes_are_durable_when_that_is_asked_for() -> None:
+    assert policy_of(ProxyConfig.model_validate({"nodes": "a:1"})).durable is None
+    given = {"nodes": "a:1", "write_safety": "durable", "durable_replicas": 2, "durable_timeout": 0.5}
+    assert policy_of(ProxyConfig.model_validate(given)).durable == Durability(replicas=2, timeout=0.5)
+    assert policy_of(ProxyConfig.model_validate({"nodes": "a:1", "write_safety": "durable"})).durable == Durability()
 
 
 def test_where_files_are_few_fewer_clients_are_admitted(tmp_path: Path) -> None:

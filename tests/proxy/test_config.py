@@ -26,6 +26,7 @@ def test_by_default_it_listens_on_the_loopback_and_reads_from_replicas() -> None
     assert config.listen == Node("127.0.0.1", 6380)
     assert (config.reads, config.retry_writes, config.on_store_loss) == ("replica", "idempotent", "hold")
     assert not config.allow_admin
+    assert (config.write_safety, config.durable_replicas, config.durable_timeout) == ("async", 1, 1.0)
     assert (config.hold_timeout, config.hold_bytes, config.max_clients) == (30.0, 256 * 1024 * 1024, 10_000)
     assert not config.embedded
 

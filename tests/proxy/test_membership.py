@@ -109,6 +109,22 @@ async def test_a_withdrawn_master_is_acknowledged(started: World) -> None:
     await started.acknowledged(2)
 
 
+async def test_a_withdrawn_master_is_acknowledged_without_waiting_for_a_proof_of_life(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership, "PROOFS", 1e-6)
+    await world.proxy.start("a:1")
+    await eventually(lambda: world.lease)
+
+    async def never_answered() -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(world.store, "prove_alive", never_answered)
+    for epoch in (2, 3):
+        await world.publish(replace(FENCED, epoch=epoch))
+        await world.acknowledged(epoch)
+
+
 async def test_a_record_that_cannot_be_read_is_said_once_and_changes_nothing(started: World) -> None:
     await started.publish(b"{nonsense")
     await eventually(lambda: started.log.events("topology_unusable"))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from rfproxy.durable import Durability
 from rfproxy.report import report
+from rfproxy.router import Policy
 from tests.support.playbook import Playbook
 
 
@@ -66,6 +68,16 @@ def test_connections_are_told_apart_by_what_they_are_for(play: Playbook) -> None
     seen = fields(play)
     assert seen["proxy_lanes_to_master"] == "2"
     assert seen["proxy_lanes_to_replicas"] == seen["proxy_lanes_exclusive"] == "1"
+
+
+def test_writes_that_are_waited_for_are_counted_and_those_that_no_replica_has() -> None:
+    play = Playbook(Policy(durable=Durability()))
+    play.topology(1, master="m:1")
+    play.client().says("INCR", "k")
+    play.server("m:1").hears("INCR", "k").answers(b":1\r\n:0\r\n")
+    seen = fields(play)
+    assert seen["proxy_write_safety"] == "durable"
+    assert (seen["proxy_batches_waited_for"], seen["proxy_writes_unreplicated"]) == ("1", "1")
 
 
 def test_reads_that_the_master_had_to_serve_are_counted(play: Playbook) -> None:

@@ -269,6 +269,41 @@ def test_commands_behind_a_resting_master_wait_for_it_without_a_loop(play: Playb
     play.server("m:1").hears("INCR", "b")
 
 
+def test_attempts_at_a_master_that_cannot_be_reached_do_not_make_a_client_wait_for_longer(play: Playbook) -> None:
+    play.topology(2, master="m:1")
+    play.server("m:1").refuses = True
+    client = play.client().says("SET", "k", "v")
+    play.wait(29.0)
+    assert not client.output
+    assert play.router.stats.change.held == 1, "however often it was tried"
+    play.wait(1.5)
+    client.hears_error("MASTERDOWN held for 30 s")
+    client.says("SET", "k", "v")
+    play.wait(29.0)
+    assert not client.output, "the next command has a patience of its own"
+
+
+def test_the_longest_wait_lasts_from_the_first_attempt_to_the_one_that_succeeds(play: Playbook) -> None:
+    play.topology(2, master="m:1")
+    play.server("m:1").refuses = True
+    play.client().says("SET", "k", "v")
+    play.wait(4.0)
+    play.topology(3)
+    play.wait(1.0)
+    play.topology(4, master="m:2")
+    play.server("m:2").hears("SET", "k", "v")
+    assert play.router.stats.change.longest_wait >= 5.0
+
+
+def test_a_client_that_leaves_while_it_is_tried_again_is_forgotten(play: Playbook) -> None:
+    play.topology(2, master="m:1")
+    play.server("m:1").refuses = True
+    client = play.client().says("SET", "k", "v")
+    play.wait(1.0)
+    client.session.close(play.time)
+    assert client.session not in play.router.gate
+
+
 def test_a_wait_ends_at_the_very_moment_of_its_alarm() -> None:
     play = Playbook(Policy(hold_timeout=0.001))  # which is not a sum of powers of two
     client = play.client().says("GET", "k")

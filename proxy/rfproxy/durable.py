@@ -1,0 +1,267 @@
+r"""Durable writes: a client hears of its write when enough replicas have it.
+
+    sessions --enqueue--> [queued | queued]  --flush-->  [batch, WAIT]  -->  server
+    sessions <--deliver--  [batch, kept until WAIT is answered]  <--feed--   server
+
+What one flush sends is a *batch*. If it may change data, WAIT goes out behind it, and its replies are kept until WAIT
+is answered: one question for all clients in the batch. Meanwhile nothing more is sent on this lane, since WAIT holds
+up the connection; what comes meanwhile makes the next batch. Several lanes take turns (`rotation`).
+
+When too few replicas have it in time, the batch is delivered all the same, but what the server says of its writes is
+replaced by an error (`Shortfall`). When the lane dies before WAIT is answered, nothing of the batch was delivered: it
+was sent and not answered, and goes the way of all such commands.
+
+WAIT asks for the offset at the end of the connection's last command (before Redis 7.2), or of its last write (since).
+So something has to come first where that is not enough: a blocking command may have been served later than it was
+executed, and a write that changed nothing may owe that to another connection's write which no replica has yet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from rfprotocol import resp
+from rfprotocol.commands import Command, lookup, parsed_version
+from rfprotocol.errors import ProtocolError
+from rfprotocol.framing import ReplyScanner, Taken
+from rfprotocol.topology import Node
+from rfproxy.entries import Form, Run
+from rfproxy.greeting import LaneKey
+from rfproxy.lane import Lane, LaneOwner, Writer
+
+if TYPE_CHECKING:
+    from rfproxy.session import Session
+    from rfproxy.transaction import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Durability:
+    """How many replicas must have a write, and how many seconds they get for it."""
+
+    replicas: int = 1
+    timeout: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shortfall:
+    """Why the writes of a batch are not known to be on enough replicas."""
+
+    node: Node
+    reason: str
+
+    def error(self, command: Command) -> bytes:
+        """What a client hears instead of the reply to its write."""
+        name = command.name.replace("|", " ")
+        return resp.error(f"UNCERTAIN {name} was executed by master {self.node} but not replicated {self.reason}")
+
+
+_SPREADS = frozenset(["EVAL", "EVALSHA", "FCALL", "PUBLISH", "SPUBLISH"])
+"""What replicas may be sent besides writes."""
+
+
+def may_replicate(command: Command) -> bool:
+    """Whether executing it may send something to replicas. Of unknown commands that has to be assumed."""
+    return "write" in command.flags or command.name in _SPREADS or not command.group
+
+
+def told(session: Session, args: list[bytes], reply: bytes) -> bytes:
+    """What the client hears: not that a write was done, if too few replicas have it."""
+    return _told(session, lookup(args), reply) if may_replicate(lookup(args)) else reply
+
+
+def told_of_exec(session: Session, executed: list[list[bytes]], reply: bytes) -> bytes:
+    """The same for EXEC: its reply stands for all that was executed, and nil says that nothing was."""
+    if reply in _NIL or not any(may_replicate(lookup(args)) for args in executed):
+        return reply
+    return _told(session, lookup([b"EXEC"]), reply)
+
+
+_NIL = frozenset([resp.null_array(2), resp.null_array(3)])
+
+
+def _told(session: Session, command: Command, reply: bytes) -> bytes:
+    if session.shortfall is None or reply.startswith(b"-"):
+        return reply
+    session.router.stats.errors += 1
+    session.router.stats.unreplicated += 1
+    return session.shortfall.error(command)
+
+
+class Fence:
+    """The replies of one batch until those to what was asked behind it are in."""
+
+    def __init__(self, replies: int, questions: list[bytes], *, pushes: bool) -> None:
+        """`replies` to the batch, `questions` behind it; `pushes`: what the server says unasked is kept in its place."""
+        self._left = replies
+        self._own = len(questions)
+        self._questions = questions
+        self._pushes = pushes
+        self._kept: list[bytes] = []
+        self._answers: list[bytes] = []
+
+    def passed(self, scanner: ReplyScanner) -> bool:
+        """Take what has come; whether that is all. Raises ProtocolError."""
+        while self._left or self._own:
+            taken = scanner.take(1 if self._pushes else self._left or 1)
+            if not taken.count:
+                return False
+            if self._pushes and taken.data[:1] == b">":
+                self._kept.append(taken.data)
+            elif self._left:
+                self._kept.append(taken.data)
+                self._left -= taken.count
+            else:
+                self._answers.append(taken.data)
+                self._own -= 1
+        return True
+
+    @property
+    def kept(self) -> bytes:
+        """The replies to the batch."""
+        return self._kept[0] if len(self._kept) == 1 else b"".join(self._kept)
+
+    def shortfall(self, node: Node, durability: Durability) -> Shortfall | None:
+        """What is missing. Raises ProtocolError when WAIT was answered as it never is, such as inside of MULTI."""
+        for question, answer in zip(self._questions, self._answers, strict=True):
+            # Who may not use the channel: for all that the batch itself has written, WAIT alone is enough.
+            spared = question is _MOVES_THE_OFFSET and answer.startswith(b"-NOPERM")
+            if answer.startswith(b"-") and not spared:
+                text = answer[1:].decode(errors="replace").strip()
+                return Shortfall(node, f"as far as is known: WAIT failed: {text}")
+        if not self._answers[-1].startswith(b":"):
+            raise ProtocolError(f"WAIT was answered {self._answers[-1]!r}")
+        if int(self._answers[-1][1:]) >= durability.replicas:
+            return None
+        replicas = "1 replica" if durability.replicas == 1 else f"{durability.replicas} replicas"
+        return Shortfall(node, f"to {replicas} within {durability.timeout:g} s")
+
+
+class DurableOwner(LaneOwner, Protocol):
+    """Who looks after durable lanes."""
+
+    def lane_waited(self, lane: Lane, shortfall: Shortfall | None) -> None:
+        """WAIT was answered."""
+
+
+class DurableLane(Lane):
+    """See the head of this module."""
+
+    def __init__(self, key: LaneKey, owner: DurableOwner, durability: Durability, *, run_id: str = "") -> None:
+        """The server is a master."""
+        super().__init__(key, owner, run_id=run_id)
+        self._waits_for = owner
+        self._durability = durability
+        self._fence: Fence | None = None
+        self._shortfall: Shortfall | None = None  # of the batch that is being delivered
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a batch is under way that nothing may follow yet."""
+        return self._fence is not None
+
+    def flush(self, now: float) -> None:
+        """Send what may travel together; the rest follows when that is answered."""
+        if self._fence is None:
+            super().flush(now)
+
+    def _send(self, writer: Writer) -> None:
+        batch, rest = self._cut()
+        waits = self._to_be_waited_for(batch, rest)
+        if self._in_flight and (waits or _apart(self._in_flight[-1])):
+            return  # a batch with WAIT travels alone; and were MULTI refused, what follows would be such a batch
+        raw = [run.raw for run in batch]
+        if waits:
+            questions = self._questions()
+            raw += questions
+            self._fence = Fence(sum(run.left for run in batch), questions, pushes=self._listening)
+        self._queue = rest
+        self._in_flight.extend(run for run in batch if run.left)
+        writer.write(raw[0] if len(raw) == 1 else b"".join(raw))
+
+    def _cut(self) -> tuple[list[Run], list[Run]]:
+        """The first ones that may travel together, and the others."""
+        queue = self._queue
+        if self.guest is None:
+            return queue, []
+        apart = _apart(queue[0])
+        end = next((place for place, run in enumerate(queue) if _apart(run) is not apart), len(queue))
+        return queue[:end], queue[end:]
+
+    def _to_be_waited_for(self, batch: list[Run], rest: list[Run]) -> bool:
+        """Whether WAIT belongs behind the batch: not where it would be queued with the rest of a transaction."""
+        if self.guest is not None and _apart(batch[0]):
+            return False
+        transaction = self._transaction
+        if transaction is not None and transaction.queueing and not any(map(_begins, rest)):
+            return False
+        return any(may_replicate(lookup(args)) for run in batch for args in run.commands) or (
+            transaction is not None
+            and _name(batch[-1]) == "EXEC"
+            and (bool(self._in_flight) or transaction.replicates)  # what is in flight may be part of it
+        )
+
+    @property
+    def _transaction(self) -> Transaction | None:
+        ties = self.guest.ties if self.guest is not None else None
+        return ties.transaction if ties is not None else None
+
+    def _questions(self) -> list[bytes]:
+        timeout = max(1, round(self._durability.timeout * 1000))
+        wait = resp.encode_command([b"WAIT", b"%d" % self._durability.replicas, b"%d" % timeout])
+        version = self.welcome.version if self.welcome is not None else ""
+        if not version or parsed_version(version) >= _OF_THE_LAST_WRITE:
+            return [_MOVES_THE_OFFSET, wait]
+        return [wait] if self.guest is None else [_PING, wait]
+
+    def _distribute(self, now: float) -> None:
+        fence = self._fence
+        if fence is None:
+            super()._distribute(now)
+        elif fence.passed(self._scanner):
+            shortfall = fence.shortfall(self.key.node, self._durability)
+            self._fence = None
+            self._waits_for.lane_waited(self, shortfall)
+            self._release(fence.kept, shortfall, now)
+            super()._distribute(now)  # what the server has said unasked behind it
+        if self._queue and not self._in_flight:
+            self._waits_for.lane_dirty(self)
+
+    def _release(self, kept: bytes, shortfall: Shortfall | None, now: float) -> None:
+        """Deliver a batch as if it had arrived only now."""
+        scanner, self._scanner = self._scanner, ReplyScanner(pushes_apart=not self._listening)
+        stand_in = self._scanner
+        stand_in.feed(kept)
+        self._shortfall = shortfall
+        super()._distribute(now)
+        self._shortfall = None
+        if self._scanner is stand_in:  # else the lane was made to listen
+            self._scanner = scanner
+
+    def _deliver(self, run: Run, taken: Taken, now: float) -> None:
+        if self._shortfall is None:
+            super()._deliver(run, taken, now)
+            return
+        run.session.shortfall = self._shortfall
+        super()._deliver(run, taken._replace(has_error=True), now)  # so that each reply is looked at
+        run.session.shortfall = None
+
+
+_OF_THE_LAST_WRITE = (7, 2)
+"""The release since which WAIT asks for the last write of the connection."""
+_MOVES_THE_OFFSET = resp.encode_command([b"SPUBLISH", b"rfproxy:durable", b""])
+"""Replicas are sent it, like a write; nobody hears it, as there are no patterns for such channels."""
+_PING = resp.encode_command([b"PING"])
+
+
+def _apart(run: Run) -> bool:
+    """Whether WAIT may not follow: it begins a transaction, or is answered by frames that are no replies."""
+    return run.form in (Form.RESTORE, Form.STREAM) or _begins(run)
+
+
+def _begins(run: Run) -> bool:
+    return run.form is Form.PLAIN and _name(run) == "MULTI"
+
+
+def _name(run: Run) -> str:
+    return lookup(run.commands[-1]).name if run.commands else ""

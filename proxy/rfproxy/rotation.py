@@ -1,0 +1,101 @@
+"""The router of a proxy whose writes are durable.
+
+    writes      one of a few lanes that take turns: while one waits for replicas, the next batch goes out on another
+    reads       of sessions that wait for nothing else: never behind a write that waits for replicas
+    exclusive   durable as well, when they lead to the master
+
+A session stays on the lane that its unanswered commands are on, so turns do not change its order.
+"""
+
+from __future__ import annotations
+
+from rfproxy.durable import Durability, DurableLane, Shortfall
+from rfproxy.entries import Need
+from rfproxy.greeting import Duty, Identity, LaneKey
+from rfproxy.lane import Lane
+from rfproxy.lease import Lease
+from rfproxy.router import Log, Policy, Router, Shell
+from rfproxy.stats import Stats
+
+LANES = 4
+"""Shared lanes for writes of sessions with the same key, at most."""
+
+
+def create_router(policy: Policy, shell: Shell, lease: Lease, stats: Stats, log: Log) -> Router:
+    """The router that the policy asks for."""
+    if policy.durable is None:
+        return Router(policy, shell, lease, stats, log)
+    return DurableRouter(policy, policy.durable, shell, lease, stats, log)
+
+
+class DurableRouter(Router):
+    """See the head of this module."""
+
+    def __init__(
+        self, policy: Policy, durability: Durability, shell: Shell, lease: Lease, stats: Stats, log: Log
+    ) -> None:
+        super().__init__(policy, shell, lease, stats, log)
+        self._durability = durability
+        self._turns: dict[LaneKey, list[DurableLane]] = {}
+        self._unreplicated: set[Identity] = set()
+        """Whose latest batch was on too few replicas."""
+
+    def lane(self, number: int, identity: Identity, need: Need, now: float) -> Lane | None:
+        """The shared lane for a run of session `number`, or None when it has to wait."""
+        if need is not Need.MASTER:
+            return super().lane(number, identity, need, now)
+        key = self._master_key(identity, now)
+        return self._next_turn(key) if key else None
+
+    def _next_turn(self, key: LaneKey) -> DurableLane:
+        """One that has no batch under way, or may be opened; else the one whose batch went out first."""
+        lanes = self._turns.setdefault(key, [])
+        for lane in lanes:
+            if not lane.waiting:
+                return lane
+        if len(lanes) == LANES:
+            return min(lanes, key=lambda lane: lane.used)
+        lane = self._durable_lane(key)
+        lanes.append(lane)
+        self._shell.connect(lane)
+        return lane
+
+    def _durable_lane(self, key: LaneKey) -> DurableLane:
+        return DurableLane(key, self, self._durability, run_id=self._run_id(key))
+
+    def _new(self, key: LaneKey, *, exclusive: bool) -> Lane:
+        if exclusive and key.duty is Duty.MASTER:
+            return self._durable_lane(key)
+        lane = super()._new(key, exclusive=exclusive)
+        lane.writes = False
+        return lane
+
+    def _is_shared(self, lane: Lane) -> bool:
+        return super()._is_shared(lane) or lane in self._turns.get(lane.key, [])
+
+    def _all_shared(self) -> list[Lane]:
+        return [*super()._all_shared(), *(lane for lanes in self._turns.values() for lane in lanes)]
+
+    def _forget(self, lane: Lane) -> None:
+        super()._forget(lane)
+        lanes = self._turns.get(lane.key, [])
+        if lane in lanes:
+            lanes.remove(lane)
+        if not lanes:
+            self._turns.pop(lane.key, None)
+
+    def lane_waited(self, lane: Lane, shortfall: Shortfall | None) -> None:
+        """WAIT was answered: say so when that is not as it was before."""
+        self.stats.batches += 1
+        identity = lane.key.identity
+        if shortfall is not None and identity not in self._unreplicated:
+            self._unreplicated.add(identity)
+            self.log.warning(
+                "writes_not_replicated",
+                node=str(lane.key.node),
+                error=f"not replicated {shortfall.reason}",
+                epoch=self.epoch,
+            )
+        elif shortfall is None and identity in self._unreplicated:
+            self._unreplicated.discard(identity)
+            self.log.info("writes_replicated", node=str(lane.key.node), epoch=self.epoch)
