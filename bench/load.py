@@ -1,10 +1,10 @@
 """A steady load of unmodified Redis clients, and what they saw: errors, gaps, latency, and lost writes.
 
-    python bench/load.py --port 6380 --connections 16 --rate 200 --seconds 10
+    python -m bench.load --port 6380 --connections 16 --rate 200 --seconds 10
 
 Each connection is a redis-py client that tries nothing twice, in a thread of its own, and alternates SET, INCR and
-GET on two keys of its own. What it was told about its writes is remembered and compared with what the server
-says in the end: an acknowledged write that is missing is counted as lost, whatever happened in between.
+GET on two keys of its own, or what its duty is. What it was told about its writes is remembered and compared with what
+the server says in the end: an acknowledged write that is missing is counted as lost, whatever happened in between.
 """
 
 from __future__ import annotations
@@ -14,113 +14,22 @@ import itertools
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-WRITES = ("SET", "INCR")
-COMMANDS = ("SET", "INCR", "GET")
-KINDS = {"reads": ("GET",), "writes": WRITES}
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One command of one connection; times are of the monotonic clock, in seconds."""
-
-    command: str
-    begun: float
-    ended: float
-    error: str = ""  # the error's code or class; empty when the command succeeded
-    detail: str = ""
-
-    @property
-    def seconds(self) -> float:
-        """How long the client waited."""
-        return self.ended - self.begun
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """The longest time without a success of any connection."""
-
-    seconds: float = 0.0
-    begun: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Ledger:
-    """Acknowledged and uncertain writes of one or several connections, compared with the server's data."""
-
-    acknowledged: int = 0
-    uncertain: int = 0  # answered with an error: they may have been applied, or not
-    lost: int = 0  # acknowledged, but the data is older
-    doubled: int = 0  # the counter is further than all attempts together can have moved it
-
-    def __add__(self, other: Ledger) -> Ledger:
-        return Ledger(
-            self.acknowledged + other.acknowledged,
-            self.uncertain + other.uncertain,
-            self.lost + other.lost,
-            self.doubled + other.doubled,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What all connections saw between `since` and `until`."""
-
-    since: float
-    until: float
-    operations: Sequence[Operation] = field(repr=False)
-    ledger: Ledger | None = None  # None: not compared yet
-
-    @property
-    def errors(self) -> Counter[tuple[str, str]]:
-        """How often each (command, error) came."""
-        return Counter((operation.command, operation.error) for operation in self.operations if operation.error)
-
-    @property
-    def rate(self) -> float:
-        """Operations per second."""
-        return len(self.operations) / (self.until - self.since) if self.until > self.since else 0.0
-
-    def gap(self, commands: Iterable[str]) -> Gap:
-        """The longest time without a success among these commands, edges included."""
-        wanted = frozenset(commands)
-        ends = sorted(o.ended for o in self.operations if not o.error and o.command in wanted)
-        moments = [self.since, *ends, self.until]
-        return max((Gap(later - earlier, earlier) for earlier, later in itertools.pairwise(moments)), key=_seconds)
-
-    def slowest(self, commands: Iterable[str] = COMMANDS) -> float:
-        """The longest that one client waited for one answer."""
-        wanted = frozenset(commands)
-        return max((operation.seconds for operation in self.operations if operation.command in wanted), default=0.0)
-
-    def percentile(self, share: float) -> float:
-        """Latency that this share (0 to 1) of the successful operations did not exceed."""
-        latencies = sorted(operation.seconds for operation in self.operations if not operation.error)
-        return latencies[min(len(latencies) - 1, int(share * len(latencies)))] if latencies else 0.0
-
-    def between(self, since: float, until: float) -> Result:
-        """The part that ended in this time."""
-        part = [operation for operation in self.operations if since <= operation.ended <= until]
-        return Result(max(since, self.since), min(until, self.until), part)
-
-
-def _seconds(gap: Gap) -> float:
-    return gap.seconds
+from bench.seen import COMMANDS, WRITES, Book, Ledger, Operation, Result, describe
 
 
 class Load:
     """The clients. `rate` is operations per second of all connections together; a late client skips, it never hurries.
 
-    Connections take turns with the ports, if there are several; `connect` makes clients of another kind, from the
-    number of the connection. `prefix` is that of the keys, which are set to 0 at the start.
+    Connections take turns with the ports, if there are several, and with the `duties`: what each one repeats.
+    `connect` makes clients of another kind, from the number of the connection; `numbers` are the connections that
+    this process has, if not all. `prefix` is that of the keys, which are set to 0 at the start.
     """
 
     def __init__(
@@ -131,24 +40,34 @@ class Load:
         connections: int = 16,
         rate: float = 200.0,
         prefix: str = "",
+        duties: Sequence[Sequence[str]] = (COMMANDS,),
         connect: Callable[[int], Any] | None = None,
+        numbers: Iterable[int] | None = None,
     ) -> None:
         ports = [port] if isinstance(port, int) else port
-        connect = connect or (lambda number: _direct(host, ports[number % len(ports)]))
+        # By as many as there are duties: otherwise all writers could be at one port, and all readers at the other.
+        connect = connect or (lambda number: _direct(host, ports[number // len(duties) % len(ports)]))
         self._clients = [
-            _Client(connect(number), f"{prefix}load:{number}", connections / rate, number)
-            for number in range(connections)
+            _Client(
+                connect(number), f"{prefix}load:{number}", _turned(duties, number), connections / rate, number / rate
+            )
+            for number in (range(connections) if numbers is None else numbers)
         ]
         self._since = 0.0
         self._until = 0.0
 
-    def start(self) -> None:
-        """Begin. Raises redis.RedisError when the first write is refused."""
+    def prepare(self) -> None:
+        """Connect and set the keys. Raises redis.RedisError when that is refused."""
         for client in self._clients:
             client.prepare()
-        self._since = time.monotonic()
+
+    def start(self, at: float | None = None) -> None:
+        """Begin, at this time of the monotonic clock when it was prepared before. Raises as `prepare`."""
+        if at is None:
+            self.prepare()
+        self._since = time.monotonic() if at is None else at
         for client in self._clients:
-            client.start(self._since, of=len(self._clients))
+            client.start(self._since)
 
     def stop(self) -> Result:
         """End, after the commands in flight, and compare what was written with what is there."""
@@ -171,19 +90,28 @@ class Load:
         return sorted(found, key=lambda operation: operation.ended)
 
 
+def _turned(duties: Sequence[Sequence[str]], number: int) -> Sequence[str]:
+    """The duty of a connection. Each begins at another command: otherwise all would set, then all increment."""
+    turn, kind = divmod(number, len(duties))
+    duty = duties[kind]
+    first = turn % len(duty)
+    return (*duty[first:], *duty[:first])
+
+
 def _direct(host: str, port: int) -> redis.Redis:
     return redis.Redis(host=host, port=port, retry=Retry(NoBackoff(), 0), decode_responses=True, socket_timeout=60.0)
 
 
 class _Client:
-    """One connection and the account of its writes."""
+    """One connection and the account of its writes. It begins `delay` seconds after the start of the load."""
 
-    def __init__(self, client: Any, key: str, interval: float, number: int) -> None:
+    def __init__(self, client: Any, key: str, commands: Sequence[str], interval: float, delay: float) -> None:
         self.operations: list[Operation] = []
         self.stopping = threading.Event()
         self._value, self._counter = f"{key}:value", f"{key}:counter"
+        self._commands = commands
         self._interval = interval
-        self._number = number
+        self._delay = delay
         self._redis = client  # Any: the methods of redis.Redis are not fully typed
         self._thread: threading.Thread | None = None
         self._written = 0  # the last value that SET tried
@@ -192,10 +120,8 @@ class _Client:
     def prepare(self) -> None:
         self._redis.mset({self._value: 0, self._counter: 0})
 
-    def start(self, at: float, of: int) -> None:
-        # Spread over the interval, and over the commands: otherwise all would read, then all write.
-        due = at + self._interval * self._number / of
-        self._thread = threading.Thread(target=self._run, args=(due, self._number % len(COMMANDS)), daemon=True)
+    def start(self, at: float) -> None:
+        self._thread = threading.Thread(target=self._run, args=(at + self._delay,), daemon=True)
         self._thread.start()
 
     def join(self) -> None:
@@ -205,8 +131,8 @@ class _Client:
     def close(self) -> None:
         self._redis.close()
 
-    def _run(self, due: float, first: int) -> None:
-        for command in itertools.islice(itertools.cycle(COMMANDS), first, None):
+    def _run(self, due: float) -> None:
+        for command in itertools.cycle(self._commands):
             if self.stopping.wait(max(0.0, due - time.monotonic())):
                 return
             begun = time.monotonic()
@@ -238,58 +164,10 @@ class _Client:
         ].close(int(self._redis.incrby(self._counter, 0)))
 
 
-class Book:
-    """Writes of growing values to one key. The server's value lies between the last one that was acknowledged and
-    that plus all later attempts; less is a loss, more is a write that was applied twice."""
-
-    def __init__(self) -> None:
-        self._least = 0  # the server has at least this
-        self._open = 0  # attempts since then whose outcome is unknown
-        self._ledger = Ledger()
-
-    def uncertain(self) -> None:
-        self._open += 1
-        self._ledger += Ledger(uncertain=1)
-
-    def acknowledged(self, value: int) -> None:
-        self._ledger += Ledger(acknowledged=1) + self._compare(value, self._least + 1, self._least + 1 + self._open)
-        self._least, self._open = value, 0
-
-    def close(self, value: int, most: int | None = None) -> Ledger:
-        """Compare with what is there in the end; `most` is the last value that was tried, where that is known."""
-        return self._ledger + self._compare(value, self._least, self._least + self._open if most is None else most)
-
-    def _compare(self, value: int, least: int, most: int) -> Ledger:
-        return Ledger(lost=max(0, least - value), doubled=max(0, value - most))
-
-
 def _code(problem: redis.RedisError) -> str:
     """The code of an error reply where redis-py keeps it; else the class of the exception."""
     word = str(problem).split(" ", 1)[0]
     return word if word.isupper() and word.isalpha() else type(problem).__name__
-
-
-def describe(result: Result) -> str:
-    """The result in lines."""
-    lines = [f"operations  {len(result.operations)} ({result.rate:.0f}/s)"]
-    lines += [f"errors      {count} x {command} {error}" for (command, error), count in sorted(result.errors.items())]
-    if not result.errors:
-        lines.append("errors      none")
-    for name, commands in KINDS.items():
-        gap, slowest = result.gap(commands), result.slowest(commands)
-        lines.append(f"{name:<10}  longest gap {_ms(gap.seconds)}, longest wait of one client {_ms(slowest)}")
-    shares = ", ".join(f"p{share * 100:g} {_ms(result.percentile(share))}" for share in (0.5, 0.99, 0.999))
-    lines.append(f"latency     {shares}")
-    if ledger := result.ledger:
-        lines.append(
-            f"data        {ledger.acknowledged} acknowledged writes, {ledger.lost} of them lost; "
-            f"{ledger.uncertain} uncertain, {ledger.doubled} applied twice"
-        )
-    return "\n".join(lines)
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1000:.1f} ms"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,7 +14,9 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
+from bench.crowd import Crowd
 from bench.load import Load
+from bench.systems import DUTIES
 from deploy.processes import Process, ProcessError, RedisGroup, free_port, wait_until
 
 GROUP = "group"
@@ -47,6 +49,10 @@ class SentinelClient:
         """End all connections."""
         for client in self._clients:
             client.close()
+
+
+def _client(sentinels: list[tuple[str, int]], _: int) -> SentinelClient:
+    return SentinelClient(sentinels)
 
 
 class SentinelSite:
@@ -93,15 +99,27 @@ class SentinelSite:
         for process in self._sentinels.values():
             process.kill()
 
-    def load(self, connections: int, rate: float) -> Load:
+    def load(self, connections: int, rate: float) -> Crowd:
         """Clients that ask these Sentinels."""
         addresses = [(self.group.master.bind, port) for port in self._sentinels]
-        return Load(connections=connections, rate=rate, connect=lambda _: SentinelClient(addresses))
+
+        def part(numbers: range) -> Load:
+            connect = partial(_client, addresses)
+            return Load(connections=connections, rate=rate, duties=DUTIES, connect=connect, numbers=numbers)
+
+        return Crowd(part, connections)
 
     def switch_over(self) -> None:
         """Ask for another master; returns before there is one. Raises redis.RedisError when that is refused."""
         with self._client(next(iter(self._sentinels))) as client:
             client.sentinel_failover(GROUP)
+
+    def leader(self) -> Process:
+        """Any of them: who leads a failover is elected when it is due."""
+        return next(iter(self._sentinels.values()))
+
+    def receipt(self) -> None:
+        """Sentinel keeps none."""
 
     def wait_until_ready(self) -> None:
         """Return when every Sentinel knows all others and finds all servers in order. Raises ProcessError."""

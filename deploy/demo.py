@@ -22,7 +22,8 @@ from typing import NoReturn
 import redis
 from tabulate import tabulate
 
-from bench.load import KINDS, WRITES, Load, Result
+from bench.load import Load
+from bench.seen import KINDS, WRITES, Result
 from deploy.processes import ProcessError, RedisGroup, wait_until
 from deploy.site import HOST, Site, is_replica
 from deploy.zookeeper import ZooKeeperEnsemble

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from deploy.processes import Process, ProcessError, free_port
+from deploy.processes import Process, ProcessError, free_port, wait_until
 
 _JAR = Path("/usr/share/java/zookeeper.jar")
 """Debian's libzookeeper-java; its manifest names the jars it depends on."""
@@ -203,6 +203,11 @@ class ZooKeeperEnsemble:
     def leader(self) -> ZooKeeperServer:
         """The server that leads now. Raises ProcessError when there is none."""
         return self._with_role("leader")[0]
+
+    def wait_for_leader_other_than(self, former: ZooKeeperServer) -> None:
+        """Return when another server leads. Raises ProcessError when that takes too long."""
+        others = [server for server in self.servers if server is not former]
+        wait_until(lambda: any(server.role() == "leader" for server in others), "another ZooKeeper server leads")
 
     def followers(self) -> list[ZooKeeperServer]:
         """The servers that follow the leader now."""

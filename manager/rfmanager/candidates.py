@@ -6,7 +6,7 @@ no data is given up for it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rfprotocol.topology import Node, NodeReport
@@ -15,6 +15,9 @@ UNFIT_CONDITIONS = frozenset(
     {"loading", "noauth", "wrongpass", "noperm", "maxclients", "unknown", "timeout", "refused"}
 )
 """A server that answers like this serves nobody, or cannot be commanded."""
+
+CHANCES = 2
+"""How often the server with the most data may fail to be promoted before one with less is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +78,9 @@ def precedes(report: NodeReport, before: tuple[str, int]) -> bool:
 
 
 def choose(
-    reports: Iterable[NodeReport], replid: str, rejected: Collection[Node] = (), before: tuple[str, int] = ("", -1)
+    reports: Iterable[NodeReport], replid: str, rejected: Sequence[Node] = (), before: tuple[str, int] = ("", -1)
 ) -> Choice:
-    """The best candidate for an unplanned change. Those that failed before only when there is no other."""
+    """The best candidate for an unplanned change. `rejected` names those that failed before, once per failure."""
     plain = [replace(r, replid=replid) if precedes(r, before) else r for r in reports]
     return _best(plain, replid, rejected, {})
 
@@ -93,7 +96,7 @@ def choose_planned(reports: Iterable[NodeReport], replid: str) -> Choice:
     return _best(reports, replid, (), unconnected)
 
 
-def _best(reports: Iterable[NodeReport], replid: str, rejected: Collection[Node], excluded: dict[Node, str]) -> Choice:
+def _best(reports: Iterable[NodeReport], replid: str, rejected: Sequence[Node], excluded: dict[Node, str]) -> Choice:
     fit: list[NodeReport] = []
     for report in reports:
         why = excluded.get(report.node) or why_not(report, replid)
@@ -101,6 +104,9 @@ def _best(reports: Iterable[NodeReport], replid: str, rejected: Collection[Node]
             excluded[report.node] = why
         else:
             fit.append(report)
-    fresh = [report for report in fit if report.node not in rejected]
-    best = min(fresh or fit, key=lambda r: (-reach(r, replid), r.latency, r.node), default=None)
-    return Choice(best, excluded)
+
+    def rank(report: NodeReport) -> tuple[bool, int, int, float, Node]:
+        failures = rejected.count(report.node)
+        return failures >= CHANCES, -reach(report, replid), failures, report.latency, report.node
+
+    return Choice(min(fit, key=rank, default=None), excluded)

@@ -90,6 +90,7 @@ def receipt(view: View, epoch: int, change: Change, outcome: Outcome, cause: str
         master=master,
         manager=view.manager,
         steps=(*change.steps, *view.progress.steps, (last, view.wall)),
+        acknowledged=view.progress.acknowledged,
         offsets={str(node): report.offset for node, report in view.progress.sealed.items()},
         request=change.request,
     )

@@ -32,7 +32,7 @@ from rfmanager.tenure import Event, State, Tenure
 from rfprotocol.errors import FenceLost, StoreConflict, StoreError, StoreUnavailable
 from rfprotocol.paths import DEFAULT_ROOT, Paths
 from rfprotocol.store import Fence, StoreState, TopologyStore
-from rfprotocol.topology import ManagerReport, Node
+from rfprotocol.topology import ManagerReport, Node, NodeReport
 
 ANNOUNCE_INTERVAL = 0.8  # seconds; a report that is not renewed for `Rule.max_age` does not count
 PROOFS_PER_SESSION = 8  # how often the session is proved alive within its timeout
@@ -97,6 +97,7 @@ class Daemon:
         self._admins: dict[Node, RedisAdmin] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._sequence = 0
+        self._announced = ManagerReport(name)
         self._said = ""
         self._executor = Executor(
             store,
@@ -167,21 +168,30 @@ class Daemon:
         if all(prober.detector.report is not None for prober in self._probers.values()):
             self._all_seen.set()
         self._wake.set()
-        if not significant:
-            return
-        self._report_due.set()
         report = self._probers[node].detector.report
-        if report is not None:
-            well = report.available and report.condition == "ok"
-            is_replica = report.role == "slave"
-            (self._log.info if well else self._log.warning)(
-                "server" if report.available else "server is unavailable",
-                node=str(node),
-                condition=report.condition,
-                role={"slave": "replica"}.get(report.role, report.role),
-                **({"follows": str(report.follows), "link": "up" if report.link_up else "down"} if is_replica else {}),
-                epoch=self._mirror.topology.epoch if self._mirror.topology else 0,
-            )
+        if not significant or report is None:
+            return
+        if self._is_awaited(report):
+            self._report_due.set()
+        self._tell(report)
+
+    def _is_awaited(self, report: NodeReport) -> bool:
+        """Does somebody wait to hear of it? The primary manager counts who is up and who is down, and no more."""
+        announced = next((said for said in self._announced.nodes if said.node == report.node), None)
+        news = announced is None or announced.available != report.available
+        return news and self.tenure.state is not State.PRIMARY
+
+    def _tell(self, report: NodeReport) -> None:
+        well = report.available and report.condition == "ok"
+        is_replica = report.role == "slave"
+        (self._log.info if well else self._log.warning)(
+            "server" if report.available else "server is unavailable",
+            node=str(report.node),
+            condition=report.condition,
+            role={"slave": "replica"}.get(report.role, report.role),
+            **({"follows": str(report.follows), "link": "up" if report.link_up else "down"} if is_replica else {}),
+            epoch=self._mirror.topology.epoch if self._mirror.topology else 0,
+        )
 
     def _own_report(self) -> ManagerReport:
         reports = (prober.detector.report for prober in self._probers.values())
@@ -192,7 +202,8 @@ class Daemon:
             self._report_due.clear()
             self._sequence += 1
             with contextlib.suppress(StoreError):
-                await self._store.announce(self._paths.manager(self.name), self._own_report().encode())
+                self._announced = self._own_report()
+                await self._store.announce(self._paths.manager(self.name), self._announced.encode())
             await _wait(self._report_due, ANNOUNCE_INTERVAL)
 
     # Tenure.
@@ -268,10 +279,12 @@ class Daemon:
         """Do what is to be done; returns seconds after which to look again though nothing has changed."""
         try:
             while True:
-                await self._mirror.refresh()
+                acts = self.tenure.covers(time.monotonic())
+                # Who does not act only has to know which servers to watch: a tenure begins with reading everything.
+                await self._mirror.refresh(*(() if acts else (self._paths.nodes,)))
                 for node in self._mirror.topology.nodes if self._mirror.topology else ():
                     self._watch(node, group)
-                if not self._mirror.readable or not self.tenure.covers(time.monotonic()):
+                if not acts or not self._mirror.readable or not self.tenure.covers(time.monotonic()):
                     return None
                 await self._executor.complete_receipt()
                 view = self._view()
@@ -303,11 +316,13 @@ class Daemon:
             self._executor.begin(epoch)
             for prober in self._probers.values():
                 prober.hurry()
-        now = time.monotonic()
+        self._executor.look_at(mirror.proxies)
+        now, wall = time.monotonic(), time.time()
+        failing = {node: prober.detector.failing_since for node, prober in self._probers.items()}
         others = {name: report for name, report in mirror.reports.items() if name != self.name}
         return View(
             now=now,
-            wall=time.time(),
+            wall=wall,
             manager=self.name,
             members=tuple(self._probers),
             topology=topology,
@@ -322,6 +337,7 @@ class Daemon:
             request_id=mirror.request_entry.created if mirror.request_entry else 0,
             paused=mirror.paused,
             progress=self._executor.progress,
+            failing={node: wall - (now - since) for node, since in failing.items() if since is not None},
             last_epoch=mirror.last_epoch,
         )
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rfmanager import planned, upkeep
-from rfmanager.candidates import UNFIT_CONDITIONS, Choice, choose, continues, outage, why_not
+from rfmanager.candidates import CHANCES, UNFIT_CONDITIONS, Choice, choose, continues, outage, why_not
 from rfmanager.change import PATIENCE, fence, fence_holds, publish, refusal, refuse
 from rfmanager.steps import Policy, Promote, Record, Seal, Step, View, Wait
 from rfprotocol.topology import Change, Kind, Node, NodeReport, Phase, Topology
@@ -55,7 +55,8 @@ def _serving(view: View, topology: Topology, policy: Policy) -> Step:
         return Wait("paused: watching only, until 'rfmanager resume'")
     lost = _why_lost(view, topology, master)
     if lost is not None:
-        fenced = fence(view, topology, Change(Kind.FAILOVER, lost, master, steps=(("noticed", view.wall),)))
+        steps = (("noticed", view.failing.get(master, view.wall)), ("agreed", view.wall))
+        fenced = fence(view, topology, Change(Kind.FAILOVER, lost, master, steps=steps))
         if view.request is None:
             return fenced
         # It asked for a change without loss: it must not become permission to take whatever is there.
@@ -80,9 +81,7 @@ def _why_lost(view: View, topology: Topology, master: Node) -> str | None:
 
 def _fencing(view: View, topology: Topology, change: Change, policy: Policy) -> Step:
     waiting = fence_holds(view, topology, policy)
-    # Replicas would copy a restarted master that came back empty: its history is over, so they are detached at once.
-    former = view.fresh(change.former) if change.former else None
-    if waiting and not (former and topology.run_id and former.run_id != topology.run_id):
+    if waiting and not _may_seal_at_once(view, topology, change):
         return waiting
     unsealed = tuple(node for node in view.members if _may_seal(view, node, policy))
     if unsealed:
@@ -91,11 +90,26 @@ def _fencing(view: View, topology: Topology, change: Change, policy: Policy) -> 
         return waiting
     sealed = [r for node in view.progress.sealed if not view.unavailable(node) and (r := view.sealed(node))]
     choice = choose(sealed, topology.replid, change.rejected, (topology.replid2, topology.replid2_offset))
-    if choice.best is None:
+    best = choice.best
+    if best is None:
         return _forced(view, topology, change, choice, policy)
-    if choice.best.node in change.rejected and view.now < view.progress.since + policy.retry_interval:
-        return Wait("every candidate has failed: trying them again", view.progress.since + policy.retry_interval)
-    return _mark(view, topology, change, choice.best)
+    awaited = [node for node in view.members if _may_have_more(view, node, topology, change, best.node)]
+    if awaited:
+        until = min(view.progress.failed[node] for node in awaited) + policy.retry_interval
+        return Wait(f"before {best.node} is taken: {', '.join(map(str, awaited))} did not obey, but may have more", until)
+    if best.node in change.rejected and view.now < view.progress.since + policy.retry_interval:
+        until = view.progress.since + policy.retry_interval
+        return Wait(f"{best.node} could not be promoted: trying again, nobody has as much data", until)
+    return _mark(view, topology, change, best)
+
+
+def _may_seal_at_once(view: View, topology: Topology, change: Change) -> bool:
+    """Replicas would copy a master that restarted empty, or that follows who knows whom; no proxy writes to such a
+    one any more, so they are detached before all have acknowledged."""
+    former = view.fresh(change.former) if change.former else None
+    if former is None or not topology.run_id:
+        return False
+    return former.run_id != topology.run_id or former.role == "slave"
 
 
 def _may_seal(view: View, node: Node, policy: Policy) -> bool:
@@ -108,6 +122,18 @@ def _may_seal(view: View, node: Node, policy: Policy) -> bool:
         and view.sealed(node) is None
         and view.may_retry(node, policy.retry_interval)
     )
+
+
+def _may_have_more(view: View, node: Node, topology: Topology, change: Change, best: Node) -> bool:
+    """A candidate, as far as is known, that did not obey when the best of the others did; given some patience."""
+    standing = view.standings.get(node)
+    if standing is None or not view.failed(node) or view.sealed(node) is not None:
+        return False
+    if change.rejected.count(node) >= CHANCES:
+        return False
+    untorn = replace(standing.report, syncing=False)  # sealing ends a transfer that has only begun
+    known = choose((untorn,), topology.replid, before=(topology.replid2, topology.replid2_offset))
+    return known.best is not None and view.now < view.sample_due(best) + PATIENCE
 
 
 def _forced(view: View, topology: Topology, change: Change, choice: Choice, policy: Policy) -> Step:
@@ -169,8 +195,8 @@ def _promoting(view: View, topology: Topology, change: Change, policy: Policy) -
         return publish(view, topology, change, promoted)
     sealed = view.sealed(target)
     changed = promoted or (sealed and sealed.run_id != topology.run_id)  # dead, or another process than was chosen
-    if changed or view.unavailable(target) or target in view.progress.failed:
-        rejected = (*(n for n in change.rejected if n != target), target)
+    if changed or view.unavailable(target) or view.failed(target):
+        rejected = change.rejected if change.rejected.count(target) >= CHANCES else (*change.rejected, target)
         return fence(view, topology, replace(change, rejected=rejected, steps=(*change.steps, *view.progress.steps)))
     if sealed is None:
         look_until = view.progress.since + policy.retry_interval

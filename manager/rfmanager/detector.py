@@ -25,7 +25,7 @@ class Limits:
     max_failures: int = 3
     probe_interval: float = 0.25
     probe_timeout: float = 0.45
-    reconnect_interval: float = 0.03
+    reconnect_interval: float = 0.02
 
 
 class Verdict(Enum):
@@ -51,7 +51,7 @@ class Detector:
         self.verdict = Verdict.UNKNOWN
         self.next_probe = now
         self.sampled_at = float("-inf")  # when the last sample that arrived was asked for
-        self.failing_since: float | None = None
+        self.failing_since: float | None = None  # when the first sign came that nothing has refuted
         self._limits = limits
         self._failures = 0
         self._last = NodeReport(node, available=False, condition="unknown")
@@ -73,8 +73,7 @@ class Detector:
     def failed(self, now: float, how: Failure) -> bool:
         """A probe got no answer. True when this made the server unavailable, or it is so for another reason."""
         self._failures += 1
-        if self.failing_since is None:
-            self.failing_since = now
+        self._failing(now)
         if self._failures < self._limits.max_failures:
             self.next_probe = now if how is Failure.TIMEOUT else now + self._limits.reconnect_interval
             return False
@@ -84,8 +83,17 @@ class Detector:
         return before is not Verdict.UNAVAILABLE or known.condition != self._last.condition
 
     def hurry(self, now: float) -> None:
-        """Probe at once: the connection was closed, or something happened that makes the last sample old."""
+        """Probe at once: something happened that makes the last sample old."""
         self.next_probe = min(self.next_probe, now)
+
+    def disconnected(self, now: float) -> None:
+        """Its connection was closed: probe at once. If it does not answer, this was the first sign."""
+        self._failing(now)
+        self.hurry(now)
+
+    def _failing(self, now: float) -> None:
+        if self.failing_since is None:
+            self.failing_since = now
 
     def _alive(self, now: float, report: NodeReport) -> bool:
         self._failures = 0

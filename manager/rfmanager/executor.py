@@ -2,7 +2,7 @@
 
 `RF_FAILPOINT=<name>` makes the process kill itself with SIGKILL at that point, to test that another manager
 finishes what it began: after-fence, after-seal, after-mark, after-promote, before-publish, after-publish, and for
-planned changes after-drain, after-catch-up, after-demote.
+planned changes after-drain, after-catch-up, after-demote. `RF_FAILPOINT=<name>:STOP` makes it freeze there.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rfmanager.steps import CatchUp, Demote, Policy, Progress, Promote, Record, 
 from rfmanager.tenure import Tenure
 from rfprotocol.errors import NodeError, NodeRefused, StoreConflict, StoreError
 from rfprotocol.paths import Paths
-from rfprotocol.records import Receipt
+from rfprotocol.records import ProxyRecord, Receipt
 from rfprotocol.store import Change, Delete, Entry, Put, TopologyStore
 from rfprotocol.topology import Node, NodeReport
 
@@ -41,8 +41,9 @@ class NoTenure(Exception):
 
 def kill_when_asked(point: str) -> None:
     """The failpoint of real processes."""
-    if os.environ.get("RF_FAILPOINT") == point:
-        os.kill(os.getpid(), signal.SIGKILL)
+    name, _, number = os.environ.get("RF_FAILPOINT", "").partition(":")
+    if name == point:
+        os.kill(os.getpid(), signal.Signals[f"SIG{number or 'KILL'}"])
 
 
 class Executor:
@@ -83,6 +84,13 @@ class Executor:
         if epoch != self.progress.epoch:
             since, before = time.monotonic(), self.progress
             self.progress = Progress(epoch=epoch, since=since, tenure=before.tenure, busy=before.busy)
+
+    def look_at(self, proxies: Mapping[str, ProxyRecord]) -> None:
+        """Note when each proxy acknowledged the epoch, for the receipt."""
+        known, now = self.progress.acknowledged, time.time()
+        new = {name: now for name, said in proxies.items() if said.epoch >= self.progress.epoch and name not in known}
+        if new:
+            self.progress = replace(self.progress, acknowledged={**known, **new})
 
     def forget(self) -> None:
         """A tenure begins or is over: what was achieved before proves nothing any more."""
@@ -134,17 +142,18 @@ class Executor:
             changes.append(Delete(self._paths.manual_failover, mirror.request_entry.version))
         try:
             await self._store.commit(*changes, fence=self._tenure.fence)
-        except StoreConflict:
-            await self._find_obsolete(step)
-            raise
-        finally:
+        except StoreError as error:
             mirror.spoil_all()
+            if isinstance(error, StoreConflict):
+                await self._find_obsolete(step)
+            raise
+        mirror.wrote(topology)
         self.begin(topology.epoch)
         steps = ((_DONE[step.name], time.time()),) if step.name in _DONE else ()
         self.progress = replace(self.progress, steps=steps)
         self._report(step)
         if step.receipt:
-            self._open_receipt = step.receipt
+            self._open_receipt = _ended_now(step.receipt)
             self._in_background(self._trim_history())
         if topology.epoch != before.epoch:
             for node in topology.nodes:
@@ -206,7 +215,10 @@ class Executor:
 
     async def _seal(self, step: Seal) -> None:
         epoch = self.progress.epoch
-        self._note("acknowledged")
+        if all(
+            said.epoch >= epoch for said in self._mirror.proxies.values()
+        ):  # replicas of a restarted one do not wait
+            self._note("acknowledged")
         await self._halt(step.nodes)
         sealing = [asyncio.ensure_future(self._seal_one(node, epoch)) for node in step.nodes]
         try:
@@ -228,8 +240,7 @@ class Executor:
     async def _seal_one(self, node: Node, epoch: int) -> None:
         try:
             before = await self._settled(node)
-            await self._command(node, RedisAdmin.seal)
-            after = await self._admins[node].probe()
+            after = await self._command(node, RedisAdmin.seal)
             if after.role != "slave" or after.follows is not None:
                 raise NodeRefused(f"{node} was pointed to {after.follows or 'nobody'} by somebody else", "ROLE")
         except NodeError as error:
@@ -374,7 +385,7 @@ class Executor:
         return task
 
 
-_DONE = {"fence": "fenced", "drain": "draining"}
+_DONE = {"fence": "fenced", "drain": "draining", "mark": "chosen"}
 _EVENTS = {
     "settle": "found the master",
     "fence": "withdrew the master",
@@ -384,6 +395,11 @@ _EVENTS = {
     "abort": "gave up a planned change of master",
     "refuse": "refused a planned change of master",
 }
+
+
+def _ended_now(receipt: Receipt) -> Receipt:
+    """It was written with its last step, so the time that writing took was not known yet."""
+    return replace(receipt, steps=(*receipt.steps[:-1], (receipt.steps[-1][0], time.time())))
 
 
 def _answers(step: Record, request: Entry) -> bool:

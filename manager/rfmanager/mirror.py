@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -67,13 +68,29 @@ class Mirror:
         self._changed()
 
     def spoil_all(self) -> None:
-        """Everything has to be read again: after an own change, a new tenure, or an unknown outcome."""
+        """Everything has to be read again: at the start of a tenure, or after an unknown outcome."""
         self._stale.update(self._readers)
         self._changed()
 
-    async def refresh(self) -> None:
-        """Read what is stale. Raises StoreUnavailable, after which it is still stale."""
-        stale, self._stale = self._stale, set()
+    def wrote(self, topology: Topology) -> None:
+        """This manager has just changed the topology: what it says is known, what a new epoch calls for is read.
+
+        Every proxy that registered before a master was withdrawn is among those read now. An operator's request may
+        have been answered in the same transaction.
+        """
+        entry, before = self.topology_entry, self.topology
+        self.topology = topology
+        if entry is None:
+            self._stale.add(self._paths.nodes)
+        else:
+            self.topology_entry = replace(entry, data=topology.encode(), version=entry.version + 1)
+        if before is None or before.epoch != topology.epoch:
+            self._stale |= {self._paths.proxies, self._paths.manual_failover}
+
+    async def refresh(self, *paths: str) -> None:
+        """Read what is stale of these, or of everything. Raises StoreUnavailable, after which it is still stale."""
+        stale = self._stale & set(paths or self._readers)
+        self._stale -= stale
         results = await asyncio.gather(*(self._readers[path]() for path in stale), return_exceptions=True)
         failures = [failure for failure in results if isinstance(failure, BaseException)]
         if failures:

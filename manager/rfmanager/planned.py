@@ -22,11 +22,12 @@ def answer(view: View, topology: Topology, master: Node, policy: Policy) -> Step
     pending = [node for node in asked if node in view.members and node != master and _will_be_fresh(view, node)]
     if target is not None and not pending:
         why = _why_not_target(view, topology, master, target)
-        return _drain(view, topology, master, target) if why is None else _refuse(view, topology, asked, why, policy)
+        chosen = view.fresh(target) if why is None else None
+        return _drain(view, topology, master, chosen) if chosen else _refuse(view, topology, asked, why or "", policy)
     reports = [report for node in asked if node != master and (report := view.fresh(node))]
     choice = choose_planned(reports, topology.replid)
     if choice.best is not None:
-        return _drain(view, topology, master, choice.best.node)
+        return _drain(view, topology, master, choice.best)
     if pending:
         until = max(view.sample_due(node) for node in pending) + PATIENCE
         return Wait(f"looking at {', '.join(map(str, pending))} for the switchover", until)
@@ -70,15 +71,16 @@ def _why_unseen(view: View, node: Node) -> str:
     return f"the primary manager cannot look into it ({standing.report.condition})"
 
 
-def _drain(view: View, topology: Topology, master: Node, target: Node) -> Record:
+def _drain(view: View, topology: Topology, master: Node, target: NodeReport) -> Record:
     change = Change(
         Kind.SWITCHOVER,
         BY_OPERATOR,
         master,
-        target,
+        target.node,
         manager=view.manager,
         steps=(("noticed", view.wall),),
         request=view.request_id,
+        run_id=target.run_id,
     )
     return Record("drain", replace(topology, epoch=next_epoch(view), phase=Phase.DRAINING, master=None, change=change))
 
@@ -88,26 +90,27 @@ def proceed(view: View, topology: Topology, change: Change, policy: Policy) -> S
     former, target = change.former, change.target
     assert former is not None  # `_drain` sees to it
     assert target is not None
-    died = _former_died(view, topology, former)
     promoted = view.progress.promoted or _promoted_by_predecessor(view, topology, target)
-    if promoted and not continues(promoted, topology.replid) and not died:
-        return _give_up(view, topology, change, f"{target} restarted while it was promoted")
-    if promoted and continues(promoted, topology.replid):
-        if not died and view.progress.stage is not Stage.DEMOTED:
+    if promoted and _may_take_over(view, topology, change, promoted):
+        if not _former_died(view, topology, former) and view.progress.stage is not Stage.DEMOTED:
             return Demote(former, target)
         return fence_holds(view, topology, policy) or publish(view, topology, change, promoted)
-    if died:
-        return _overtaken(view, topology, change, former)
+    if _former_died(view, topology, former):
+        return _overtaken(view, topology, change, f"the master {former} died meanwhile")
+    if (seen := view.fresh(former)) and seen.role == "slave":
+        return _overtaken(view, topology, change, f"{target} was lost when {former} was a replica already")
+    if promoted:
+        return _give_up(view, topology, change, f"{target} restarted while it was promoted")
     drained = _drained(view, topology, policy)
-    why = view.progress.trouble or _why_target_lost(view, topology, target) or drained
+    why = view.progress.trouble or _why_target_lost(view, topology, change, target) or drained
     if isinstance(why, str):
         return _give_up(view, topology, change, why)
     return why or (Promote(target) if view.progress.stage is Stage.CAUGHT_UP else CatchUp(former, target))
 
 
-def _overtaken(view: View, topology: Topology, change: Change, former: Node) -> Record:
-    """The master died: nobody asked for what follows now, so the request is answered and gives no permission for it."""
-    why = f"{change.cause}; the master {former} died meanwhile"
+def _overtaken(view: View, topology: Topology, change: Change, why: str) -> Record:
+    """No master is left: nobody asked for what follows, so the request is answered and gives no permission for it."""
+    why = f"{change.cause}; {why}"
     fenced = fence(view, topology, replace(change, kind=Kind.FAILOVER, cause=why, request=0))
     answer = receipt(view, fenced.topology.epoch, change, Outcome.ABORTED, why, None)
     return replace(fenced, receipt=answer, settles=True)
@@ -123,9 +126,19 @@ def _drained(view: View, topology: Topology, policy: Policy) -> Wait | str | Non
 
 
 def _promoted_by_predecessor(view: View, topology: Topology, target: Node) -> NodeReport | None:
-    """A master that continues the history was promoted; one that restarted as a master does not continue it."""
     report = view.fresh(target)
     return report if report and report.role == "master" and continues(report, topology.replid) else None
+
+
+def _may_take_over(view: View, topology: Topology, change: Change, promoted: NodeReport) -> bool:
+    """Is it, and is it still, the replica that was chosen? One that started anew may lack writes, and yet continue."""
+    seen = view.fresh(promoted.node) or promoted
+    return continues(promoted, topology.replid) and _is_chosen(promoted, change) and _is_chosen(seen, change)
+
+
+def _is_chosen(report: NodeReport, change: Change) -> bool:
+    """Is it still the process that was a replica when the change began?"""
+    return not change.run_id or report.run_id == change.run_id
 
 
 def _former_died(view: View, topology: Topology, former: Node) -> bool:
@@ -134,9 +147,11 @@ def _former_died(view: View, topology: Topology, former: Node) -> bool:
     return restarted or view.unavailable(former)
 
 
-def _why_target_lost(view: View, topology: Topology, target: Node) -> str | None:
+def _why_target_lost(view: View, topology: Topology, change: Change, target: Node) -> str | None:
     standing = view.standings.get(target)
     why = why_not(standing.report, topology.replid) if standing else None
+    if standing and why is None and standing.report.run_id and not _is_chosen(standing.report, change):
+        why = "it restarted"
     return f"{target} cannot take over: {why}" if why else None
 
 

@@ -34,7 +34,8 @@ class Prober:
         # One that is closed as soon as it is accepted (maxclients, protected mode, a relay) must not make us spin.
         if self._clock() - self._alarmed >= self._limits.probe_interval:
             self._alarmed = self._clock()
-            self.hurry()
+            self.detector.disconnected(self._alarmed)
+            self._wake.set()
 
     async def run(self) -> None:
         """Probe until cancelled."""

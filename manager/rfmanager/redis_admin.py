@@ -64,23 +64,37 @@ class RedisAdmin:
     async def probe(self) -> NodeReport:
         """The server's state as it says itself. Its answer to INFO while loading is one; -BUSY raises NodeRefused."""
         asked = time.perf_counter()
-        info = await self._ask("INFO")
+        return self._read(await self._ask("INFO"), asked)
+
+    def _read(self, info: Any, asked: float) -> NodeReport:
         try:
             return parse_info(self.node, info, time.perf_counter() - asked)
         except (ValueError, TypeError, AttributeError) as error:
             raise NodeRefused(f"{self.node} answers INFO with something else: {error}", "UNKNOWN") from None
 
-    async def seal(self) -> None:
-        """Make the server follow nobody and accept no write, keeping its data, history and offset."""
-        await self._ask("REPLICAOF", *NOBODY)
+    async def seal(self) -> NodeReport:
+        """Make the server follow nobody and accept no write, keeping its data, history and offset; return its state."""
+        return await self._replicaof(*NOBODY)
 
     async def promote(self) -> NodeReport:
         """Make the server a master and return its state. NodeRefused when it says it is none afterwards."""
-        await self._ask("REPLICAOF", "NO", "ONE")
-        report = await self.probe()
+        report = await self._replicaof("NO", "ONE")
         if report.role != "master":
             raise NodeRefused(f"{self.node} is still a {report.role} after REPLICAOF NO ONE", "ROLE")
         return report
+
+    async def _replicaof(self, host: str, port: str) -> NodeReport:
+        """The state after the command, which is asked for together with it: clients wait."""
+        asked = time.perf_counter()
+        async with self._translated(), self._client.pipeline(transaction=False) as pipe:
+            pipe.execute_command("REPLICAOF", host, port)
+            pipe.execute_command("INFO")
+            done, info = await pipe.execute(raise_on_error=False)
+            if isinstance(done, Exception):
+                raise done
+            if isinstance(info, Exception):
+                raise info
+        return self._read(info, asked)
 
     async def replicate(self, master: Node) -> None:
         """Make the server a replica of `master`; it copies the whole data when it cannot resume."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -98,19 +99,28 @@ def history_json(receipts: Sequence[Receipt]) -> str:
 def receipt_text(receipt: Receipt) -> str:
     """Everything that is known about one change of master."""
     began = receipt.steps[0][1] if receipt.steps else 0.0
-    steps = ", ".join(f"{name} +{at - began:.3f}" for name, at in receipt.steps)
     rows = [
         (receipt.kind.value, f"{receipt.outcome.value}, epoch {receipt.epoch}"),
         *_masters(receipt),
         ("cause", receipt.cause),
         ("began", moment(began) if receipt.steps else ""),
         ("took", _duration(receipt) if receipt.steps else ""),
-        ("steps", steps),
+        ("steps", _steps(receipt)),
         ("offsets", _facts(receipt.offsets)),
-        ("proxies", "; ".join(_proxy_said(name, said) for name, said in sorted(receipt.proxies.items()))),
+        (
+            "proxies",
+            "; ".join(_proxy_said(receipt, name) for name in sorted({*receipt.acknowledged, *receipt.proxies})),
+        ),
         ("manager", receipt.manager),
     ]
     return _pairs(rows)
+
+
+def _steps(receipt: Receipt) -> str:
+    """Each with the milliseconds since the one before."""
+    first = [name for name, _ in receipt.steps[:1]]
+    pairs = itertools.pairwise(receipt.steps)
+    return ", ".join([*first, *(f"+{_ms(at - before)} {name}" for (_, before), (name, at) in pairs)])
 
 
 def _masters(receipt: Receipt) -> list[tuple[str, str]]:
@@ -243,14 +253,28 @@ def _proxy_row(name: str, proxy: ProxyRecord, epoch: int) -> Sequence[object]:
     return (name, proxy.address or "-", acknowledged, *counts, wait)
 
 
-def _proxy_said(name: str, said: Mapping[str, Any]) -> str:
+def _proxy_said(receipt: Receipt, name: str) -> str:
     """What it has to tell: most proxies have replayed nothing and left nothing uncertain."""
+    said = receipt.proxies.get(name, {})
     telling = {key.replace("_", " "): _number(value) for key, value in said.items() if value and key != "version"}
+    if name in receipt.acknowledged:
+        telling["acknowledged"] = f"+{_ms(_after_withdrawal(receipt, receipt.acknowledged[name]))}"
     return f"{name} ({_facts(telling)})" if telling else name
 
 
+def _after_withdrawal(receipt: Receipt, at: float) -> float:
+    """Seconds since the master was withdrawn; since the beginning, when it is not known when that was."""
+    began = [when for _, when in receipt.steps[:1]]
+    withdrawn = [when for step, when in receipt.steps if step in ("fenced", "draining") and when <= at]
+    return at - max(withdrawn or began, default=at)
+
+
 def _number(value: Any) -> Any:
-    return f"{value:.3f} s" if isinstance(value, float) else value
+    return f"{value * 1000:.0f} ms" if isinstance(value, float) else value
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.1f} ms"
 
 
 def _facts(facts: Mapping[str, Any]) -> str:

@@ -44,6 +44,7 @@ class Progress:
     acted: Mapping[Node, float] = field(default_factory=dict)  # when it last succeeded: older samples are outdated
     busy: frozenset[Node] = frozenset()  # being re-pointed now
     steps: tuple[tuple[str, float], ...] = ()  # wall clock; not yet in the record
+    acknowledged: Mapping[str, float] = field(default_factory=dict)  # wall clock: when each proxy was seen to have
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class View:
     request_id: int = 0  # which one: when its record was created, in the store's order
     paused: bool = False
     progress: Progress = Progress()
+    failing: Mapping[Node, float] = field(default_factory=dict)  # wall clock: since when own probes fail; for receipts
     last_epoch: int = 0  # used before, as receipts tell when the record of the topology is gone
 
     def fresh(self, node: Node) -> NodeReport | None:
@@ -86,6 +88,11 @@ class View:
         """True only with a verdict that says so."""
         standing = self.standings.get(node)
         return standing is not None and not standing.available
+
+    def failed(self, node: Node) -> bool:
+        """Did the last command to the server fail?"""
+        failed = self.progress.failed.get(node)
+        return failed is not None and failed >= self.progress.acted.get(node, failed)
 
     def may_retry(self, node: Node, interval: float) -> bool:
         """Has enough time passed since a command to the server failed?"""

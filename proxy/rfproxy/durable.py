@@ -92,7 +92,7 @@ class Fence:
     """The replies of one batch until those to what was asked behind it are in."""
 
     def __init__(self, replies: int, questions: list[bytes], *, pushes: bool) -> None:
-        """`replies` to the batch, `questions` behind it; `pushes`: what the server says unasked is kept in its place."""
+        """`replies` to the batch, `questions` behind it; `pushes`: what is said unasked keeps its place."""
         self._left = replies
         self._own = len(questions)
         self._questions = questions

@@ -71,11 +71,24 @@ def test_nothing_continues_an_unknown_history() -> None:
     assert not continues(replica(A, replid="", replid2=""), "")
 
 
-def test_a_rejected_candidate_is_only_taken_when_nobody_else_is_left() -> None:
-    best = choose([replica(A, offset=200), replica(B)], "history", rejected=(A,)).best
+def test_a_rejected_candidate_gives_way_to_one_with_as_much_data() -> None:
+    best = choose([replica(A), replica(B, latency=1.0)], "history", rejected=(A,)).best
     assert best is not None
     assert best.node == B
-    best = choose([replica(A)], "history", rejected=(A,)).best
+
+
+def test_data_is_given_up_for_a_candidate_that_failed_twice_but_not_for_one_that_failed_once() -> None:
+    more, less = replica(A, offset=200), replica(B)
+    best = choose([more, less], "history", rejected=(A,)).best
+    assert best is not None
+    assert best.node == A
+    best = choose([more, less], "history", rejected=(A, A)).best
+    assert best is not None
+    assert best.node == B
+
+
+def test_a_rejected_candidate_is_taken_when_nobody_else_is_left() -> None:
+    best = choose([replica(A)], "history", rejected=(A, A)).best
     assert best is not None
     assert best.node == A
 

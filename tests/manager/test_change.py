@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from rfmanager.decision import decide
 from rfmanager.steps import Policy, Record, Seal, Wait
-from tests.manager.world import A, serving, until
+from tests.manager.world import POLICY, A, serving, until
 
 
 def test_a_proxy_that_is_gone_is_not_waited_for() -> None:
@@ -54,3 +57,21 @@ def test_a_refusal_names_the_request_that_it_answers() -> None:
     world.ask(A)
     world.step()
     assert world.receipts[-1].request == 1
+
+
+def test_a_failure_was_noticed_when_the_first_probe_failed_and_agreed_upon_when_it_counted() -> None:
+    world = serving()
+    world[1].alive = False
+    step = decide(replace(world.view(), failing={A: 0.001}), POLICY)
+    assert isinstance(step, Record)
+    assert step.topology.change is not None
+    assert step.topology.change.steps == (("noticed", 0.001), ("agreed", world.now))
+
+
+def test_the_receipt_keeps_when_each_proxy_acknowledged() -> None:
+    world = serving(proxies=2)
+    world[1].alive = False
+    until(world, Record, "mark")
+    world.progress = replace(world.progress, acknowledged={"proxy0": 1.5, "proxy1": 2.5})
+    until(world, Record, "publish")
+    assert world.receipts[-1].acknowledged == {"proxy0": 1.5, "proxy1": 2.5}

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import redis
 
+from rfmanager import daemon
 from rfmanager.config import ManagerConfig
 from rfmanager.daemon import Settings
 from rfmanager.detector import Limits, Verdict
@@ -73,8 +74,9 @@ async def test_a_killed_master_is_replaced_again_and_again_and_becomes_a_replica
         assert size(killed) == 100
     receipts = await place.receipts()
     assert [receipt.epoch for receipt in receipts] == [3, 5]
-    steps = [name for name, _ in receipts[0].steps]
-    assert steps == ["noticed", "fenced", "acknowledged", "sealed", "promoted", "published"]
+    steps, times = zip(*receipts[0].steps, strict=True)
+    assert steps == ("noticed", "agreed", "fenced", "acknowledged", "sealed", "chosen", "promoted", "published")
+    assert sorted(times) == list(times)
     assert receipts[0].offsets
 
 
@@ -118,7 +120,10 @@ async def test_nothing_is_promoted_before_the_proxies_have_stopped_writing(place
     place.store.watch(PATHS.history, changed.set)
     await place.acknowledge(topology.epoch)
     await changed.wait()
-    assert (await place.receipts())[0].proxies["proxy"]["epoch"] == topology.epoch
+    [receipt] = await place.receipts()
+    assert receipt.proxies["proxy"]["epoch"] == topology.epoch
+    steps = dict(receipt.steps)
+    assert steps["fenced"] <= receipt.acknowledged["proxy"] <= steps["acknowledged"]
 
 
 @pytest.fixture
@@ -298,18 +303,18 @@ async def test_after_an_outage_of_the_store_the_others_reports_count_before_they
 
     for manager in others:
         manager.store.suspend()
-    daemon = primary.daemon
-    daemon._mirror.spoil_all()
-    await daemon._mirror.refresh()
-    daemon._view()  # their last reports are known
+    itself = primary.daemon
+    itself._mirror.spoil_all()
+    await itself._mirror.refresh()
+    itself._view()  # their last reports are known
     primary.store.suspend()
-    monkeypatch.setattr(daemon._probers[master].admin, "probe", blind)
-    await eventually(lambda: daemon._probers[master].detector.verdict is Verdict.UNAVAILABLE)
+    monkeypatch.setattr(itself._probers[master].admin, "probe", blind)
+    await eventually(lambda: itself._probers[master].detector.verdict is Verdict.UNAVAILABLE)
     await asyncio.sleep(rule.max_age)  # longer than reports count
     primary.store.resume()
-    daemon._mirror.spoil_all()
-    await daemon._mirror.refresh()
-    assert daemon._view().standings[master].available, "two of three saw it well when it was last asked"
+    itself._mirror.spoil_all()
+    await itself._mirror.refresh()
+    assert itself._view().standings[master].available, "two of three saw it well when it was last asked"
 
 
 async def test_a_store_that_answers_with_an_unforeseen_error_does_not_end_the_manager(
@@ -340,6 +345,18 @@ async def test_stopping_the_primary_manager_gives_the_role_away_at_once(place: S
     place.group.master.kill()
     await place.until_serving(1, other_than=place.group.master.node)
     assert (await place.receipts())[0].manager == "manager1"
+
+
+async def test_the_primary_hears_at_once_of_a_server_that_another_manager_finds_dead(
+    place: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon, "ANNOUNCE_INTERVAL", 3600.0)
+    rule = Rule(Strategy.CONSENSUS, required=2, max_age=3600.0)
+    for _ in range(2):
+        await place.manager(rule=rule)
+    await place.until_serving(2)
+    place.group.master.kill()
+    await place.until_serving(1, other_than=place.group.master.node)
 
 
 async def test_nothing_happens_before_enough_managers_report(place: Site) -> None:
@@ -466,20 +483,6 @@ async def test_a_replica_loses_its_place_in_the_list_while_its_link_is_down(plac
     topology = await place.until(lambda topology: len(topology.replicas) == 1)
     assert replica.node in topology.unavailable
     assert topology.epoch == 1
-
-
-async def test_old_receipts_are_removed(pair: RedisGroup) -> None:
-    async with site(pair) as place:
-        await place.manager(history_limit=2)
-        await place.until_serving(1)
-        for _ in range(4):
-            await place.ask(Node("h", 1))
-        changed = asyncio.Event()
-        place.store.watch(PATHS.history, changed.set)
-        while len(await place.receipts()) > 2:
-            changed.clear()
-            await changed.wait()
-        assert [receipt.epoch for receipt in await place.receipts()] == [4, 5]
 
 
 def test_the_options_of_the_program_become_settings_and_the_password_stays_secret() -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rfmanager.change import PATIENCE
 from rfmanager.decision import decide
 from rfmanager.steps import Promote, Record, Seal, View, Wait
 from rfprotocol.records import Outcome
@@ -390,6 +391,89 @@ def test_a_successor_looks_at_the_server_that_was_chosen_before_it_seals_it() ->
     step = world.step()
     assert isinstance(step, Record)
     assert step.topology.master == target
+
+
+def fail(world: World, node: Node) -> None:
+    """A command to the server was not answered."""
+    world.progress = replace(world.progress, failed={**world.progress.failed, node: world.now})
+
+
+def test_a_replica_with_less_data_is_not_taken_because_a_better_one_failed_to_answer_once() -> None:
+    world = serving()
+    world[2].data = world[2].data[:-1]
+    world[1].alive = False
+    until(world, Seal)
+    world.progress = replace(world.progress, sealed={B: world.progress.sealed[B]}, acted={B: world.now})
+    fail(world, C)
+    step = world.step()
+    assert isinstance(step, Wait)
+    assert "h:3" in step.reason
+    world.run()
+    assert master_of(world) == C
+
+
+def test_a_replica_that_never_obeys_is_not_waited_for_for_ever() -> None:
+    world = serving()
+    world[1].alive = False
+    until(world, Seal)
+    world.progress = replace(world.progress, sealed={B: world.progress.sealed[B]}, acted={B: world.now})
+    world.now += PATIENCE
+    fail(world, C)
+    step = world.step()
+    assert isinstance(step, Record)
+    assert step.topology.change is not None
+    assert step.topology.change.target == B
+
+
+def test_a_server_of_another_history_that_does_not_answer_is_not_waited_for() -> None:
+    world = serving()
+    world[3].restart(with_data=False)
+    world[1].alive = False
+    until(world, Seal)
+    world.progress = replace(world.progress, sealed={B: world.progress.sealed[B]}, acted={B: world.now})
+    fail(world, C)
+    assert isinstance(world.step(), Record)
+
+
+def test_a_candidate_that_was_sealed_at_the_second_attempt_is_promoted() -> None:
+    world = serving(size=2)
+    world[1].alive = False
+    until(world, Record, "fence")
+    world.acknowledge()
+    world.view()
+    fail(world, B)
+    world.now += 1
+    until(world, Promote)
+    assert master_of(world) is None
+    world.run()
+    assert [receipt.epoch for receipt in world.receipts] == [3], "no epoch was wasted"
+
+
+def test_a_candidate_that_failed_once_is_tried_again_before_data_is_given_up() -> None:
+    world = serving()
+    world[2].data = world[2].data[:-1]
+    world[1].alive = False
+    until(world, Record, "mark")
+    fail(world, C)
+    world.run()
+    assert master_of(world) == C
+
+
+def test_a_candidate_that_failed_twice_gives_way_to_one_with_less_data() -> None:
+    world = serving()
+    world[2].data = world[2].data[:-1]
+    world[1].alive = False
+    for _ in range(2):
+        until(world, Record, "mark")
+        assert world.topology is not None
+        assert world.topology.change is not None
+        assert world.topology.change.target == C
+        fail(world, C)
+        until(world, Record, "fence")
+        world.view()
+        world.now += POLICY.retry_interval
+    world.run()
+    assert master_of(world) == B
 
 
 # Whole changes, interrupted.

@@ -33,7 +33,7 @@ def test_a_server_that_answers_is_available_and_probed_again_after_the_interval(
 
 def test_a_killed_server_is_dead_after_the_third_refusal_tens_of_milliseconds_later() -> None:
     detector = available()
-    detector.hurry(0.1)  # its connection was closed
+    detector.disconnected(0.1)
     assert detector.next_probe == 0.1
     assert not detector.failed(0.1, Failure.REFUSED)
     assert not detector.failed(detector.next_probe, Failure.REFUSED)
@@ -43,6 +43,22 @@ def test_a_killed_server_is_dead_after_the_third_refusal_tens_of_milliseconds_la
     assert detector.report is not None
     assert not detector.report.available
     assert detector.report.condition == "refused"
+
+
+def test_a_closed_connection_is_the_first_sign_of_a_failure() -> None:
+    detector = available()
+    detector.disconnected(0.1)
+    detector.failed(0.2, Failure.REFUSED)
+    assert detector.failing_since == 0.1
+
+
+def test_a_connection_that_was_closed_by_a_server_that_is_well_is_no_sign() -> None:
+    detector = available()
+    detector.disconnected(0.1)
+    detector.answered(0.1, 0.2, SAMPLE)
+    assert detector.failing_since is None
+    detector.failed(0.3, Failure.REFUSED)
+    assert detector.failing_since == 0.3
 
 
 def test_a_frozen_server_is_dead_after_three_timeouts_that_follow_each_other_at_once() -> None:

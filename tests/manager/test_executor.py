@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -50,6 +51,7 @@ class Bench:
             Policy(catch_up_timeout=0.3),
             changed=lambda node: self.changed.set(),
             log=structlog.get_logger(),
+            history_limit=2,
             failpoint=self.points.append,
         )
 
@@ -144,6 +146,36 @@ async def test_sealing_reads_the_offsets_and_one_dead_server_does_not_spoil_it(b
     assert progress.sealed[alive.node].offset >= 0
     assert set(progress.failed) == {dead.node}
     assert [name for name, _ in progress.steps] == ["acknowledged", "sealed"]
+
+
+async def test_replicas_sealed_before_the_proxies_have_acknowledged_do_not_claim_that_they_had(bench: Bench) -> None:
+    await bench.store.announce(PATHS.proxy("p"), ProxyRecord(0).encode())
+    bench.mirror.spoil_all()
+    await bench.mirror.refresh()
+    bench.executor.begin(1)
+    await bench.executor.execute(Seal((bench.group.replicas[0].node,)))
+    assert [name for name, _ in bench.executor.progress.steps] == ["sealed"]
+
+
+async def test_it_is_noted_once_when_each_proxy_acknowledged(bench: Bench) -> None:
+    bench.executor.begin(2)
+    bench.executor.look_at({"quick": ProxyRecord(2), "slow": ProxyRecord(1)})
+    first = bench.executor.progress.acknowledged
+    assert set(first) == {"quick"}
+    bench.executor.look_at({"quick": ProxyRecord(2), "slow": ProxyRecord(2)})
+    then = bench.executor.progress.acknowledged
+    assert then["slow"] >= then["quick"] == first["quick"]
+
+
+async def test_a_receipt_says_in_the_end_when_the_record_was_in_force(bench: Bench) -> None:
+    await bench.store.announce(PATHS.proxy("p"), ProxyRecord(1).encode())
+    before = time.time()
+    await bench.executor.execute(Record("refuse", serving(bench, 1), receipt(1)))
+    assert (await _receipt(bench)).steps == (("noticed", 1.0),)
+    await _complete(bench)
+    [(name, at)] = (await _receipt(bench)).steps
+    assert name == "noticed"
+    assert at >= before
 
 
 async def test_a_replica_reads_what_its_master_has_sent_before_it_is_sealed(bench: Bench) -> None:
@@ -324,6 +356,18 @@ async def test_a_receipt_is_completed_when_all_proxies_have_seen_the_change(benc
     assert (await _receipt(bench)).proxies["p"]["held"] == 7
 
 
+async def test_old_receipts_are_removed(bench: Bench) -> None:
+    changed = asyncio.Event()
+    bench.store.watch(PATHS.history, changed.set)
+    for epoch in range(1, 5):
+        await bench.executor.execute(Record("refuse", serving(bench, epoch), receipt(epoch)))
+        await bench.mirror.refresh()
+    while len(kept := await bench.store.read_children(PATHS.history)) > 2:
+        changed.clear()
+        await changed.wait()
+    assert sorted(Receipt.decode(entry.data).epoch for entry in kept.values()) == [3, 4]
+
+
 async def _complete(bench: Bench) -> None:
     bench.mirror.spoil_all()
     await bench.mirror.refresh()
@@ -348,3 +392,13 @@ def test_the_failpoint_of_the_environment_kills_the_process() -> None:
     assert done.returncode == -signal.SIGKILL
     done = subprocess.run([sys.executable, "-c", code], env={}, check=False)
     assert done.returncode == 0
+
+
+def test_the_failpoint_freezes_the_process_when_it_says_so() -> None:
+    code = "from rfmanager.executor import kill_when_asked as at; at('after-seal')"
+    with subprocess.Popen([sys.executable, "-c", code], env={"RF_FAILPOINT": "after-seal:STOP"}) as process:
+        seen = os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED)
+        assert seen is not None
+        assert seen.si_code == os.CLD_STOPPED
+        process.send_signal(signal.SIGCONT)
+        assert process.wait() == 0

@@ -73,6 +73,44 @@ async def test_only_changes_call_for_another_look(copy: Copy) -> None:
     assert copy.changes > before
 
 
+async def test_what_this_manager_wrote_is_known_without_reading_it(copy: Copy) -> None:
+    await copy.store.commit(Put(PATHS.nodes, TOPOLOGY.encode()))
+    await copy.mirror.refresh()
+    fenced = Topology(epoch=4, phase=Phase.FENCING)
+    await copy.store.commit(Put(PATHS.nodes, fenced.encode(), 0))
+    copy.mirror.wrote(fenced)
+    assert copy.mirror.topology == fenced
+    assert copy.mirror.topology_entry == await copy.store.read(PATHS.nodes)
+
+
+async def test_a_record_that_was_made_anew_is_read_to_learn_which_one_it_is(copy: Copy) -> None:
+    await copy.mirror.refresh()
+    copy.mirror.stop()
+    await copy.store.commit(Put(PATHS.nodes, TOPOLOGY.encode()))
+    copy.mirror.wrote(TOPOLOGY)
+    await copy.mirror.refresh()
+    assert copy.mirror.topology_entry == await copy.store.read(PATHS.nodes)
+
+
+async def test_every_proxy_that_had_registered_when_the_epoch_began_is_known(copy: Copy) -> None:
+    await copy.store.commit(Put(PATHS.nodes, TOPOLOGY.encode()))
+    await copy.mirror.refresh()
+    copy.mirror.stop()  # its watches may be slow
+    await copy.store.announce(PATHS.proxy("just registered"), ProxyRecord(3).encode())
+    copy.mirror.wrote(Topology(epoch=4, phase=Phase.FENCING))
+    await copy.mirror.refresh()
+    assert copy.mirror.proxies == {"just registered": ProxyRecord(3)}
+
+
+async def test_only_what_is_asked_for_is_read_and_the_rest_stays_to_be_read(copy: Copy) -> None:
+    await copy.store.commit(Put(PATHS.nodes, TOPOLOGY.encode()), Put(PATHS.paused, b""))
+    await copy.mirror.refresh(PATHS.nodes)
+    assert copy.mirror.topology == TOPOLOGY
+    assert not copy.mirror.paused
+    await copy.mirror.refresh()
+    assert copy.mirror.paused
+
+
 async def test_an_unreadable_topology_is_said_once_and_the_last_good_one_stays(copy: Copy) -> None:
     await copy.store.commit(Put(PATHS.nodes, TOPOLOGY.encode()))
     await copy.mirror.refresh()

@@ -9,7 +9,7 @@ import pytest
 
 from rfmanager.decision import decide
 from rfmanager.quorum import Standing
-from rfmanager.steps import CatchUp, Demote, Promote, Record, Repoint, Stage, Unpause, View, Wait
+from rfmanager.steps import CatchUp, Demote, Promote, Record, Repoint, Seal, Stage, Unpause, View, Wait
 from rfprotocol.records import Outcome
 from rfprotocol.topology import Kind, Node
 from tests.manager.world import POLICY, A, B, C, World, master_of, serving, until
@@ -244,3 +244,74 @@ def test_draining_begins_beyond_the_epoch_of_every_proxy() -> None:
     until_drained = world.step()
     assert isinstance(until_drained, Record)
     assert until_drained.topology.epoch == 58
+
+
+def restarted_behind(world: World) -> None:
+    """The target starts again as a master, from a file that lacks the last write but belongs to the history."""
+    world[2].data = world[2].data[:-1]
+    world[2].restart(with_data=True)
+
+
+def test_a_target_that_restarts_from_an_older_file_while_proxies_drain_is_not_taken_for_promoted() -> None:
+    world = serving()
+    world.ask(B)
+    world.step()
+    restarted_behind(world)
+    world.run()
+    assert master_of(world) == A
+    assert world.receipts[-1].outcome is Outcome.ABORTED
+    assert "restarted" in world.receipts[-1].cause
+    assert list(world[2].data) == world.acknowledged
+
+
+def test_a_target_that_restarts_from_an_older_file_after_it_has_caught_up_is_not_published() -> None:
+    world = serving()
+    world.ask(B)
+    until(world, CatchUp)
+    restarted_behind(world)
+    world.progress = replace(world.progress, promoted=world[2].report(False))
+    world.run()
+    assert master_of(world) == A
+    assert world.receipts[-1].outcome is Outcome.ABORTED
+    assert list(world[1].data) == world.acknowledged
+
+
+def test_a_target_that_restarts_and_follows_again_is_given_up_too() -> None:
+    world = serving()
+    world.ask(B)
+    world.step()
+    world[2].run_id = "another"
+    world.run()
+    assert master_of(world) == A
+    assert "restarted" in world.receipts[-1].cause
+
+
+def test_the_former_master_is_not_made_a_replica_of_a_target_that_restarted_since_it_was_promoted() -> None:
+    world = serving()
+    world.ask(B)
+    until(world, Promote)
+    restarted_behind(world)
+    assert world.step() == Unpause(A)
+    world.run()
+    assert master_of(world) == A
+    assert list(world[1].data) == world.acknowledged
+
+
+@pytest.mark.parametrize("same_tenure", [True, False])
+def test_a_target_that_restarts_when_the_former_master_follows_it_is_replaced_before_it_is_copied(
+    same_tenure: bool,
+) -> None:
+    world = serving()
+    world.ask(B)
+    until(world, Demote)
+    restarted_behind(world)
+    if not same_tenure:
+        world.new_tenure()
+    step = world.step()
+    assert isinstance(step, Record)
+    assert (step.name, step.receipt and step.receipt.outcome) == ("fence", Outcome.ABORTED)
+    assert isinstance(world.step(), Seal), "without waiting for proxies: no server takes writes"
+    world.run()
+    assert master_of(world) in (A, C)
+    assert list(world.servers[master_of(world) or A].data) == world.acknowledged
+    assert world.request is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from rfmanager import report
 from rfmanager.doctor import UNSEEN, Finding, Severity
@@ -34,7 +35,13 @@ DONE = Receipt(
     former=A,
     master=B,
     manager="m1",
-    steps=(("noticed", 1_700_000_000.25), ("fenced", 1_700_000_000.26), ("published", 1_700_000_000.3)),
+    steps=(
+        ("noticed", 1_700_000_000.25),
+        ("agreed", 1_700_000_000.255),
+        ("fenced", 1_700_000_000.26),
+        ("published", 1_700_000_000.3),
+    ),
+    acknowledged={"p1": 1_700_000_000.2625, "p3": 1_700_000_000.27},
     offsets={"b:6379": 990},
     proxies={"p1": {"epoch": 9, "uncertain": 3, "replayed": 0, "longest_wait": 0.0514}, "p2": {}},
 )
@@ -127,9 +134,18 @@ def test_a_receipt_tells_the_whole_story() -> None:
     assert cells(text, "from") == ["from", "a:6379"]
     assert cells(text, "to") == ["to", "b:6379"]
     assert cells(text, "took") == ["took", "0.050 s"]
-    assert cells(text, "steps") == ["steps", "noticed +0.000, fenced +0.010, published +0.050"]
+    assert cells(text, "steps") == ["steps", "noticed, +5.0 ms agreed, +5.0 ms fenced, +40.0 ms published"]
     assert cells(text, "offsets") == ["offsets", "b:6379 990"]
-    assert cells(text, "proxies") == ["proxies", "p1 (epoch 9, longest wait 0.051 s, uncertain 3); p2"]
+    assert cells(text, "proxies") == [
+        "proxies",
+        "p1 (acknowledged +2.5 ms, epoch 9, longest wait 51 ms, uncertain 3); p2; p3 (acknowledged +10.0 ms)",
+    ]
+
+
+def test_an_acknowledgement_is_told_from_the_beginning_when_nobody_noted_the_withdrawal() -> None:
+    steps = (("noticed", 100.0), ("agreed", 100.25), ("published", 101.0))
+    text = report.receipt_text(replace(DONE, steps=steps, acknowledged={"p2": 100.5}))
+    assert "p2 (acknowledged +500.0 ms)" in text
 
 
 def test_the_receipt_of_a_refusal_says_why_and_that_nothing_changed() -> None:

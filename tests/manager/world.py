@@ -237,7 +237,8 @@ class World:
             server = self.servers[node]
             if server.alive:
                 server.follow(None)
-                self._achieved(sealed={**self.progress.sealed, node: server.report(False)})
+                acted = {**self.progress.acted, node: self.now}
+                self._achieved(sealed={**self.progress.sealed, node: server.report(False)}, acted=acted)
             else:
                 self._achieved(failed={**self.progress.failed, node: self.now})
 

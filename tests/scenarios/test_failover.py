@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.load import Load, Result
+from bench.load import Load
+from bench.seen import Result
 from rfprotocol.topology import Phase, Topology
 from tests.support.installation import Installation
 from tests.support.redis import RedisGroup, RedisServer

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bench import load
-from bench.load import Book, Gap, Ledger, Load, Operation, Result
+from bench.load import Load
+from bench.seen import Book, Gap, Ledger, Operation, Result
 from tests.support.redis import RedisServer, free_port, wait_until
 
 
@@ -67,6 +68,19 @@ def test_a_write_that_was_applied_twice_is_counted(redis_server: RedisServer) ->
     result = generator.stop()
     assert result.ledger is not None
     assert (result.ledger.lost, result.ledger.doubled) == (0, 1)
+
+
+def test_writers_and_readers_are_at_every_port(redis_server: RedisServer) -> None:
+    with RedisServer() as other:
+        servers = (redis_server, other)
+        ports = [server.port for server in servers]
+        generator = Load(other.bind, ports, connections=4, rate=1000, duties=(("SET",), ("GET",)))
+        generator.start()
+        wait_until(lambda: len(generator.result().operations) > 12, "operations")
+        result = generator.stop()
+        assert {operation.command for operation in result.operations} == {"SET", "GET"}
+        for server in servers:
+            assert {"cmdstat_set", "cmdstat_get"} <= server.info("commandstats").keys()
 
 
 def test_gaps_are_between_successes_and_at_the_edges() -> None:

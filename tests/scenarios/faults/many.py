@@ -130,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         group = stack.enter_context(RedisGroup(3, repl_diskless_sync_delay=1))
         site = Installation(group, zookeeper.hosts, folder, proxies=2)
         for proxy in site.proxies.values():
-            proxy.argv += ["--reads", "master"]
+            proxy.argv += ["--reads", "master", "--write-safety", arguments.write_safety]
         durable = arguments.write_safety == "durable"
         tally = asyncio.run(many(site, incidents, seed, arguments.count, -math.inf if durable else 1.0))
     if tally is None:
