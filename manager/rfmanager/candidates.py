@@ -105,8 +105,9 @@ def _best(reports: Iterable[NodeReport], replid: str, rejected: Sequence[Node], 
         else:
             fit.append(report)
 
-    def rank(report: NodeReport) -> tuple[bool, int, int, float, Node]:
+    def rank(report: NodeReport) -> tuple[bool, int, int, int, float, Node]:
         failures = rejected.count(report.node)
-        return failures >= CHANCES, -reach(report, replid), failures, report.latency, report.node
+        # What it has beyond `reach` continues the history: the lost master had gone on after a restart.
+        return failures >= CHANCES, -reach(report, replid), -report.offset, failures, report.latency, report.node
 
     return Choice(min(fit, key=rank, default=None), excluded)

@@ -63,6 +63,15 @@ class ManagerConfig(CommonOptions):
             "a planned change is given up when the replica lags behind for longer", (), "SECONDS", "changing the master"
         ),
     ] = 1.0
+    max_staleness: Annotated[
+        Seconds | None,
+        Flag(
+            "a replica that lags further behind the master is not read from; default: no bound",
+            (),
+            "SECONDS",
+            "replicas",
+        ),
+    ] = None
     history_limit: Annotated[Count, Flag("receipts of changes that are kept", (), "COUNT", "changing the master")] = 100
 
     verbose: Annotated[bool, Flag("the same as --log-level debug", ("-v", "--verbose"), "", "log")] = False

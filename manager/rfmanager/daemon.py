@@ -29,6 +29,7 @@ from rfmanager.quorum import Roll, Rule, Strategy, judge
 from rfmanager.redis_admin import Credentials, RedisAdmin
 from rfmanager.steps import Policy, View, Wait
 from rfmanager.tenure import Event, State, Tenure
+from rfmanager.trail import Trail
 from rfprotocol.errors import FenceLost, StoreConflict, StoreError, StoreUnavailable
 from rfprotocol.paths import DEFAULT_ROOT, Paths
 from rfprotocol.store import Fence, StoreState, TopologyStore
@@ -37,6 +38,7 @@ from rfprotocol.topology import ManagerReport, Node, NodeReport
 ANNOUNCE_INTERVAL = 0.8  # seconds; a report that is not renewed for `Rule.max_age` does not count
 PROOFS_PER_SESSION = 8  # how often the session is proved alive within its timeout
 COMMAND_TIMEOUT = 1.0  # seconds at most for one command to a server; the tenure must be certain for that long
+TRAIL = 5.0  # seconds of the master's offsets that are remembered, at least
 RETRY = 0.1  # seconds, when the store lost an answer
 
 
@@ -51,6 +53,7 @@ class Settings:
     rule: Rule = field(default_factory=Rule)
     policy: Policy = field(default_factory=Policy)
     history_limit: int = 100
+    max_staleness: float | None = None  # seconds
 
     @classmethod
     def of(cls, config: ManagerConfig) -> Settings:
@@ -64,6 +67,7 @@ class Settings:
             rule=Rule(Strategy(config.node_strategy), config.required_node_managers),
             policy=Policy(config.fence_wait, config.catch_up_timeout),
             history_limit=config.history_limit,
+            max_staleness=config.max_staleness,
         )
 
 
@@ -93,6 +97,7 @@ class Daemon:
         self._stopped = asyncio.Event()
         self._mirror = Mirror(store, self._paths, self._wake.set, self._log)
         self._roll = Roll()
+        self._trail = Trail(TRAIL + 2 * (settings.max_staleness or 0.0))
         self._probers: dict[Node, Prober] = {}
         self._admins: dict[Node, RedisAdmin] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -191,6 +196,20 @@ class Daemon:
             role={"slave": "replica"}.get(report.role, report.role),
             **({"follows": str(report.follows), "link": "up" if report.link_up else "down"} if is_replica else {}),
             epoch=self._mirror.topology.epoch if self._mirror.topology else 0,
+        )
+
+    def _stale(self) -> frozenset[Node]:
+        """The replicas that lag behind by more than operators allow."""
+        most, topology = self._settings.max_staleness, self._mirror.topology
+        if most is None or topology is None or topology.master not in self._probers:
+            return frozenset()
+        master = self._probers[topology.master].detector
+        if master.report is not None and master.report.available:
+            self._trail.passed(master.sampled_at, master.report.run_id, master.report.offset)
+        return frozenset(
+            node
+            for node, prober in self._probers.items()
+            if (report := prober.detector.report) and self._trail.age(prober.detector.sampled_at, report.offset) > most
         )
 
     def _own_report(self) -> ManagerReport:
@@ -332,6 +351,7 @@ class Daemon:
                 self._settings.rule,
                 {node: prober.detector.sampled_at for node, prober in self._probers.items()},
             ),
+            stale=self._stale(),
             proxies={name: record.epoch for name, record in mirror.proxies.items()},
             request=mirror.request,
             request_id=mirror.request_entry.created if mirror.request_entry else 0,

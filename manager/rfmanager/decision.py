@@ -96,7 +96,9 @@ def _fencing(view: View, topology: Topology, change: Change, policy: Policy) -> 
     awaited = [node for node in view.members if _may_have_more(view, node, topology, change, best.node)]
     if awaited:
         until = min(view.progress.failed[node] for node in awaited) + policy.retry_interval
-        return Wait(f"before {best.node} is taken: {', '.join(map(str, awaited))} did not obey, but may have more", until)
+        return Wait(
+            f"before {best.node} is taken: {', '.join(map(str, awaited))} did not obey, but may have more", until
+        )
     if best.node in change.rejected and view.now < view.progress.since + policy.retry_interval:
         until = view.progress.since + policy.retry_interval
         return Wait(f"{best.node} could not be promoted: trying again, nobody has as much data", until)

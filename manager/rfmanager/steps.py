@@ -57,6 +57,7 @@ class View:
     members: tuple[Node, ...]  # configured or in the record, in a stable order
     topology: Topology | None
     standings: Mapping[Node, Standing] = field(default_factory=dict)
+    stale: frozenset[Node] = frozenset()  # replicas that lag too far behind to be read from
     proxies: Mapping[str, int] = field(default_factory=dict)  # the epoch that each has acknowledged
     request: ManualRequest | None = None
     request_id: int = 0  # which one: when its record was created, in the store's order

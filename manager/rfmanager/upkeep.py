@@ -165,6 +165,7 @@ def _is_readable(report: NodeReport, master: NodeReport, view: View) -> bool:
         and not report.syncing
         and report.condition not in UNFIT_CONDITIONS
         and _follows(report, master, view)
+        and report.node not in view.stale
     )
 
 

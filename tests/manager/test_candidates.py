@@ -67,6 +67,13 @@ def test_a_restarted_or_promoted_server_competes_with_what_it_has_of_the_old_his
     assert best.node == B
 
 
+def test_of_two_that_reach_as_far_the_one_that_goes_on_is_taken() -> None:
+    goes_on = replica(B, replid="new", replid2="history", replid2_offset=101, offset=105)
+    best = choose([replica(A), goes_on], "history").best
+    assert best is not None
+    assert best.node == B
+
+
 def test_nothing_continues_an_unknown_history() -> None:
     assert not continues(replica(A, replid="", replid2=""), "")
 

@@ -160,6 +160,16 @@ def test_only_replicas_that_have_followed_are_listed_as_readable(changes: dict[s
     assert step.topology.epoch == topology.epoch
 
 
+def test_a_replica_that_lags_too_far_behind_is_not_read_from_until_it_has_caught_up() -> None:
+    world, topology = serving()
+    step = reconcile(replace(world.view(), stale=frozenset([B])), topology, A, POLICY)
+    assert isinstance(step, Record)
+    assert (step.topology.replicas, step.topology.unavailable) == ((C,), (B,))
+    back = reconcile(world.view(), step.topology, A, POLICY)
+    assert isinstance(back, Record)
+    assert back.topology.replicas == (B, C)
+
+
 def test_a_replica_whose_link_broke_is_read_from_until_the_master_was_seen_to_live() -> None:
     world, topology = serving()
     view = with_report(world.view(), B, link_up=False)

@@ -218,12 +218,17 @@ async def test_07_half_open_connection(site: Spread, findings: Findings) -> None
 
 
 async def test_13_slow_replica(site: Spread, findings: Findings) -> None:
+    for manager in site.managers:
+        manager.argv += ["--max-staleness", "1"]
     async with Trial(site, findings) as trial:
         before = await site.serving()
         master = site.server_of(before)
         slow, quick = (site.group[node] for node in before.replicas)
         site.host_of(slow).slow(256)
         master.command("SET", "ballast", "x" * 1_000_000)  # half a minute for it
+        shorter = await site.serving(lambda topology: slow.node not in topology.replicas)
+        assert (shorter.epoch, shorter.replicas) == (before.epoch, (quick.node,))
+        assert await available(site, slow.node)
         await trial.flows()
         async with trial.losses(before=before):
             master.kill()
@@ -233,6 +238,13 @@ async def test_13_slow_replica(site: Spread, findings: Findings) -> None:
         await trial.flows()
         site.network.heal()
         master.restart()
+
+
+async def available(site: Spread, node: Node) -> bool:
+    """Whether most managers see it up."""
+    reports = await site.store.read_children(site.paths.managers)
+    said = [ManagerReport.decode(name, entry.data).nodes for name, entry in reports.items()]
+    return sum(report.available for nodes in said for report in nodes if report.node == node) > len(said) / 2
 
 
 async def test_21_a_manager_and_a_proxy_on_the_minority_side_of_zookeeper(
