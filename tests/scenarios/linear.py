@@ -74,7 +74,7 @@ class _Search:
         in_time = sorted(accesses, key=lambda access: access.invoked)
         self.required = [access for access in in_time if access.required]
         self.optional = [access for access in in_time if not access.required]
-        self.counted = {access.value for access in self.required if access.act is Act.WRITE}
+        self.counted = {access.value for access in self.required if access.act is Act.WRITE and access.losable}
         self.readers: dict[str | None, int] = {}  # bits of the accesses that read a value
         for number, access in enumerate(self.required):
             if access.act is Act.READ:

@@ -146,6 +146,12 @@ def test_a_lapse_takes_what_can_be_lost_and_tells_how_much() -> None:
     assert isinstance(linearize([*before, lapse(8, 9), read(None, 10, 11)]), Stuck)
 
 
+def test_the_second_time_that_a_write_took_effect_is_no_loss_when_it_is_undone() -> None:
+    again = write("a", 0, 9, losable=True, required=False)
+    history = [write("a", 0, 1), again, write("b", 2, 3), read("a", 4, 5), lapse(5, 6)]
+    assert linearize([*history, read("b", 7, 8)]) == Order(0)
+
+
 def test_after_a_lapse_what_was_lost_does_not_come_back() -> None:
     before = [write("a", 0, 1), write("b", 2, 3, losable=True), lapse(4, 5)]
     assert isinstance(linearize([*before, read("a", 6, 7), read("b", 8, 9)]), Stuck)

@@ -125,9 +125,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder = arguments.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rf-many-")))
         (folder / "zookeeper").mkdir(parents=True)
         zookeeper = stack.enter_context(ZooKeeperServer(folder / "zookeeper"))
-        # Not at once (by default it is 5 s): a master that comes back empty must not have given that to its replicas
-        # before the managers have detached them.
-        group = stack.enter_context(RedisGroup(3, repl_diskless_sync_delay=1))
+        # With `replicaof` in the file of each one a master that comes back empty has nothing to offer to its replicas.
+        group = stack.enter_context(RedisGroup(3, replicaof="127.0.0.1 1"))
         site = Installation(group, zookeeper.hosts, folder, proxies=2)
         for proxy in site.proxies.values():
             proxy.argv += ["--reads", "master", "--write-safety", arguments.write_safety]
