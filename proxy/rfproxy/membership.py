@@ -20,7 +20,7 @@ from typing import NoReturn
 from rfprotocol.errors import RecordError, StoreError
 from rfprotocol.paths import Paths
 from rfprotocol.records import ProxyRecord
-from rfprotocol.store import StoreState, TopologyStore
+from rfprotocol.store import Entry, StoreState, TopologyStore
 from rfprotocol.topology import Topology
 from rfproxy.cache import TopologyCache
 from rfproxy.server import Server
@@ -48,7 +48,7 @@ class Membership:
         self._address = ""
         self._news = asyncio.Event()  # something in the store may have changed
         self._announcing = asyncio.Lock()
-        self._known: tuple[int, int] | None = None  # (created, version) of the record in force
+        self._known: Entry | None = None  # the record in force
         self._told: tuple[int, int] | None = None  # of the record last complained about
         self._told_clients = 0
         self._announced_at = float("-inf")
@@ -132,21 +132,21 @@ class Membership:
         if entry is None:
             self._complain((0, 0), "there is no record of the servers yet: a manager makes it")
             return
-        seen = (entry.created, entry.version)
-        if seen == self._known:
+        if entry == self._known:  # with its data: a store that was wiped counts records and versions from the beginning
             return
+        seen = (entry.created, entry.version)
         try:
             topology = Topology.decode(entry.data)
         except RecordError as error:
             self._complain(seen, f"{error}; the last good one stays in force")
             return
-        remade = self._known is None or self._known[0] != entry.created
+        remade = self._known is None or self._known.created != entry.created
         if topology.epoch < self._server.router.epoch and not remade:
             self._complain(
                 seen, f"the record went back to epoch {topology.epoch}; the last good topology stays in force"
             )
             return
-        self._known = seen
+        self._known = entry
         self._server.router.apply(topology, self._server.now())
         self._cache.save(topology)
         self.informed.set()

@@ -46,10 +46,12 @@ class Managers:
         self.hosts, self.group, self._folder = hosts, group, folder
         self.processes: list[Process] = []
 
-    def start(self) -> Process:
+    def start(self, *options: str) -> Process:
         log = self._folder / f"manager{len(self.processes)}.log"
         nodes = ",".join(map(str, self.group.nodes))
-        process = Process([*RFMANAGER, "-n", nodes, "--zk", self.hosts, "--log-format", "json"], log, ENVIRONMENT)
+        process = Process(
+            [*RFMANAGER, "-n", nodes, "--zk", self.hosts, "--log-format", "json", *options], log, ENVIRONMENT
+        )
         process.start()
         self.processes.append(process)
         return process
@@ -152,9 +154,9 @@ def test_the_daemon_waits_for_zookeeper_says_so_and_can_be_stopped_meanwhile(
 
 
 def test_an_interrupted_failover_takes_its_request_back(managers: Managers) -> None:
-    manager = managers.start()
+    manager = managers.start("--session-timeout", "30")
     managers.wait_until_serving()
-    manager.freeze()  # nobody answers the request
+    manager.freeze()  # nobody answers the request, and nobody knows that for the time of its session
     with start("failover", "--zk", managers.hosts) as command:
         wait_until(lambda: managers.status()["request"] == "ANY_SLAVE", "the request is made")
         command.send_signal(signal.SIGINT)

@@ -12,7 +12,7 @@ import pytest
 from rfprotocol.memstore import MemStore, MemTree
 from rfprotocol.paths import Paths
 from rfprotocol.records import ProxyRecord
-from rfprotocol.store import Delete, Put
+from rfprotocol.store import Delete, Entry, Put
 from rfprotocol.topology import Node, Phase, Topology
 from rfproxy import membership
 from rfproxy.cache import TopologyCache
@@ -123,6 +123,20 @@ async def test_a_withdrawn_master_is_acknowledged_without_waiting_for_a_proof_of
     for epoch in (2, 3):
         await world.publish(replace(FENCED, epoch=epoch))
         await world.acknowledged(epoch)
+
+
+async def test_a_record_of_a_store_that_was_wiped_is_a_new_one_though_its_numbers_are_known(
+    started: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = await started.manager.read(PATHS.nodes)
+    assert known is not None
+
+    async def read(path: str) -> Entry:
+        return replace(known, data=replace(SERVING, epoch=5).encode())
+
+    monkeypatch.setattr(started.store, "read", read)
+    await started.publish(SERVING)  # so that it looks
+    await started.acknowledged(5)
 
 
 async def test_a_record_that_cannot_be_read_is_said_once_and_changes_nothing(started: World) -> None:
