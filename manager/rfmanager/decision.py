@@ -6,11 +6,14 @@ Invariants, for every sequence of views, also when managers die and others take 
    the former one, or is gone, or `fence_wait` is over. (A proxy registers before it first reads the topology, so
    one that could still act on an older epoch is registered.)
 2. A server is only promoted when this tenure has sealed it in this epoch (unplanned), or has seen it catch up with the
-   paused master in this epoch (planned). Hence what is promoted is what was compared.
+   paused master in this epoch (planned), and only published while it is the process that was chosen. Hence what is
+   published is what was compared: a server that starts anew may continue the history and yet lack writes.
 3. Within one epoch at most one server is promoted: the target is written down before it is touched, and giving it
    up costs an epoch.
 4. Data of another history is never promoted, unless an operator names the server and there is no candidate.
-5. While paused nothing is done to servers, and the record only changes to refuse an operator's request.
+5. Of the servers that may be promoted the one with the most data is; one that fails to obey is asked again before
+   its data is given up.
+6. While paused nothing is done to servers, and the record only changes to refuse an operator's request.
 
 Each decision follows from the record and the state of the servers, not from what was done before, so that a
 successor finishes what another began. `Progress` only spares repetitions and proves invariant 2.
@@ -86,23 +89,27 @@ def _fencing(view: View, topology: Topology, change: Change, policy: Policy) -> 
     unsealed = tuple(node for node in view.members if _may_seal(view, node, policy))
     if unsealed:
         return Seal(unsealed)
-    if waiting:
-        return waiting
+    return waiting or _choose(view, topology, change, policy)
+
+
+def _choose(view: View, topology: Topology, change: Change, policy: Policy) -> Step:
     sealed = [r for node in view.progress.sealed if not view.unavailable(node) and (r := view.sealed(node))]
     choice = choose(sealed, topology.replid, change.rejected, (topology.replid2, topology.replid2_offset))
-    best = choice.best
-    if best is None:
+    if choice.best is None:
         return _forced(view, topology, change, choice, policy)
-    awaited = [node for node in view.members if _may_have_more(view, node, topology, change, best.node)]
+    return _why_not_yet(view, topology, change, choice.best.node, policy) or _mark(view, topology, change, choice.best)
+
+
+def _why_not_yet(view: View, topology: Topology, change: Change, best: Node, policy: Policy) -> Wait | None:
+    """Before data is given up, or the same is tried again."""
+    awaited = [node for node in view.members if _may_have_more(view, node, topology, change, best)]
     if awaited:
         until = min(view.progress.failed[node] for node in awaited) + policy.retry_interval
-        return Wait(
-            f"before {best.node} is taken: {', '.join(map(str, awaited))} did not obey, but may have more", until
-        )
-    if best.node in change.rejected and view.now < view.progress.since + policy.retry_interval:
-        until = view.progress.since + policy.retry_interval
-        return Wait(f"{best.node} could not be promoted: trying again, nobody has as much data", until)
-    return _mark(view, topology, change, best)
+        return Wait(f"before {best} is taken: {', '.join(map(str, awaited))} did not obey, but may have more", until)
+    until = view.progress.since + policy.retry_interval
+    if best in change.rejected and view.now < until:
+        return Wait(f"{best} could not be promoted: trying again, nobody has as much data", until)
+    return None
 
 
 def _may_seal_at_once(view: View, topology: Topology, change: Change) -> bool:
@@ -146,7 +153,8 @@ def _forced(view: View, topology: Topology, change: Change, choice: Choice, poli
         until = view.now + policy.retry_interval
         return Wait(f"before one is taken as it is: looking at {', '.join(map(str, awaited))}", until)
     if report is not None and not view.unavailable(report.node) and report.condition not in UNFIT_CONDITIONS:
-        cause = f"{change.cause}; {planned.BY_OPERATOR} although: {choice.excluded.get(report.node, 'unfit')}"
+        cause = change.cause.partition(f"; {planned.BY_OPERATOR}")[0]  # it may have been tried before
+        cause = f"{cause}; {planned.BY_OPERATOR} although: {choice.excluded.get(report.node, 'unfit')}"
         return _mark(
             view, topology, replace(change, kind=Kind.SWITCHOVER, cause=cause, request=view.request_id), report
         )
@@ -154,7 +162,8 @@ def _forced(view: View, topology: Topology, change: Change, choice: Choice, poli
     reasons = Choice(None, {node: choice.excluded.get(node, known.get(node, "unknown")) for node in view.members})
     why = f"no server can be promoted: {reasons.explain()}"
     if view.request is not None:
-        return refuse(view, topology, f"{f'{target} cannot be taken as it is either; ' if target else ''}{why}")
+        unasked = replace(topology, change=replace(change, kind=Kind.FAILOVER, request=0))
+        return refuse(view, unasked, f"{f'{target} cannot be taken as it is either; ' if target else ''}{why}")
     return Wait(
         f"{why}. Start one that has the data, or name one to take as it is: 'rfmanager failover --to host:port'",
         view.now + policy.retry_interval if view.progress.failed else None,

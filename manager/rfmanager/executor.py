@@ -239,7 +239,7 @@ class Executor:
 
     async def _seal_one(self, node: Node, epoch: int) -> None:
         try:
-            before = await self._settled(node)
+            await self._settled(node)
             after = await self._command(node, RedisAdmin.seal)
             if after.role != "slave" or after.follows is not None:
                 raise NodeRefused(f"{node} was pointed to {after.follows or 'nobody'} by somebody else", "ROLE")
@@ -247,11 +247,11 @@ class Executor:
             self._log.warning("cannot detach a server from its master", epoch=epoch, node=str(node), error=str(error))
             self._failed(node)
             return
-        sealed = replace(after, syncing=before.syncing or after.syncing)
-        self.progress = replace(self.progress, sealed={**self.progress.sealed, node: sealed})
-        self._log.info("sealed", epoch=epoch, node=str(node), offset=sealed.offset)
+        # A full transfer that had only begun is over and has changed nothing; else the offset says so.
+        self.progress = replace(self.progress, sealed={**self.progress.sealed, node: after})
+        self._log.info("sealed", epoch=epoch, node=str(node), offset=after.offset)
 
-    async def _settled(self, node: Node) -> NodeReport:
+    async def _settled(self, node: Node) -> None:
         """Sealing throws away what the replica has received but not read. Two equal offsets prove that there is none:
         between two answers Redis reads from every connection that has data."""
         admin, deadline = self._admins[node], time.monotonic() + SETTLE
@@ -262,7 +262,6 @@ class Executor:
             report = await admin.probe()
             if report.offset == last.offset:
                 break
-        return report
 
     async def _promote(self, step: Promote) -> None:
         node = step.node

@@ -95,17 +95,22 @@ def proceed(view: View, topology: Topology, change: Change, policy: Policy) -> S
         if not _former_died(view, topology, former) and view.progress.stage is not Stage.DEMOTED:
             return Demote(former, target)
         return fence_holds(view, topology, policy) or publish(view, topology, change, promoted)
-    if _former_died(view, topology, former):
-        return _overtaken(view, topology, change, f"the master {former} died meanwhile")
-    if (seen := view.fresh(former)) and seen.role == "slave":
-        return _overtaken(view, topology, change, f"{target} was lost when {former} was a replica already")
-    if promoted:
-        return _give_up(view, topology, change, f"{target} restarted while it was promoted")
+    if masterless := _why_masterless(view, topology, former, target):
+        return _overtaken(view, topology, change, masterless)
+    restarted = f"{target} restarted while it was promoted" if promoted else ""
     drained = _drained(view, topology, policy)
-    why = view.progress.trouble or _why_target_lost(view, topology, change, target) or drained
+    why = restarted or view.progress.trouble or _why_target_lost(view, topology, change, target) or drained
     if isinstance(why, str):
         return _give_up(view, topology, change, why)
     return why or (Promote(target) if view.progress.stage is Stage.CAUGHT_UP else CatchUp(former, target))
+
+
+def _why_masterless(view: View, topology: Topology, former: Node, target: Node) -> str | None:
+    """Neither the former master nor the target can serve: there is nothing to go back to."""
+    if _former_died(view, topology, former):
+        return f"the master {former} died meanwhile"
+    seen = view.fresh(former)
+    return f"{target} was lost when {former} was a replica already" if seen and seen.role == "slave" else None
 
 
 def _overtaken(view: View, topology: Topology, change: Change, why: str) -> Record:

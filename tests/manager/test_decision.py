@@ -1,13 +1,10 @@
-"""The decisions about changes of master: single ones, whole ones, and whole ones interrupted everywhere."""
+"""The decisions about changes of master. `tests/decisions` interrupts them everywhere."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from rfmanager.change import PATIENCE
 from rfmanager.decision import decide
@@ -351,6 +348,21 @@ def test_an_operator_who_names_a_server_of_another_history_waits_for_those_that_
     assert world[2].data == tuple(world.acknowledged)
 
 
+def test_a_request_that_was_refused_is_not_answered_again_by_what_follows() -> None:
+    world = serving(size=1)
+    world[1].restart(with_data=False)
+    world.run()
+    world.ask(A)
+    until(world, Record, "mark")
+    world[1].alive = False
+    world.run()
+    assert [(receipt.request, receipt.outcome) for receipt in world.receipts] == [(1, Outcome.REFUSED)]
+    world[1].alive = True
+    world.run()
+    assert master_of(world) == A
+    assert [receipt.request for receipt in world.receipts] == [1, 0]
+
+
 def test_a_server_that_just_did_not_obey_is_tried_again_before_another_history_is_taken() -> None:
     world = serving()
     world[1].alive = False
@@ -474,98 +486,3 @@ def test_a_candidate_that_failed_twice_gives_way_to_one_with_less_data() -> None
         world.now += POLICY.retry_interval
     world.run()
     assert master_of(world) == B
-
-
-# Whole changes, interrupted.
-
-
-@pytest.mark.parametrize("size", [2, 3])
-@pytest.mark.parametrize("planned", [True, False])
-def test_a_successor_finishes_what_was_begun_wherever_it_was_interrupted(size: int, planned: bool) -> None:
-    reached_end = False
-    interrupt_after = 0
-    while not reached_end:
-        world = serving(size)
-        if planned:
-            world.ask(B)
-        else:
-            world[1].alive = False
-        for taken in range(interrupt_after):
-            world.acknowledge()
-            step = world.step()
-            reached_end = isinstance(step, Wait) and taken > 3
-        world.new_tenure()
-        world.run()
-        assert master_of(world) in ((B,) if planned else (B, C))
-        assert world.acknowledged == list(world.servers[master_of(world) or A].data)
-        assert world.request is None
-        assert len(world.receipts) == 1
-        interrupt_after += 1
-
-
-def lose_proxy(world: World) -> None:
-    if len(world.proxies) > 1:
-        name, _ = world.proxies.popitem()
-        world.believed.pop(name, None)
-
-
-def kill(world: World, port: int) -> None:
-    if port <= len(world.servers):
-        world[port].alive = False
-
-
-def thaw(world: World) -> None:
-    for server in world.servers.values():
-        server.alive = True
-
-
-def restart_dead(world: World) -> None:
-    for server in world.servers.values():
-        if not server.alive:
-            server.restart(with_data=True)
-
-
-EVENTS: dict[str, Callable[[World], object]] = {
-    "step": World.step,
-    "another step": World.step,
-    "third step": World.step,
-    "write": World.write,
-    "acknowledge": World.acknowledge,
-    "acknowledge one": lambda world: world.acknowledge_one("proxy0"),
-    "new tenure": World.new_tenure,
-    "proxy gone": lose_proxy,
-    "kill 1": lambda world: kill(world, 1),
-    "kill 2": lambda world: kill(world, 2),
-    "kill 3": lambda world: kill(world, 3),
-    "thaw": thaw,
-    "restart the dead": restart_dead,
-    "ask for 2": lambda world: world.ask(B),
-    "ask for any": lambda world: world.ask(None),
-    "pause": lambda world: setattr(world, "paused", True),
-    "resume": lambda world: setattr(world, "paused", False),
-}
-
-
-@settings(max_examples=400, deadline=None)
-@given(size=st.integers(1, 3), events=st.lists(st.sampled_from(sorted(EVENTS)), max_size=60))
-def test_no_sequence_of_faults_breaks_the_invariants_and_all_heals(size: int, events: list[str]) -> None:
-    world = serving(size, proxies=2)
-    for event in events:
-        EVENTS[event](world)
-    world.paused = False
-    for server in world.servers.values():
-        server.alive = True
-    wait = world.run()
-    if "no server can be promoted" in wait.reason:
-        # All were restarted more than once meanwhile: which of the histories is the right one only people know.
-        world.ask(max(world.servers.values(), key=lambda server: len(server.data)).node)
-        world.run()
-    master = world.servers[master_of(world) or A]
-    assert world.topology is not None
-    assert world.topology.phase is Phase.SERVING
-    assert all(server.data == master.data for server in world.servers.values())
-    assert world.request is None
-    asked = [receipt for receipt in world.receipts if receipt.kind is Kind.SWITCHOVER]
-    assert len(asked) == world.requests
-    world.acknowledge()
-    assert world.write()

@@ -14,6 +14,7 @@ from dataclasses import replace
 import pytest
 import structlog
 
+from rfmanager.candidates import why_not
 from rfmanager.executor import Executor, NoTenure
 from rfmanager.mirror import Mirror
 from rfmanager.redis_admin import RedisAdmin
@@ -25,6 +26,7 @@ from rfprotocol.paths import Paths
 from rfprotocol.records import ManualRequest, Outcome, ProxyRecord, Receipt
 from rfprotocol.store import Put
 from rfprotocol.topology import Kind, Node, NodeReport, Phase, Topology
+from tests.support.eventually import eventually
 from tests.support.redis import RedisGroup
 
 PATHS = Paths()
@@ -189,6 +191,25 @@ async def test_a_replica_reads_what_its_master_has_sent_before_it_is_sealed(benc
     await bench.executor.execute(Seal((replica.node,)))
     with replica.client() as client:
         assert client.dbsize() == 201
+
+
+async def test_a_replica_that_begins_to_copy_a_restarted_master_is_sealed_with_the_data_it_has(bench: Bench) -> None:
+    master, replica = bench.group.master, bench.group.replicas[0]
+    history = replica.info()["master_replid"]
+    with master.client() as client:
+        client.set("k", "v")
+        client.wait(2, 5000)
+    master.options["rdb_key_save_delay"] = 20_000  # microseconds: the transfer takes two seconds
+    master.restart()
+    with master.client() as client:
+        client.mset({f"other{number}": number for number in range(100)})
+    await eventually(lambda: replica.info()["master_sync_in_progress"])
+    bench.executor.begin(1)
+    await bench.executor.execute(Seal((replica.node,)))
+    sealed = bench.executor.progress.sealed[replica.node]
+    assert why_not(sealed, history) is None
+    with replica.client() as client:
+        assert client.keys() == ["k"]
 
 
 async def test_promotion_is_verified_and_noted(bench: Bench) -> None:

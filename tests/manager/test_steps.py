@@ -42,6 +42,13 @@ def test_a_failed_command_is_tried_again_after_a_while() -> None:
     assert view(None, Progress(failed={NODE: 9.5})).may_retry(NODE, interval=0.5)
 
 
+def test_a_failure_is_forgotten_when_a_later_command_succeeds() -> None:
+    assert not view(None, Progress()).failed(NODE)
+    assert view(None, Progress(failed={NODE: 6.0})).failed(NODE)
+    assert view(None, Progress(failed={NODE: 6.0}, acted={NODE: 5.0})).failed(NODE)
+    assert not view(None, Progress(failed={NODE: 6.0}, acted={NODE: 7.0})).failed(NODE)
+
+
 def test_a_sealed_state_counts_until_the_server_is_seen_restarted_or_pointed_elsewhere() -> None:
     sealed = replace(UP, role="slave", run_id="one", offset=7)
 

@@ -1,0 +1,217 @@
+"""Groups over simulated time, to which anything may happen: the invariants hold, and what is healed converges."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from rfmanager.steps import Wait
+from rfprotocol.topology import Node, Phase
+from tests.decisions.servers import Life, Server, Start
+from tests.decisions.simulation import TICK, Simulation
+from tests.decisions.site import Mishap, Proxy, asked, with_proxy, with_server, written
+
+DEFAULT = 60
+EXAMPLES = int(os.environ.get("RF_EXAMPLES", DEFAULT))
+"""More are tried, and others each time, when the environment says so."""
+
+numbers = st.integers(0, 5)
+ticks = st.sampled_from([1, 2, 5, 10, 30, 60])
+
+
+class Groups(RuleBasedStateMachine):
+    """One group."""
+
+    @initialize(size=st.integers(1, 4), managers=st.integers(1, 3), proxies=st.integers(1, 2))
+    def begin(self, size: int, managers: int, proxies: int) -> None:
+        self.sim = Simulation(size, managers, proxies)
+        self.meddled = False
+        for _ in range(20):
+            self.sim.tick()
+
+    def server(self, number: int) -> Server:
+        """One of those there are."""
+        servers = self.sim.site.servers
+        return servers[number % len(servers)]
+
+    def proxy(self, number: int) -> Proxy:
+        """One of those there are."""
+        proxies = self.sim.site.proxies
+        return proxies[number % len(proxies)]
+
+    def change(self, server: Server, what: str) -> None:
+        """The server is different now."""
+        self.sim.site = with_server(self.sim.site, server)
+        self.sim.tell(f"{server.node} {what}")
+
+    @rule(count=ticks)
+    def time_passes(self, count: int) -> None:
+        for _ in range(count):
+            self.sim.tick()
+
+    @rule(number=numbers, count=st.integers(1, 3))
+    def clients_write(self, number: int, count: int) -> None:
+        for _ in range(count):
+            self.sim.site = written(self.sim.site, self.proxy(number))
+
+    # --- servers
+
+    @rule(number=numbers)
+    def a_server_dies(self, number: int) -> None:
+        self.change(replace(self.server(number), life=Life.DEAD), "dies")
+
+    @rule(number=numbers)
+    def a_server_freezes(self, number: int) -> None:
+        if self.server(number).life is Life.RUNNING:
+            self.change(replace(self.server(number), life=Life.FROZEN), "freezes")
+
+    @rule()
+    def frozen_servers_go_on(self) -> None:
+        for server in self.sim.site.servers:
+            if server.life is Life.FROZEN:
+                self.change(replace(server, life=Life.RUNNING), "goes on")
+
+    @rule(number=numbers, start=st.sampled_from(Start), life=st.sampled_from([Life.RUNNING, Life.LOADING]))
+    def a_server_restarts(self, number: int, start: Start, life: Life) -> None:
+        self.change(replace(self.server(number).restarted(start), life=life), f"restarts {start.value}")
+
+    @rule(number=numbers, start=st.sampled_from(Start))
+    def a_server_comes_up_as_nobodys_replica(self, number: int, start: Start) -> None:
+        self.change(self.server(number).restarted_as_replica(start), f"comes up as nobody's, {start.value}")
+
+    @rule(number=numbers)
+    def a_server_is_isolated_from_the_others(self, number: int) -> None:
+        server = self.server(number)
+        self.change(replace(server, isolated=not server.isolated), "is isolated, or not any more")
+
+    @rule(number=numbers)
+    def a_priority_is_changed(self, number: int) -> None:
+        server = self.server(number)
+        self.change(replace(server, priority=100 - server.priority), "has another priority")
+
+    # --- managers
+
+    @rule(number=numbers, manager=numbers)
+    def a_link_to_a_manager_is_cut(self, number: int, manager: int) -> None:
+        site = self.sim.site
+        link = (manager % site.managers, self.server(number).node)
+        self.sim.site = replace(site, blind=site.blind | {link})
+        self.sim.tell(f"manager {link[0]} is cut off from {link[1]}")
+
+    @rule()
+    def links_are_healed(self) -> None:
+        self.sim.site = replace(self.sim.site, blind=frozenset())
+
+    @rule(manager=numbers)
+    def a_manager_freezes(self, manager: int) -> None:
+        manager %= len(self.sim.managers)
+        if self.sim.managers[manager].frozen_since is None:
+            self.sim.managers[manager].frozen_since = self.sim.site.now
+            self.sim.tell(f"manager {manager} freezes")
+
+    @rule()
+    def managers_go_on(self) -> None:
+        for manager in self.sim.managers:
+            manager.frozen_since = None
+
+    @rule(number=numbers, refused=st.booleans(), deposed=st.booleans())
+    def a_step_goes_wrong(self, number: int, refused: bool, deposed: bool) -> None:
+        """A command fails, or its answer is lost; with it goes the tenure, perhaps."""
+        if self.sim.managers[self.sim.site.primary].frozen_since is not None:
+            return
+        node = frozenset({self.server(number).node})
+        mishap = Mishap(refused=node) if refused else Mishap(unheard=node)
+        if not isinstance(self.sim.act_once(mishap), Wait) and deposed:
+            self.sim.depose("in the middle of a step")
+
+    @rule(count=st.integers(1, 15))
+    def a_manager_hesitates(self, count: int) -> None:
+        """It pauses between a decision and the step; its tenure covers that."""
+        if self.sim.managers[self.sim.site.primary].frozen_since is not None:
+            return
+        step = self.sim.decided()
+        for _ in range(count):
+            self.sim.tick(acting=False)
+        self.sim.execute(step)
+
+    # --- proxies
+
+    @rule(number=numbers)
+    def a_proxy_freezes(self, number: int) -> None:
+        proxy = self.proxy(number)
+        if not proxy.stuck:
+            self.sim.site = with_proxy(self.sim.site, replace(proxy, stuck=True))
+            self.sim.stuck_since[proxy.name] = self.sim.site.now
+            self.sim.tell(f"{proxy.name} freezes")
+
+    @rule(write=st.booleans())
+    def proxies_go_on(self, write: bool) -> None:
+        """And do at once what they believe they may."""
+        self.sim.stuck_since.clear()
+        for proxy in self.sim.site.proxies:
+            goes_on = replace(proxy, stuck=False)
+            self.sim.site = with_proxy(self.sim.site, goes_on)
+            if write:
+                self.sim.site = written(self.sim.site, goes_on)
+
+    # --- operators
+
+    @rule(number=st.integers(0, 6))
+    def an_operator_asks(self, number: int) -> None:
+        if self.sim.site.request is None:
+            target = None if number == 0 else Node("h", number)
+            self.sim.site = asked(self.sim.site, target)
+            self.sim.tell(f"an operator asks for {target}")
+
+    @rule(paused=st.booleans())
+    def operators_pause_and_resume(self, paused: bool) -> None:
+        self.sim.site = replace(self.sim.site, paused=paused)
+        self.sim.tell("paused" if paused else "resumed")
+
+    @rule(number=numbers, other=numbers)
+    def somebody_meddles(self, number: int, other: int) -> None:
+        server, master = self.server(number), self.server(other)
+        if not server.obeys:
+            return
+        self.meddled = True
+        if server.node == master.node:
+            self.change(server.promoted(), "is promoted by hand")
+        else:
+            self.change(server.following(master.node, master.run_id), f"is pointed to {master.node} by hand")
+
+    # --- the end
+
+    def teardown(self) -> None:
+        """All is healed."""
+        with self.sim.explained():
+            self.recover(self.sim)
+
+    def recover(self, sim: Simulation) -> None:
+        """The group serves again, with an operator's help if need be, and every request is answered."""
+        sim.heal()
+        if not sim.converges():
+            most = max(sim.site.servers, key=lambda server: len(server.data))
+            sim.site = asked(sim.site, most.node)
+            assert sim.converges(), f"an operator cannot help: {sim.said}"
+        for _ in range(int(3 / TICK)):
+            sim.tick()
+        epoch = sim.site.topology.epoch if sim.site.topology else 0
+        for proxy in sim.site.proxies:
+            before = sim.site.ledger.written
+            sim.site = written(sim.site, proxy)
+            assert sim.site.ledger.written > before, f"{proxy.name} cannot write"
+        self.time_passes(20)
+        assert sim.site.topology is not None
+        assert (sim.site.topology.phase, sim.site.topology.epoch) == (Phase.SERVING, epoch), "it flaps"
+        assert len({server.data for server in sim.site.servers}) == 1
+        assert set(sim.site.ledger.answers) == set(range(1, sim.site.ledger.asked + 1))
+
+
+TestGroups = Groups.TestCase
+TestGroups.settings = settings(
+    max_examples=EXAMPLES, stateful_step_count=30, deadline=None, derandomize=EXAMPLES == DEFAULT
+)
