@@ -310,7 +310,8 @@ class RedisGroup:
         """Start all and wait until the replicas have what the master has. Raises ProcessError."""
         for server in self.servers:
             server.start()
-        self.master.command("REPLICAOF", "NO", "ONE")  # its file may say that it comes up as nobody's master
+        for master in self.servers[:1]:  # there may be none
+            master.command("REPLICAOF", "NO", "ONE")  # its file may say that it comes up as nobody's master
         for replica in self.replicas:
             # By command, not in the file: after a restart a server is a master, as after a crash in the field.
             replica.command("REPLICAOF", self.master.bind, self.master.port)

@@ -17,7 +17,8 @@ UNFIT_CONDITIONS = frozenset(
 """A server that answers like this serves nobody, or cannot be commanded."""
 
 CHANCES = 2
-"""How often the server with the most data may fail to be promoted before one with less is taken."""
+"""How often the server with the most data may fail to be promoted before one with less is taken; and that one, before
+the turn comes to the first again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +106,9 @@ def _best(reports: Iterable[NodeReport], replid: str, rejected: Sequence[Node], 
         else:
             fit.append(report)
 
-    def rank(report: NodeReport) -> tuple[bool, int, int, int, float, Node]:
+    def rank(report: NodeReport) -> tuple[int, int, int, int, float, Node]:
         failures = rejected.count(report.node)
         # What it has beyond `reach` continues the history: the lost master had gone on after a restart.
-        return failures >= CHANCES, -reach(report, replid), -report.offset, failures, report.latency, report.node
+        return failures // CHANCES, -reach(report, replid), -report.offset, failures, report.latency, report.node
 
     return Choice(min(fit, key=rank, default=None), excluded)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
+from pydantic import model_validator
+
 from rfprotocol.optionparser import OptionParser
 from rfprotocol.options import CommonOptions, Count, Flag, RubySymbol, Seconds, Servers
 from rfprotocol.paths import Paths
@@ -73,6 +75,13 @@ class ManagerConfig(CommonOptions):
         ),
     ] = None
     history_limit: Annotated[Count, Flag("receipts of changes that are kept", (), "COUNT", "changing the master")] = 100
+
+    @model_validator(mode="after")
+    def _samples_are_frequent_enough(self) -> ManagerConfig:
+        if self.max_staleness is not None and self.max_staleness < 2 * self.probe_interval:
+            least = 2 * self.probe_interval
+            raise ValueError(f"--max-staleness: at least {least:g} s, twice the --probe-interval by which it is told")
+        return self
 
     verbose: Annotated[bool, Flag("the same as --log-level debug", ("-v", "--verbose"), "", "log")] = False
 

@@ -174,6 +174,9 @@ class Daemon:
             self._all_seen.set()
         self._wake.set()
         report = self._probers[node].detector.report
+        topology = self._mirror.topology
+        if report is not None and report.available and topology is not None and topology.master == node:
+            self._trail.passed(self._probers[node].detector.sampled_at, report.run_id, report.offset)
         if not significant or report is None:
             return
         if self._is_awaited(report):
@@ -200,12 +203,9 @@ class Daemon:
 
     def _stale(self) -> frozenset[Node]:
         """The replicas that lag behind by more than operators allow."""
-        most, topology = self._settings.max_staleness, self._mirror.topology
-        if most is None or topology is None or topology.master not in self._probers:
+        most = self._settings.max_staleness
+        if most is None:
             return frozenset()
-        master = self._probers[topology.master].detector
-        if master.report is not None and master.report.available:
-            self._trail.passed(master.sampled_at, master.report.run_id, master.report.offset)
         return frozenset(
             node
             for node, prober in self._probers.items()
@@ -357,7 +357,10 @@ class Daemon:
             request_id=mirror.request_entry.created if mirror.request_entry else 0,
             paused=mirror.paused,
             progress=self._executor.progress,
-            failing={node: wall - (now - since) for node, since in failing.items() if since is not None},
+            # No earlier than the verdict allows: others may have seen it well, or nobody was to act.
+            failing={
+                node: wall - min(now - since, self._settings.limits.longest) for node, since in failing.items() if since
+            },
             last_epoch=mirror.last_epoch,
         )
 

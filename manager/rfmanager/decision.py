@@ -29,6 +29,9 @@ from rfmanager.change import PATIENCE, fence, fence_holds, publish, refusal, ref
 from rfmanager.steps import Policy, Promote, Record, Seal, Step, View, Wait
 from rfprotocol.topology import Change, Kind, Node, NodeReport, Phase, Topology
 
+REMEMBERED = 32
+"""Failed promotions that the record keeps: enough to take turns."""
+
 
 def decide(view: View, policy: Policy) -> Step:
     """The next step of the primary manager."""
@@ -63,7 +66,8 @@ def _serving(view: View, topology: Topology, policy: Policy) -> Step:
         if view.request is None:
             return fenced
         # It asked for a change without loss: it must not become permission to take whatever is there.
-        return replace(fenced, receipt=refusal(view, topology, fenced.topology.epoch, lost), settles=True)
+        refused = replace(refusal(view, topology, fenced.topology.epoch, lost), master=None)
+        return replace(fenced, receipt=refused, settles=True)
     if view.request is not None:
         return planned.answer(view, topology, master, policy)
     return upkeep.reconcile(view, topology, master, policy)
@@ -105,6 +109,8 @@ def _why_not_yet(view: View, topology: Topology, change: Change, best: Node, pol
     awaited = [node for node in view.members if _may_have_more(view, node, topology, change, best)]
     if awaited:
         until = min(view.progress.failed[node] for node in awaited) + policy.retry_interval
+        if until <= view.now:  # not to be commanded at the moment
+            until = view.sample_due(best) + PATIENCE
         return Wait(f"before {best} is taken: {', '.join(map(str, awaited))} did not obey, but may have more", until)
     until = view.progress.since + policy.retry_interval
     if best in change.rejected and view.now < until:
@@ -158,8 +164,9 @@ def _forced(view: View, topology: Topology, change: Change, choice: Choice, poli
         return _mark(
             view, topology, replace(change, kind=Kind.SWITCHOVER, cause=cause, request=view.request_id), report
         )
-    known = {standing.node: why for standing in view.standings.values() if (why := why_not(standing.report, ""))}
-    reasons = Choice(None, {node: choice.excluded.get(node, known.get(node, "unknown")) for node in view.members})
+    reasons = Choice(
+        None, {node: choice.excluded.get(node) or _why_unsealed(view, node, topology) for node in view.members}
+    )
     why = f"no server can be promoted: {reasons.explain()}"
     if view.request is not None:
         unasked = replace(topology, change=replace(change, kind=Kind.FAILOVER, request=0))
@@ -168,6 +175,13 @@ def _forced(view: View, topology: Topology, change: Change, choice: Choice, poli
         f"{why}. Start one that has the data, or name one to take as it is: 'rfmanager failover --to host:port'",
         view.now + policy.retry_interval if view.progress.failed else None,
     )
+
+
+def _why_unsealed(view: View, node: Node, topology: Topology) -> str:
+    standing = view.standings.get(node)
+    if standing is None:
+        return "not seen by enough managers"
+    return why_not(standing.report, topology.replid) or "it was not detached from its master yet"
 
 
 def _may_yet_help(view: View, node: Node, policy: Policy) -> bool:
@@ -207,7 +221,7 @@ def _promoting(view: View, topology: Topology, change: Change, policy: Policy) -
     sealed = view.sealed(target)
     changed = promoted or (sealed and sealed.run_id != topology.run_id)  # dead, or another process than was chosen
     if changed or view.unavailable(target) or view.failed(target):
-        rejected = change.rejected if change.rejected.count(target) >= CHANCES else (*change.rejected, target)
+        rejected = (*change.rejected, target)[-REMEMBERED:]
         return fence(view, topology, replace(change, rejected=rejected, steps=(*change.steps, *view.progress.steps)))
     if sealed is None:
         look_until = view.progress.since + policy.retry_interval

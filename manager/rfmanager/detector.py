@@ -27,6 +27,11 @@ class Limits:
     probe_timeout: float = 0.45
     reconnect_interval: float = 0.02
 
+    @property
+    def longest(self) -> float:
+        """Seconds within which a dead server is found out, at most."""
+        return self.probe_interval + self.max_failures * self.probe_timeout
+
 
 class Verdict(Enum):
     """What is known about a server."""

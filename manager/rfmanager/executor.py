@@ -26,7 +26,7 @@ from rfprotocol.errors import NodeError, NodeRefused, StoreConflict, StoreError
 from rfprotocol.paths import Paths
 from rfprotocol.records import ProxyRecord, Receipt
 from rfprotocol.store import Change, Delete, Entry, Put, TopologyStore
-from rfprotocol.topology import Node, NodeReport
+from rfprotocol.topology import Node, NodeReport, Phase
 
 Result = TypeVar("Result")
 
@@ -91,6 +91,8 @@ class Executor:
         new = {name: now for name, said in proxies.items() if said.epoch >= self.progress.epoch and name not in known}
         if new:
             self.progress = replace(self.progress, acknowledged={**known, **new})
+            if len(known) + len(new) >= len(proxies):
+                self._note("acknowledged")
 
     def forget(self) -> None:
         """A tenure begins or is over: what was achieved before proves nothing any more."""
@@ -195,16 +197,18 @@ class Executor:
 
     async def complete_receipt(self) -> None:
         """Add what the proxies say of the last change, when all of them have seen its end."""
-        receipt, proxies = self._open_receipt, self._mirror.proxies
+        receipt, proxies, topology = self._open_receipt, self._mirror.proxies, self._mirror.topology
+        if topology is None or topology.phase is not Phase.SERVING:
+            return  # there is something more urgent
         if receipt is None or any(record.epoch < receipt.epoch for record in proxies.values()):
             return
-        self._open_receipt = None
         if proxies:
             said = {name: asdict(record) for name, record in proxies.items()}
             path = self._paths.receipt(receipt.epoch)
             entry = await self._store.read(path)
             complete = Put(path, replace(receipt, proxies=said).encode(), entry.version if entry else None)
             await self._store.commit(complete, fence=self._tenure.fence)
+        self._open_receipt = None
 
     async def _trim_history(self) -> None:
         receipts = sorted(await self._store.read_children(self._paths.history))
@@ -287,8 +291,11 @@ class Executor:
             async with asyncio.timeout(limit):
                 # Long enough for everything up to the demotion; it ends by itself if all managers die meanwhile.
                 await self._command(step.former, lambda admin: admin.pause_writes(limit + 1.0))
-                goal = (await former.probe()).offset
-                await _poll(target, lambda report: report.offset >= goal)
+                last = await former.probe()
+                known = self._mirror.topology.run_id if self._mirror.topology else ""
+                if last.role != "master" or (known and last.run_id != known):
+                    raise NodeRefused(f"{step.former} is not the master any more that it was", "ROLE")
+                await _poll(target, lambda report: report.offset >= last.offset)
         except TimeoutError:
             why = f"{step.target} did not catch up with {step.former} within {limit:g} s"
             self.progress = replace(self.progress, trouble=why)

@@ -96,6 +96,9 @@ def proceed(view: View, topology: Topology, change: Change, policy: Policy) -> S
             return Demote(former, target)
         return fence_holds(view, topology, policy) or publish(view, topology, change, promoted)
     if masterless := _why_masterless(view, topology, former, target):
+        look_until = view.progress.since + policy.retry_interval
+        if view.fresh(target) is None and not view.unavailable(target) and view.now < look_until:
+            return Wait(until=look_until)  # a predecessor may have promoted it
         return _overtaken(view, topology, change, masterless)
     restarted = f"{target} restarted while it was promoted" if promoted else ""
     drained = _drained(view, topology, policy)

@@ -126,6 +126,8 @@ def _steps(receipt: Receipt) -> str:
 def _masters(receipt: Receipt) -> list[tuple[str, str]]:
     if receipt.outcome is Outcome.DONE:
         return [("from", str(receipt.former or "none")), ("to", str(receipt.master or "none"))]
+    if receipt.master is None and receipt.former is not None:
+        return [("master", f"{receipt.former} was withdrawn")]
     return [("master", f"{receipt.master or 'none'}, as before")]
 
 

@@ -51,7 +51,7 @@ class Outcome(Enum):
     """How an attempt to change the master ended."""
 
     DONE = "done"
-    ABORTED = "aborted"  # begun and undone: the former master serves again
+    ABORTED = "aborted"  # begun and undone: the former master serves again, or is lost, too
     REFUSED = "refused"  # never begun
 
 

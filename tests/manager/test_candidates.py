@@ -94,6 +94,16 @@ def test_data_is_given_up_for_a_candidate_that_failed_twice_but_not_for_one_that
     assert best.node == B
 
 
+def test_candidates_that_all_fail_take_turns() -> None:
+    more, less = replica(A, offset=200), replica(B, offset=100)
+    tried: list[Node] = []
+    for _ in range(8):
+        best = choose([more, less], "history", rejected=tried).best
+        assert best is not None
+        tried.append(best.node)
+    assert tried == [A, A, B, B, A, A, B, B]
+
+
 def test_a_rejected_candidate_is_taken_when_nobody_else_is_left() -> None:
     best = choose([replica(A)], "history", rejected=(A, A)).best
     assert best is not None

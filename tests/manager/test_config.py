@@ -106,5 +106,11 @@ def test_examples_in_the_sample_are_of_the_right_form(tmp_path: Path) -> None:
     assert read("-C", str(tmp_path / "c.yml")).username == shown["username"]
 
 
+def test_a_staleness_that_samples_cannot_tell_is_refused() -> None:
+    assert ManagerConfig(max_staleness=0.5).max_staleness == 0.5
+    with pytest.raises(ValueError, match="at least 0"):
+        ManagerConfig(max_staleness=0.4)
+
+
 def test_the_records_of_a_group_are_below_its_znode_path() -> None:
     assert ManagerConfig(znode_path="/cache").paths.nodes == "/cache/nodes"

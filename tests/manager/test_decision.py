@@ -413,9 +413,7 @@ def fail(world: World, node: Node) -> None:
 def test_a_replica_with_less_data_is_not_taken_because_a_better_one_failed_to_answer_once() -> None:
     world = serving()
     world[2].data = world[2].data[:-1]
-    world[1].alive = False
-    until(world, Seal)
-    world.progress = replace(world.progress, sealed={B: world.progress.sealed[B]}, acted={B: world.now})
+    only_b_is_sealed(world)
     fail(world, C)
     step = world.step()
     assert isinstance(step, Wait)
@@ -426,9 +424,7 @@ def test_a_replica_with_less_data_is_not_taken_because_a_better_one_failed_to_an
 
 def test_a_replica_that_never_obeys_is_not_waited_for_for_ever() -> None:
     world = serving()
-    world[1].alive = False
-    until(world, Seal)
-    world.progress = replace(world.progress, sealed={B: world.progress.sealed[B]}, acted={B: world.now})
+    only_b_is_sealed(world)
     world.now += PATIENCE
     fail(world, C)
     step = world.step()
@@ -437,12 +433,28 @@ def test_a_replica_that_never_obeys_is_not_waited_for_for_ever() -> None:
     assert step.topology.change.target == B
 
 
-def test_a_server_of_another_history_that_does_not_answer_is_not_waited_for() -> None:
+def test_who_waits_for_a_server_that_cannot_be_commanded_does_not_look_all_the_time() -> None:
     world = serving()
-    world[3].restart(with_data=False)
+    only_b_is_sealed(world)
+    fail(world, C)
+    world.now += POLICY.retry_interval + 0.1
+    seen = dict(world.view().standings)
+    seen[C] = replace(seen[C], sampled_at=float("-inf"))
+    step = decide(replace(world.view(), standings=seen), POLICY)
+    assert isinstance(step, Wait)
+    assert (step.until or 0.0) > world.now
+
+
+def only_b_is_sealed(world: World) -> None:
     world[1].alive = False
     until(world, Seal)
     world.progress = replace(world.progress, sealed={B: world.progress.sealed[B]}, acted={B: world.now})
+
+
+def test_a_server_of_another_history_that_does_not_answer_is_not_waited_for() -> None:
+    world = serving()
+    world[3].restart(with_data=False)
+    only_b_is_sealed(world)
     fail(world, C)
     assert isinstance(world.step(), Record)
 

@@ -256,6 +256,16 @@ async def test_a_target_that_does_not_catch_up_is_said_to_be_late(bench: Bench) 
     master.command("SET", "k", "v")
 
 
+async def test_nobody_catches_up_with_a_master_that_came_back_empty(bench: Bench) -> None:
+    master, target = bench.group.master, bench.group.replicas[0]
+    run_id = master.info("server")["run_id"]
+    await bench.executor.execute(Record("drain", replace(serving(bench, 1), run_id=run_id)))
+    master.restart()
+    await bench.executor.execute(CatchUp(master.node, target.node))
+    assert bench.stage() is Stage.DRAIN
+    assert "not the master any more" in bench.executor.progress.trouble
+
+
 async def test_pointing_replicas_elsewhere_does_not_wait_for_the_slowest(bench: Bench) -> None:
     slow, quick = bench.group.replicas
     slow.freeze()

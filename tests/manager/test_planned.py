@@ -28,6 +28,22 @@ def test_a_switchover_goes_step_by_step_and_loses_nothing() -> None:
     assert world.request is None
 
 
+def test_a_successor_does_not_call_the_target_lost_before_it_has_looked_at_it() -> None:
+    world = serving()
+    world.ask(B)
+    while not isinstance(world.step(), Demote):
+        world.acknowledge()
+    world.new_tenure()
+    world.replicate()
+    world.proxies["late"] = 0
+    view = world.view()
+    before = {node: replace(s, sampled_at=view.progress.since - 0.1) for node, s in view.standings.items()}
+    only_the_former = replace(view, standings={**before, A: view.standings[A]})
+    assert decide(only_the_former, POLICY) == Wait(until=view.progress.since + POLICY.retry_interval)
+    world.run()
+    assert master_of(world) == B
+
+
 def test_a_switchover_to_any_replica_takes_a_connected_one() -> None:
     world = serving()
     world[2].alive = False

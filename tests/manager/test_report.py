@@ -155,6 +155,11 @@ def test_the_receipt_of_a_refusal_says_why_and_that_nothing_changed() -> None:
     assert cells(text, "master") == ["master", "b:6379, as before"]
 
 
+def test_a_master_that_was_lost_while_it_was_to_be_moved_is_not_said_to_serve_as_before() -> None:
+    lost = replace(REFUSED, former=REFUSED.master, master=None)
+    assert cells(report.receipt_text(lost), "master") == ["master", "b:6379 was withdrawn"]
+
+
 def test_the_history_has_a_line_for_each_change() -> None:
     text = report.history_text([DONE, REFUSED])
     assert cells(text, "9")[:6] == ["9", "2023-11-14 22:13:20.250Z", "failover", "done", "a:6379", "b:6379"]

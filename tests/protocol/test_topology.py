@@ -33,6 +33,7 @@ def changes(draw: st.DrawFn, with_target: bool) -> Change:
         manager=draw(NAMES),
         steps=draw(STEPS),
         request=draw(COUNTS),
+        run_id=draw(NAMES),
     )
 
 
