@@ -22,9 +22,6 @@ FIRST_REST = 0.01
 LONGEST_REST = 0.25
 """Seconds between attempts to reach a master that nobody has declared dead; doubled from first to longest."""
 
-ATTEMPT = 6.0
-"""Seconds that an attempt at the master may take; who is held again within them was let go in vain."""
-
 Waiter = TypeVar("Waiter", bound=Hashable)
 
 
@@ -54,7 +51,6 @@ class Gate(Generic[Waiter]):
         self._rest = 0.0
         self._rest_until = float("-inf")
         self._waiting: dict[Waiter, tuple[float, int]] = {}  # since when, bytes
-        self._tried: dict[Waiter, tuple[float, float]] = {}  # let go while the master failed: waited since, let go at
         self._bytes = 0
 
     def state(self, now: float) -> GateState:
@@ -79,14 +75,14 @@ class Gate(Generic[Waiter]):
         return self._lease.reads_from
 
     @property
-    def reads_from(self) -> float | None:
-        """The same; None while there is a lease."""
-        return None if self._lease.reads_from == float("inf") else self._lease.reads_from
+    def reads_from(self) -> float:
+        """The same; infinity while there is a lease."""
+        return self._lease.reads_from
 
     def apply(self, topology: Topology) -> None:
         """Another topology is in force; a rest after failed attempts is over."""
         self._topology = topology
-        self._rest_over()
+        self.recovered()
 
     def rest(self, now: float) -> float:
         """The master did not serve; returns when to try again, each time later."""
@@ -101,20 +97,15 @@ class Gate(Generic[Waiter]):
 
     def recovered(self) -> None:
         """The master serves."""
-        self._tried.clear()
-        self._rest_over()
-
-    def _rest_over(self) -> None:
         self._rest = 0.0
         self._rest_until = float("-inf")
 
-    def hold(self, waiter: Waiter, size: int, now: float) -> bool:
+    def hold(self, waiter: Waiter, size: int, since: float) -> bool:
         """Let `waiter` wait with `size` bytes in all; False when there is no room for them.
 
-        One that was let go in vain goes on waiting: an attempt at a master that does not serve ends no wait.
+        `since`: from when on it waits, in seconds of the clock. That may be long ago: it was let go in vain.
         """
-        tried, let_go = self._tried.pop(waiter, (now, now))
-        since, before = self._waiting.get(waiter) or (tried if now < let_go + ATTEMPT else now, 0)
+        since, before = self._waiting.get(waiter, (since, 0))
         if self._bytes - before + size > self._capacity:
             return False
         self._bytes += size - before
@@ -126,31 +117,17 @@ class Gate(Generic[Waiter]):
         entry = self._waiting.pop(waiter, None)
         if entry is None:
             return None
-        since, size = entry
-        self._bytes -= size
-        if self._rest and now < since + self._timeout:
-            self._tried[waiter] = (since, now)
-        return now - since
-
-    def forget(self, waiter: Waiter) -> None:
-        """`waiter` is gone."""
-        self._tried.pop(waiter, None)
-
-    def __contains__(self, waiter: Waiter) -> bool:
-        """Whether it waits, or was let go and does not know yet whether the master serves."""
-        return waiter in self._waiting or waiter in self._tried
+        self._bytes -= entry[1]
+        return now - entry[0]
 
     def waiting(self) -> list[Waiter]:
-        """All who wait, the longest first."""
+        """All who wait, in the order in which they were held."""
         return list(self._waiting)
 
     def expired(self, now: float) -> list[Waiter]:
         """Those who have waited for the whole timeout; they stay until released."""
         return [waiter for waiter, (since, _) in self._waiting.items() if now >= since + self._timeout]
 
-    def next_expiry(self) -> float | None:
-        """When the longest waiting one runs out of time, or None when nobody waits."""
-        # In order of arrival, save those that were let go in vain; they are looked at with the first, a little late.
-        for since, _ in self._waiting.values():
-            return since + self._timeout
-        return None
+    def next_expiry(self) -> float:
+        """When the longest waiting one runs out of time; infinity when nobody waits."""
+        return min((since for since, _ in self._waiting.values()), default=float("inf")) + self._timeout

@@ -11,6 +11,7 @@ so: `acknowledged`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
@@ -297,12 +298,13 @@ class Router:
 
     def hold(self, session: Session, entries: int, size: int, now: float) -> bool:
         """A session cannot go on; False when there is no room for its `size` bytes."""
-        if session not in self.gate:
+        if session.waits_since is None:
+            session.waits_since = now
             self.disturbed().held += entries
-        if not self.gate.hold(session, size, now):
+        if not self.gate.hold(session, size, session.waits_since):
             return False
-        if (when := self.gate.next_expiry()) is not None and when > now:  # in a pause nobody's time runs out
-            self._shell.wake_at(when)
+        if self.pause is None:  # in which nobody's time runs out
+            self._shell.wake_at(max(now, session.waits_since + self.policy.hold_timeout))
         return True
 
     def disturbed(self) -> ChangeStats:
@@ -315,8 +317,6 @@ class Router:
         waited = self.gate.release(session, now)
         if waited is not None:
             self.stats.change.waited(waited)
-            if session.number not in self.sessions:
-                self.gate.forget(session)
 
     def masterdown(self, now: float) -> str:
         """The error for a command that waited too long."""
@@ -371,8 +371,8 @@ class Router:
         self.resume(now)
         # There is one alarm, and the one that rang may have been set for another reason, or a hair too early.
         times = [self.gate.next_expiry(), self.gate.rest_until, self._own_rest, *self._shed.values()]
-        times += [self.gate.reads_from, self.pause.until if self.pause else None]
-        if coming := [when for when in times if when is not None and when > now]:
+        times += [self.gate.reads_from, self.pause.until if self.pause else math.inf]
+        if coming := [when for when in times if now < when < math.inf]:
             self._shell.wake_at(min(coming))
 
     def resume(self, now: float) -> None:

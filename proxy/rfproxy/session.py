@@ -76,6 +76,7 @@ class Session:
         self.ties: Ties | None = None
         self.own: Lane | None = None
         self.finished = False  # the client says nothing more
+        self.waits_since: float | None = None  # for a master, in vain or not, since something was answered
         self.replies = Replies.ON
         self.tunnel: Lane | None = None
         self.midway: Midway | None = None
@@ -185,6 +186,7 @@ class Session:
 
     def _all_answered(self, now: float) -> None:
         self._answered(self._bytes)
+        self.waits_since = None
         if self.reader.awaits_login and self._open:
             self._read_on()
             self.pump(now)
@@ -348,6 +350,7 @@ class Session:
             self._fail_pending(self.router.masterdown(now), now)
         else:
             self.router.release(self, now)
+            self.waits_since = None
             self.pump(now)
 
     def _fail_pending(self, text: str, now: float) -> None:
@@ -389,6 +392,7 @@ class Session:
             self._answered(len(run.raw))
         plain = run.form is _PLAIN and run.need is not _OWN and self.ties is None
         if plain and not taken.has_error and self.recovered is None and self.midway is None and not taken.partial:
+            self.waits_since = None
             self.client.write(taken.data)
         else:
             relaying.deliver(self, run, taken, now)
@@ -424,9 +428,8 @@ class Session:
     def decide(self, args: list[bytes], need: Need, lane: Lane) -> Entry:
         """What becomes of a command that was sent and not answered."""
         stray = lookup(args).name == "EXEC"  # without MULTI; what ends a transaction is decided upon in `pledge`
-        if stray or may_resend(lookup(args), args, self.router.policy.retry_writes):
-            return self.again(args, need)
-        return self.uncertain(args, lane)
+        resend = stray or may_resend(lookup(args), args, self.router.policy.retry_writes)
+        return self.again(args, need) if resend else self.uncertain(args, lane)
 
     def uncertain(self, args: list[bytes], lane: Lane) -> Ready:
         """The answer for a command of which nobody can know whether it was executed."""

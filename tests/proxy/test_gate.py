@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rfprotocol.topology import Node, Phase, Topology
-from rfproxy.gate import ATTEMPT, FIRST_REST, LONGEST_REST, Gate, GateState
+from rfproxy.gate import FIRST_REST, LONGEST_REST, Gate, GateState
 from rfproxy.lease import Lease
 
 SERVING = Topology(1, Phase.SERVING, Node("m", 1))
@@ -91,33 +91,9 @@ def test_the_longest_waiting_come_first_and_expire_first(gate: Gate[str]) -> Non
     assert gate.next_expiry() == 35.0
 
 
-def test_who_was_let_go_in_vain_goes_on_waiting_until_the_master_serves(gate: Gate[str]) -> None:
-    gate.rest(1.0)
-    gate.hold("a", 1, 1.0)
-    assert gate.release("a", 2.0) == 1.0
-    gate.hold("a", 1, 3.0)
-    assert gate.release("a", 4.0) == 3.0
-    gate.recovered()
-    gate.hold("a", 1, 5.0)
-    assert gate.release("a", 6.0) == 1.0
-
-
-def test_who_was_let_go_long_ago_or_to_a_master_that_is_well_begins_anew(gate: Gate[str]) -> None:
-    gate.hold("a", 1, 1.0)
-    gate.release("a", 2.0)
-    gate.hold("a", 1, 3.0)
-    assert gate.release("a", 4.0) == 1.0
-    gate.rest(5.0)
+def test_who_is_held_again_has_waited_since_it_says_whoever_else_came_meanwhile(gate: Gate[str]) -> None:
     gate.hold("b", 1, 5.0)
-    gate.release("b", 5.5)
-    gate.hold("b", 1, 5.5 + ATTEMPT)
-    assert gate.release("b", 12.0) == 0.5
-
-
-def test_who_had_waited_for_the_whole_timeout_begins_anew(gate: Gate[str]) -> None:
-    gate.rest(1.0)
     gate.hold("a", 1, 1.0)
-    gate.release("a", 31.0)
-    gate.hold("a", 1, 32.0)
-    assert gate.expired(61.0) == []
-    assert gate.expired(62.0) == ["a"]
+    assert gate.next_expiry() == 31.0
+    assert gate.expired(31.0) == ["a"]
+    assert gate.release("a", 32.0) == 31.0

@@ -295,13 +295,32 @@ def test_the_longest_wait_lasts_from_the_first_attempt_to_the_one_that_succeeds(
     assert play.router.stats.change.longest_wait >= 5.0
 
 
-def test_a_client_that_leaves_while_it_is_tried_again_is_forgotten(play: Playbook) -> None:
+def test_who_has_waited_for_attempts_in_vain_hears_so_in_time_whoever_came_later(play: Playbook) -> None:
     play.topology(2, master="m:1")
     play.server("m:1").refuses = True
+    first = play.client().says("SET", "k", "v")
+    play.wait(29.0)
+    later = play.client().says("SET", "k", "w")
+    play.topology(3)  # from now on nobody tries
+    play.wait(1.1)
+    first.hears_error("MASTERDOWN held for 30 s")
+    later.hears_nothing()
+    play.wait(29.0)
+    later.hears_error("MASTERDOWN held for 30 s")
+
+
+def test_who_was_served_meanwhile_has_the_whole_patience_again(play: Playbook) -> None:
+    play.topology(2)
     client = play.client().says("SET", "k", "v")
-    play.wait(1.0)
-    client.session.close(play.time)
-    assert client.session not in play.router.gate
+    play.wait(29.0)
+    play.topology(3, master="m:1")
+    play.server("m:1").hears("SET", "k", "v").answers(OK)
+    client.hears(OK)
+    client.says("SET", "k", "w")
+    play.server("m:1").hears("SET", "k", "w")
+    play.topology(4)
+    play.wait(29.0)
+    client.hears_nothing()
 
 
 def test_a_wait_ends_at_the_very_moment_of_its_alarm() -> None:
