@@ -40,6 +40,7 @@ class Route(Enum):
 
     REPLICA = "replica"  # a read of data, or something any server answers: a shared lane to any node
     MASTER = "master"  # a shared lane to the master
+    URGENT = "urgent"  # the same, but it is obeyed while a script keeps the server busy: it must not wait behind others
     CURSOR = "cursor"  # the same, but its cursor means something to one server process only
     OWN = "own"  # may take long, and must not make others wait: a lane to the master for this client alone meanwhile
     SESSION = "session"  # about the connection itself: the session answers it, or sees to it
@@ -97,6 +98,8 @@ _READS_OF_ONE_SERVER = _names("DBSIZE")
 
 _CURSOR = _names("SCAN HSCAN SSCAN ZSCAN")
 _OWN = _names("EVAL EVALSHA EVAL_RO EVALSHA_RO FCALL FCALL_RO SCRIPT|LOAD SCRIPT|EXISTS SCRIPT|FLUSH")
+
+_URGENT = _names("SCRIPT|KILL FUNCTION|KILL FUNCTION|STATS")
 
 _ANY_SERVER = _names("PING ECHO")
 
@@ -184,6 +187,7 @@ _ROUTES: Mapping[str, Route] = {
     **dict.fromkeys(_BLOCKING, Route.BLOCKING),
     **dict.fromkeys(_CURSOR, Route.CURSOR),
     **dict.fromkeys(_OWN, Route.OWN),
+    **dict.fromkeys(_URGENT, Route.URGENT),
     **dict.fromkeys(_ANY_SERVER, Route.REPLICA),
     **dict.fromkeys(_READS_OF_ONE_SERVER, Route.MASTER),
 }

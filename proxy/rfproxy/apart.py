@@ -211,8 +211,8 @@ _PING = resp.encode_command([b"PING"])
 
 
 def blocks(verb: Verb) -> bool:
-    """Whether a verb is a blocking command, rather than one that waits for the server's consent."""
-    return verb.command.route is Route.BLOCKING
+    """Whether a verb is a blocking command that nothing has come for, rather than one that waits for consent."""
+    return verb.command.route is Route.BLOCKING and not verb.served
 
 
 def nobody_listens(session: Session, now: float) -> bool:

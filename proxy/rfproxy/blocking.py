@@ -43,6 +43,14 @@ def _timeout_place(name: str, args: Sequence[bytes]) -> int | None:
     return _TIMEOUT_AT.get(name)
 
 
+def took(reply: bytes) -> bool:
+    """Whether a blocking command that is answered like this had an effect: an error and nil say that it had none."""
+    return not reply.startswith(_TOOK_NOTHING)
+
+
+_TOOK_NOTHING = (b"-", b"*-1\r\n", b"$-1\r\n", b"_")
+
+
 def nothing(name: str, protocol: int) -> bytes:
     """The reply of a blocking command that timed out."""
     if name in ("WAIT", "WAITAOF"):

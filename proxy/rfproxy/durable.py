@@ -5,11 +5,13 @@ r"""Durable writes: a client hears of its write when enough replicas have it.
 
 What one flush sends is a *batch*. If it may change data, WAIT goes out behind it, and its replies are kept until WAIT
 is answered: one question for all clients in the batch. Meanwhile nothing more is sent on this lane, since WAIT holds
-up the connection; what comes meanwhile makes the next batch. Several lanes take turns (`rotation`).
+up the connection; what comes meanwhile makes the next batch. Several lanes take turns (`rotation`). What the server
+says unasked is kept in its place behind the first reply; before that it is passed on, as a command may block for long.
 
 When too few replicas have it in time, the batch is delivered all the same, but what the server says of its writes is
 replaced by an error (`Shortfall`). When the lane dies before WAIT is answered, nothing of the batch was delivered: it
-was sent and not answered, and goes the way of all such commands.
+was sent and not answered, and goes the way of all such commands. But a blocking command that is known to have taken
+something is not asked again.
 
 WAIT asks for the offset at the end of the connection's last command (before Redis 7.2), or of its last write (since).
 So something has to come first where that is not enough: a blocking command may have been served later than it was
@@ -18,7 +20,7 @@ executed, and a write that changed nothing may owe that to another connection's 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from rfprotocol import resp
@@ -26,6 +28,7 @@ from rfprotocol.commands import Command, lookup, parsed_version
 from rfprotocol.errors import ProtocolError
 from rfprotocol.framing import ReplyScanner, Taken
 from rfprotocol.topology import Node
+from rfproxy.blocking import took
 from rfproxy.entries import Form, Run
 from rfproxy.greeting import LaneKey
 from rfproxy.lane import Lane, LaneOwner, Writer
@@ -72,7 +75,7 @@ def told(session: Session, args: list[bytes], reply: bytes) -> bytes:
 
 def told_of_exec(session: Session, executed: list[list[bytes]], reply: bytes) -> bytes:
     """The same for EXEC: its reply stands for all that was executed, and nil says that nothing was."""
-    if reply in _NIL or not any(may_replicate(lookup(args)) for args in executed):
+    if session.shortfall is None or reply in _NIL or not any(may_replicate(lookup(args)) for args in executed):
         return reply
     return _told(session, lookup([b"EXEC"]), reply)
 
@@ -91,24 +94,24 @@ def _told(session: Session, command: Command, reply: bytes) -> bytes:
 class Fence:
     """The replies of one batch until those to what was asked behind it are in."""
 
-    def __init__(self, replies: int, questions: list[bytes], *, pushes: bool) -> None:
-        """`replies` to the batch, `questions` behind it; `pushes`: what is said unasked keeps its place."""
+    def __init__(self, replies: int, questions: list[bytes], listener: Session | None) -> None:
+        """`replies` to the batch, `questions` behind it; `listener`: to whom the server may speak unasked."""
         self._left = replies
         self._own = len(questions)
         self._questions = questions
-        self._pushes = pushes
+        self._listener = listener
         self._kept: list[bytes] = []
         self._answers: list[bytes] = []
 
     def passed(self, scanner: ReplyScanner) -> bool:
         """Take what has come; whether that is all. Raises ProtocolError."""
         while self._left or self._own:
-            taken = scanner.take(1 if self._pushes else self._left or 1)
+            taken = scanner.take((self._left or 1) if self._listener is None else 1)
             if not taken.count:
                 return False
-            if self._pushes and taken.data[:1] == b">":
-                self._kept.append(taken.data)
-            elif self._left:
+            if self._listener is not None and self._unasked(self._listener, taken.data):
+                continue
+            if self._left:
                 self._kept.append(taken.data)
                 self._left -= taken.count
             else:
@@ -116,21 +119,41 @@ class Fence:
                 self._own -= 1
         return True
 
+    def _unasked(self, listener: Session, frame: bytes) -> bool:
+        """Whether a frame is no reply: then it is passed on at once, or kept behind the replies that are."""
+        if not self._kept:
+            return listener.overhears(frame)
+        unasked = listener.ties is not None and listener.ties.unasked(frame, listener.identity.protocol)
+        if unasked:
+            self._kept.append(frame)
+        return unasked
+
+    @property
+    def served(self) -> bool:
+        """Whether the first command has been answered, in a way that a blocking one is when it took something."""
+        return bool(self._kept) and took(self._kept[0])
+
+    @property
+    def in_step(self) -> bool:
+        """Whether WAIT was answered as it may be: not so inside of MULTI, or if replies were counted wrongly."""
+        return self._answers[-1].startswith((b":", b"-"))
+
     @property
     def kept(self) -> bytes:
         """The replies to the batch."""
         return self._kept[0] if len(self._kept) == 1 else b"".join(self._kept)
 
     def shortfall(self, node: Node, durability: Durability) -> Shortfall | None:
-        """What is missing. Raises ProtocolError when WAIT was answered as it never is, such as inside of MULTI."""
+        """What is missing, as far as is known."""
         for question, answer in zip(self._questions, self._answers, strict=True):
             # Who may not use the channel: for all that the batch itself has written, WAIT alone is enough.
-            spared = question is _MOVES_THE_OFFSET and answer.startswith(b"-NOPERM")
+            spared = question is _MOVES_THE_OFFSET and answer.startswith(_MAY_NOT_PUBLISH)
             if answer.startswith(b"-") and not spared:
                 text = answer[1:].decode(errors="replace").strip()
                 return Shortfall(node, f"as far as is known: WAIT failed: {text}")
-        if not self._answers[-1].startswith(b":"):
-            raise ProtocolError(f"WAIT was answered {self._answers[-1]!r}")
+        if not self.in_step:
+            text = self._answers[-1][:60].decode(errors="replace").splitlines()[0]
+            return Shortfall(node, f"as far as is known: WAIT was answered {text}")
         if int(self._answers[-1][1:]) >= durability.replicas:
             return None
         replicas = "1 replica" if durability.replicas == 1 else f"{durability.replicas} replicas"
@@ -167,14 +190,14 @@ class DurableLane(Lane):
 
     def _send(self, writer: Writer) -> None:
         batch, rest = self._cut()
-        waits = self._to_be_waited_for(batch, rest)
+        waits = self._to_be_waited_for(batch)
         if self._in_flight and (waits or _apart(self._in_flight[-1])):
             return  # a batch with WAIT travels alone; and were MULTI refused, what follows would be such a batch
         raw = [run.raw for run in batch]
         if waits:
             questions = self._questions()
             raw += questions
-            self._fence = Fence(sum(run.left for run in batch), questions, pushes=self._listening)
+            self._fence = Fence(sum(run.left for run in batch), questions, self.guest if self._listening else None)
         self._queue = rest
         self._in_flight.extend(run for run in batch if run.left)
         writer.write(raw[0] if len(raw) == 1 else b"".join(raw))
@@ -188,13 +211,13 @@ class DurableLane(Lane):
         end = next((place for place, run in enumerate(queue) if _apart(run) is not apart), len(queue))
         return queue[:end], queue[end:]
 
-    def _to_be_waited_for(self, batch: list[Run], rest: list[Run]) -> bool:
+    def _to_be_waited_for(self, batch: list[Run]) -> bool:
         """Whether WAIT belongs behind the batch: not where it would be queued with the rest of a transaction."""
         if self.guest is not None and _apart(batch[0]):
             return False
         transaction = self._transaction
-        if transaction is not None and transaction.queueing and not any(map(_begins, rest)):
-            return False
+        if transaction is not None and transaction.answered_queueing and _name(batch[-1]) != "EXEC":
+            return False  # all of it is queued: nothing in flight can end that, and behind MULTI nothing is sent
         return any(may_replicate(lookup(args)) for run in batch for args in run.commands) or (
             transaction is not None
             and _name(batch[-1]) == "EXEC"
@@ -223,9 +246,18 @@ class DurableLane(Lane):
             self._fence = None
             self._waits_for.lane_waited(self, shortfall)
             self._release(fence.kept, shortfall, now)
+            if not fence.in_step:
+                raise ProtocolError("nobody knows what the next reply belongs to")
             super()._distribute(now)  # what the server has said unasked behind it
+        elif self.guest is not None and self.guest.blocked and fence.served:
+            self._serve(self.guest)
         if self._queue and not self._in_flight:
             self._waits_for.lane_dirty(self)
+
+    def _serve(self, guest: Session) -> None:
+        """A blocking command has taken what it waited for: it must not be asked again when the lane dies."""
+        if guest.busy is not None:
+            guest.busy = replace(guest.busy, served=True)
 
     def _release(self, kept: bytes, shortfall: Shortfall | None, now: float) -> None:
         """Deliver a batch as if it had arrived only now."""
@@ -251,6 +283,8 @@ _OF_THE_LAST_WRITE = (7, 2)
 """The release since which WAIT asks for the last write of the connection."""
 _MOVES_THE_OFFSET = resp.encode_command([b"SPUBLISH", b"rfproxy:durable", b""])
 """Replicas are sent it, like a write; nobody hears it, as there are no patterns for such channels."""
+_MAY_NOT_PUBLISH = (b"-NOPERM", b"-ERR Replica can't interact")
+"""What it is answered when the user has no right to it, or has said MONITOR."""
 _PING = resp.encode_command([b"PING"])
 
 

@@ -18,6 +18,7 @@ class Need(Enum):
 
     ANY = "any"  # reads: a replica, or whoever is there
     MASTER = "master"
+    URGENT = "urgent"  # the master, on a lane that stands, and where no write waits for replicas
     OWN = "own"  # the master, on a lane where nobody else waits behind it
     ANY_OWN = "any, own"  # reads, on such a lane
 
@@ -88,6 +89,9 @@ class Verb:
     raw: bytes
     blocked_since: float | None = None
     """When a blocking command was first sent: it is asked again for the time that remains."""
+    served: bool = False
+    """Whether a blocking command has taken something: then it blocks no more, and may not be asked again. Its reply is
+    kept until replicas have what it did (`durable`)."""
 
 
 @dataclass(frozen=True, slots=True)

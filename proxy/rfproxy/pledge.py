@@ -180,7 +180,7 @@ def answered(
     if session.adrift or refused(reply):
         apart.drift(session, now)
         again = queueing or command.name in VERBS or command.reads_only or refused(reply)
-        session.recover(session.again(args, need) if again else Ready(reply))
+        session.recover(session.again(args, need) if again else Ready(_told(session, args, reply)))
         return
     if queueing and reply == QUEUED:
         transaction.took(args)
@@ -191,9 +191,13 @@ def answered(
         reply = _verb_answered(session, transaction, args, reply, now)
     elif queueing:
         transaction.failed = True
-    elif session.shortfall is not None:
-        reply = durable.told(session, args, reply)
+    else:
+        reply = _told(session, args, reply)
     session.client.write(reply)
+
+
+def _told(session: Session, args: list[bytes], reply: bytes) -> bytes:
+    return reply if session.shortfall is None else durable.told(session, args, reply)
 
 
 def _verb_answered(session: Session, transaction: Transaction, args: list[bytes], reply: bytes, now: float) -> bytes:

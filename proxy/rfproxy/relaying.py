@@ -186,7 +186,7 @@ def returned(session: Session, run: Run, lane: Lane, *, sent: bool) -> None:
             session.midway.broken = lane.welcome.text
         session.recover(Ready(resp.error(lane.welcome.text) * count))
     elif session.busy is not None:
-        session.recover(session.busy)
+        session.recover(session.uncertain(session.busy.args, lane) if session.busy.served else session.busy)
     elif transaction is not None and lane is session.own and not lane.usable and run.form is not Form.STREAM:
         pledge.returned(session, run, transaction, lane, sent=sent)
     elif not sent:

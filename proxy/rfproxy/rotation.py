@@ -2,9 +2,11 @@
 
     writes      one of a few lanes that take turns: while one waits for replicas, the next batch goes out on another
     reads       of sessions that wait for nothing else: never behind a write that waits for replicas
+    urgent      on the lane for reads: while a script runs, no WAIT is answered and no new connection is of use
     exclusive   durable as well, when they lead to the master
 
-A session stays on the lane that its unanswered commands are on, so turns do not change its order.
+A session stays on the lane that its unanswered commands are on, so turns do not change its order. When a lane is lost
+while others with the same key are well, they do its work until another may be opened.
 """
 
 from __future__ import annotations
@@ -12,13 +14,15 @@ from __future__ import annotations
 from rfproxy.durable import Durability, DurableLane, Shortfall
 from rfproxy.entries import Need
 from rfproxy.greeting import Duty, Identity, LaneKey
-from rfproxy.lane import Lane
+from rfproxy.lane import Lane, LaneState
 from rfproxy.lease import Lease
 from rfproxy.router import Log, Policy, Router, Shell
 from rfproxy.stats import Stats
 
 LANES = 4
 """Shared lanes for writes of sessions with the same key, at most."""
+_TOO_MANY = "ERR max number of clients"
+"""How a server refuses one connection that serves others well."""
 
 
 def create_router(policy: Policy, shell: Shell, lease: Lease, stats: Stats, log: Log) -> Router:
@@ -42,19 +46,24 @@ class DurableRouter(Router):
 
     def lane(self, number: int, identity: Identity, need: Need, now: float) -> Lane | None:
         """The shared lane for a run of session `number`, or None when it has to wait."""
-        if need is not Need.MASTER:
-            return super().lane(number, identity, need, now)
-        key = self._master_key(identity, now)
-        return self._next_turn(key) if key else None
+        key = self._key(number, identity, need, now)
+        if key is None:
+            return None
+        lane = self._shared.get(key) if need is not Need.MASTER else None
+        if need is Need.MASTER or (lane is None and now < self._own_rest and key in self._turns):
+            return self._next_turn(key, now)
+        return lane or self._open(key)
 
-    def _next_turn(self, key: LaneKey) -> DurableLane:
+    def _next_turn(self, key: LaneKey, now: float) -> DurableLane:
         """One that has no batch under way, or may be opened; else the one whose batch went out first."""
         lanes = self._turns.setdefault(key, [])
         for lane in lanes:
             if not lane.waiting:
                 return lane
-        if len(lanes) == LANES:
+        if len(lanes) == LANES or (lanes and now < self._own_rest):
             return min(lanes, key=lambda lane: lane.used)
+        if key not in self._shared:
+            self._open(key)  # for what is urgent: then it is too late
         lane = self._durable_lane(key)
         lanes.append(lane)
         self._shell.connect(lane)
@@ -75,6 +84,19 @@ class DurableRouter(Router):
 
     def _all_shared(self) -> list[Lane]:
         return [*super()._all_shared(), *(lane for lanes in self._turns.values() for lane in lanes)]
+
+    def _others_serve(self, lost: Lane) -> bool:
+        if lost.guest is not None:
+            return super()._others_serve(lost)
+        welcome = lost.welcome
+        if welcome is not None and welcome.refusal is not None and not welcome.text.startswith(_TOO_MANY):
+            return False  # what the server says of itself holds for all connections
+        return any(lane.state is LaneState.READY for lane in self._turns.get(lost.key, []))
+
+    def _last_used(self, lane: Lane) -> float:
+        """A lane for reads is kept as long as one for writes with the same key."""
+        turns = self._turns.get(lane.key, []) if self._shared.get(lane.key) is lane else []
+        return max([lane.used, *(other.used for other in turns)])
 
     def _forget(self, lane: Lane) -> None:
         super()._forget(lane)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 SHED = 0.1
 """Seconds for which a replica that failed is passed over, unless the topology changes before."""
 OWN_REST = 0.05
-"""Seconds for which no lane of one's own is opened after one failed while shared ones are well."""
+"""Seconds for which no lane is opened that others can stand in for, after one failed while those are well."""
 POOL = 64
 """Exclusive lanes kept for the next session that needs one."""
 IDLE = 60.0
@@ -106,7 +106,7 @@ class Log(Protocol):
 
 
 # By name: looking up a member of an enumeration costs several times as much, and this is done for each run.
-_WRITES, _MASTER, _REPLICA = Need.MASTER, Duty.MASTER, Duty.REPLICA
+_WRITES, _URGENT, _MASTER, _REPLICA = Need.MASTER, Need.URGENT, Duty.MASTER, Duty.REPLICA
 _OPEN, _RESTING = GateState.OPEN, GateState.RESTING
 
 
@@ -136,7 +136,7 @@ class Router:
         self._retiring: dict[Lane, None] = {}
         self._dirty: list[Lane] = []
         self._shed: dict[Node, float] = {}
-        self._own_rest = float("-inf")  # until when no lane of one's own is opened
+        self._own_rest = float("-inf")  # see OWN_REST
 
     # --- where to
 
@@ -181,7 +181,7 @@ class Router:
         topology = self.topology
         if topology is None:
             return None
-        if need is _WRITES or need is Need.OWN:
+        if need is _WRITES or need is _URGENT or need is Need.OWN:
             return self._master_key(identity, now)
         if self.policy.reads is Reads.REPLICA:
             replicas = topology.replicas
@@ -247,16 +247,19 @@ class Router:
         if in_service and not denied:
             reason = lane.welcome.text if lane.welcome and lane.welcome.refusal else "connection lost"
             self.log.info("lane_lost", node=str(lane.key.node), reason=reason, epoch=self.epoch)
-            if alone and self._serves_others(lane.key.node):
+            if self._others_serve(lane):
                 self._own_rest = now + OWN_REST
                 self._shell.wake_at(self._own_rest)
             else:
                 self.rest(lane, now)
         self._acknowledge()
 
-    def _serves_others(self, node: Node) -> bool:
-        """Whether a server is well, although it closed or refused one connection."""
-        return any(lane.key.node == node and lane.state is LaneState.READY for lane in self._all_shared())
+    def _others_serve(self, lost: Lane) -> bool:
+        """Whether the server is well, although it closed or refused this connection, and nobody else misses that."""
+        node = lost.key.node
+        return lost.guest is not None and any(
+            lane.key.node == node and lane.state is LaneState.READY for lane in self._all_shared()
+        )
 
     def rest(self, lane: Lane, now: float) -> None:
         """The server behind a lane did not serve: leave it alone for a moment."""
@@ -264,7 +267,8 @@ class Router:
             self._shed[lane.key.node] = now + SHED
             self._shell.wake_at(now + SHED)
         elif self.topology and lane.key.node == self.topology.master:
-            self._shell.wake_at(self.gate.rest(now))
+            # Lanes that fail together are one failure: only what fails after a rest calls for a longer one.
+            self._shell.wake_at(self.gate.rest(now) if now >= self.gate.rest_until else self.gate.rest_until)
 
     def lane_dirty(self, lane: Lane) -> None:
         """A lane has something to flush."""
@@ -402,13 +406,16 @@ class Router:
         commands = entry.commands if isinstance(entry, Run) else [entry.args]
         return not self.pause.writes_only or any(_may_replicate(lookup(args)) for args in commands)
 
+    def _last_used(self, lane: Lane) -> float:
+        return lane.used
+
     def reap(self, now: float) -> None:
         """Close lanes of accounts and databases that nobody has used for a while, and exclusive ones."""
         plain = Identity(account=self.policy.account)
         unused = [lane for lane in self._all_shared() if lane.key.identity != plain and lane.idle]
         unused += [lane for pooled in self._pool.values() for lane in pooled]
         for lane in unused:
-            if now - lane.used > IDLE:
+            if now - self._last_used(lane) > IDLE:
                 self.discard(lane, now)
 
     def close(self, now: float) -> None:

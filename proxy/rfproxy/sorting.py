@@ -26,7 +26,7 @@ _REPLICA, _MASTER, _OWN = Route.REPLICA, Route.MASTER, Route.OWN
 _ANYWHERE = Need.ANY
 
 _TOGETHER = frozenset([_REPLICA, _MASTER, _OWN])
-_IN_BLOCKS = _TOGETHER | {Route.BLOCKING}
+_IN_BLOCKS = _TOGETHER | {Route.URGENT, Route.BLOCKING}
 
 
 def queue(session: Session, commands: list[list[bytes]], raw: bytes) -> Command:
@@ -59,6 +59,8 @@ def entry(session: Session, args: list[bytes]) -> Entry:
         return Run(session, [args], raw, _need([args], raw))
     if command.route is Route.CURSOR:
         return Run(session, [args], raw, Need.MASTER, Form.CURSOR)
+    if command.route is Route.URGENT:
+        return Run(session, [args], raw, Need.URGENT)
     return Verb(args, command, raw)
 
 

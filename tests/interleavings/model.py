@@ -40,6 +40,7 @@ class Link:
         self.watched: dict[bytes, int] = {}
         self.channels: list[bytes] = []
         self.written: list[int] = []  # places in `Model.executed` since WAIT was last asked
+        self.said = b""  # all that the proxy has been given
 
     def confirmation(self, kind: str, channel: bytes | None) -> bytes:
         """What SUBSCRIBE and UNSUBSCRIBE are answered for one channel."""
@@ -82,6 +83,7 @@ class Model:
         """Send bytes of the replies, as many as arrive in one packet."""
         data, link.output = link.output[:most], link.output[most:]
         if data and not link.connection.closed:
+            link.said += data
             link.connection.answers(data)
 
     def cut(self, name: str) -> None:
@@ -102,6 +104,7 @@ class Model:
         name = args[0].upper()
         if error := self._rejection(link, args):
             return self._rejected(link, name, error)
+        assert name != b"WAIT" or link.queue is None, "nobody waits inside of a transaction"
         if link.queue is not None and name not in _AT_ONCE:
             link.queue.append(args)
             return QUEUED
@@ -111,9 +114,16 @@ class Model:
             return self._subscription(link, name, args)
         if name == b"WAIT":
             return self._wait(link)
+        if name == b"BLPOP":
+            self._not_taken_before(args)
         if name in WRITES:
             self._executed(link, (token(args),))
         return self._effect(link, args)
+
+    def _not_taken_before(self, args: list[bytes]) -> None:
+        """What the proxy has received, nobody may take again, even if the client has not received it yet."""
+        taken = any(self._effect(link, args) in link.said for link in self._links.values())
+        assert not taken, f"{args} is executed again, and the proxy had its reply"
 
     def _executed(self, link: Link, tokens: tuple[bytes, ...]) -> None:
         link.written.append(len(self.executed))

@@ -84,6 +84,7 @@ class Reading:
         self.story = story
         self.executed = executed
         self.replicated = replicated
+        self.unknowable = WRITES - REPEATABLE if replicated is None else WRITES - REPEATABLE | {b"BLPOP"}
         self.replies = story.heard()
         self.queue: list[list[bytes]] | None = None
         self.failed = self.watching = False
@@ -139,7 +140,7 @@ class Reading:
         if args[0] == b"EVAL" and self._is_refusal(reply):
             assert not times, f"{args} is said to be refused, and was executed"
             return
-        if args[0] in WRITES - REPEATABLE and isinstance(reply, hiredis.ReplyError):
+        if args[0] in self.unknowable and isinstance(reply, hiredis.ReplyError):
             self._error(args, reply, f"UNCERTAIN {args[0].decode()} may")
             return
         self._is(args, reply, self._result(args))

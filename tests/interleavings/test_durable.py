@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from hypothesis import settings
+from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from rfproxy.durable import Durability
 from rfproxy.router import Policy
-from tests.interleavings.test_interleavings import Interleavings
+from tests.interleavings.test_interleavings import EVERYTHING, Interleavings, clients
+
+ANSWER = len(b":2\r\n")
+"""Bytes of what WAIT is answered."""
 
 
 class Durable(Interleavings):
@@ -28,6 +32,16 @@ class Durable(Interleavings):
     @rule()
     def replicas_catch_up(self) -> None:
         self.model.lagging = False
+
+    @precondition(lambda self: self.master is not None)
+    @rule(client=clients, kind=st.sampled_from(["set", "push", "script", "pop", "exec"]))
+    def connections_break_before_wait_is_answered(self, client: int, kind: str) -> None:
+        assert self.master is not None
+        self.somebody_speaks(client, [kind])
+        for link in self.links():
+            self.model.serve(link, EVERYTHING)
+            self.model.say(link, max(0, len(link.output) - ANSWER))
+        self.model.cut(self.master)
 
     def teardown(self) -> None:
         """Replicas are well again."""

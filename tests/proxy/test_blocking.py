@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rfproxy.blocking import nothing, remaining
+from rfproxy.blocking import nothing, remaining, took
 
 
 def words(text: str) -> list[bytes]:
@@ -78,3 +78,13 @@ def test_a_moment_is_never_rounded_to_for_ever() -> None:
 )
 def test_each_says_in_its_own_way_that_nothing_came(name: str, resp2: bytes, resp3: bytes) -> None:
     assert (nothing(name, 2), nothing(name, 3)) == (resp2, resp3)
+
+
+@pytest.mark.parametrize("reply", [b"*2\r\n$1\r\nl\r\n$1\r\nx\r\n", b"$1\r\nx\r\n", b"%1\r\n+s\r\n*0\r\n"])
+def test_a_value_was_taken_from_somewhere(reply: bytes) -> None:
+    assert took(reply)
+
+
+@pytest.mark.parametrize("reply", [nothing("BLPOP", 2), nothing("BLPOP", 3), b"$-1\r\n", b"-WRONGTYPE not a list\r\n"])
+def test_nil_and_errors_were_not(reply: bytes) -> None:
+    assert not took(reply)

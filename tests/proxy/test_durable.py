@@ -181,7 +181,7 @@ def test_a_connection_that_dies_before_wait_is_answered_has_answered_nothing(pla
     connection = waited(play, "SET k v").answers(replies)
     connection.closed = True
     connection.lane.lose(play.time)
-    play.wait(0.05)
+    waited(play, "INCR n").answers(b":1\r\n" + ENOUGH)
     client.hears_nothing()
     play.server("m:1").hears("SET", "k", "v").answers(OK + ENOUGH)
     client.hears(OK)
@@ -201,11 +201,28 @@ def test_a_question_that_is_refused_is_no_answer(play: Playbook) -> None:
     assert "NOPERM" in error
 
 
-def test_an_answer_that_makes_no_sense_costs_the_connection(play: Playbook) -> None:
-    client = play.client().says("INCR", "n")
-    connection = waited(play, "INCR n").answers(b":1\r\n" + QUEUED)
+@pytest.mark.parametrize("command", ["INCR n", "SET k v"])
+def test_an_answer_that_makes_no_sense_costs_the_connection(play: Playbook, command: str) -> None:
+    client = play.client().says(*command.split())
+    connection = waited(play, command).answers(b":1\r\n" + QUEUED)
     assert connection.closed
-    client.hears_error("UNCERTAIN INCR may or may not have been applied")
+    name = command.split(maxsplit=1)[0]
+    error = client.hears_error(f"UNCERTAIN {name} was executed by master m:1 but not replicated as far as is known")
+    assert "WAIT was answered +QUEUED" in error
+    play.wait(0.2)
+    play.server("m:1").hears_nothing()
+
+
+def test_behind_such_an_answer_everyone_goes_on_elsewhere(play: Playbook) -> None:
+    client, other = play.client().says("SET", "k", "v"), play.client()
+    connection = waited(play, "SET k v")
+    client.says("INCR", "n")
+    other.says("GET", "k")
+    connection.answers(OK + QUEUED)
+    client.hears_error("UNCERTAIN SET was executed")
+    play.wait(0.2)
+    waited(play, "INCR n").answers(b":1\r\n" + ENOUGH)
+    client.hears(b":1\r\n")
 
 
 def test_a_planned_change_awaits_the_replicas(play: Playbook) -> None:
@@ -303,6 +320,24 @@ def test_exec_waits_until_it_is_known_what_was_queued(play: Playbook) -> None:
     connection.answers(QUEUED)
     waited(play, "EXEC", own=True).answers(b"*1\r\n:1\r\n" + PONG + ENOUGH)
     client.hears(QUEUED + b"*1\r\n:1\r\n")
+
+
+def test_a_transaction_goes_on_behind_multi_that_was_refused_as_nested(play: Playbook) -> None:
+    client = opened(play).pipelines("INCR n", "MULTI", "INCR m")
+    heard(play, "INCR n", own=True).answers(QUEUED)
+    nested = b"-ERR MULTI calls can not be nested\r\n"
+    heard(play, "MULTI", own=True).answers(nested)
+    heard(play, "INCR m", own=True).answers(QUEUED)
+    client.hears(QUEUED + nested + QUEUED)
+    client.says("EXEC")
+    waited(play, "EXEC", own=True).answers(b"*2\r\n:1\r\n:1\r\n" + PONG + ENOUGH)
+    client.hears(b"*2\r\n:1\r\n:1\r\n")
+
+
+def test_what_is_discarded_in_the_same_packet_is_not_waited_for(play: Playbook) -> None:
+    client = opened(play).pipelines("INCR n", "DISCARD")
+    heard(play, "INCR n", "DISCARD", own=True).answers(QUEUED + OK)
+    client.hears(QUEUED + OK)
 
 
 def test_a_write_behind_watch_is_waited_for_before_the_transaction_begins(play: Playbook) -> None:
@@ -433,9 +468,9 @@ def test_what_the_server_says_unasked_keeps_its_place_among_the_replies(play: Pl
     client.pipelines("GET k", "SET j v")
     waited(play, "GET k", "SET j v", own=True)
     connection.answers(INVALID[cut:] + b"$1\r\n1\r\n" + INVALID + OK + PONG)
-    client.hears_nothing()
+    client.hears(INVALID)  # nothing is there that it could overtake
     connection.answers(INVALID + ENOUGH + INVALID)
-    client.hears(INVALID + b"$1\r\n1\r\n" + INVALID + OK + INVALID * 2)
+    client.hears(b"$1\r\n1\r\n" + INVALID + OK + INVALID * 2)
 
 
 def test_a_connection_may_be_made_to_listen_by_what_follows_a_batch(play: Playbook) -> None:

@@ -8,8 +8,22 @@ from __future__ import annotations
 
 import pytest
 
+from rfproxy.durable import Durability, told_of_exec
+from rfproxy.router import Policy
 from tests.support.playbook import Playbook
-from tests.support.transactions import EXECABORT, NIL, NO_ARGUMENTS, OK, QUEUED, asked, fail_over, fence, promote, told
+from tests.support.transactions import (
+    EXECABORT,
+    NIL,
+    NO_ARGUMENTS,
+    OK,
+    QUEUED,
+    READONLY,
+    asked,
+    fail_over,
+    fence,
+    promote,
+    told,
+)
 
 
 @pytest.fixture
@@ -408,3 +422,30 @@ def test_exec_that_could_not_be_sent_with_its_watch_is_not_executed_without_it(p
     play.wait(1.0)
     client.hears(OK + QUEUED + NIL)
     play.server("m:1").hears_nothing()
+
+
+# --- with durable writes
+
+
+def test_a_write_behind_one_that_was_refused_is_not_acknowledged_when_no_replica_has_it() -> None:
+    play = Playbook(Policy(durable=Durability()))
+    play.topology(1, master="m:1", replicas=["r:1"])
+    client = asked(play, "WATCH k").pipelines("SET a 1", "INCR n")
+    connection = told(play, "m:1", "SET a 1", "INCR n", "PING", "WAIT 1 1000")
+    connection.answers(READONLY + b":1\r\n+PONG\r\n:0\r\n")
+    play.wait(0.1)
+    again = play.server("m:1").hears("SET", "a", "1")
+    again.answers(OK + b":1\r\n")
+    assert client.output.startswith(OK + b"-UNCERTAIN INCR was executed by master m:1 but not replicated")
+
+
+class Unread(bytes):
+    """A reply that would take long to look through."""
+
+    def __hash__(self) -> int:
+        raise AssertionError("it was looked through")
+
+
+def test_a_long_reply_to_exec_is_not_looked_through_when_no_write_fell_short(play: Playbook) -> None:
+    reply = Unread(b"*1\r\n+OK\r\n")
+    assert told_of_exec(play.client().session, [[b"SET", b"k", b"v"]], reply) is reply

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from rfproxy.durable import Durability
+from rfproxy.gate import FIRST_REST
 from rfproxy.rotation import LANES, create_router
-from rfproxy.router import Policy, Reads, Router
+from rfproxy.router import OWN_REST, Policy, Reads, Router
 from tests.support.playbook import FakeClient, FakeConnection, Playbook
 
 OK = b"+OK\r\n"
@@ -127,3 +128,142 @@ def test_the_log_says_once_that_writes_are_not_replicated_and_once_that_they_are
     (line,) = play.log.events("writes_not_replicated")
     assert line["error"] == "not replicated to 1 replica within 1 s"
     assert (play.stats.batches, play.stats.unreplicated) == (5, 2)
+
+
+# --- a server that is busy with a script
+
+
+def becomes_busy(play: Playbook) -> None:
+    """No WAIT is answered from now on, and no greeting is what one hopes for."""
+    busy = b"-BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.\r\n"
+    play.server("m:1").denies = dict.fromkeys([b"SELECT", b"ROLE", b"INFO", b"CLIENT"], busy)
+
+
+@pytest.mark.parametrize("command", ["SCRIPT KILL", "FUNCTION KILL", "FUNCTION STATS"])
+@pytest.mark.parametrize("lanes", [1, LANES])
+def test_a_script_can_be_killed_however_many_writes_wait(play: Playbook, lanes: int, command: str) -> None:
+    for number in range(lanes):
+        writes(play, play.client(), f"k{number}")
+    becomes_busy(play)
+    killer = play.client().says(*command.split())
+    play.server("m:1").hears(*command.split()).answers(OK)
+    killer.hears(OK)
+
+
+def test_it_is_not_a_replica_that_is_asked_to_kill_it() -> None:
+    for policy in (Policy(), Policy(durable=Durability())):
+        play = Playbook(policy)
+        play.topology(1, master="m:1", replicas=["r:1"])
+        play.client().says("SCRIPT", "KILL")
+        play.server("m:1").hears("SCRIPT", "KILL")
+
+
+def test_a_kill_behind_a_write_of_the_same_client_keeps_its_place(play: Playbook) -> None:
+    client = play.client()
+    connection = writes(play, client, "k")
+    client.says("SCRIPT", "KILL")
+    play.server("m:1").hears_nothing()
+    connection.answers(b":1\r\n" + ENOUGH)
+    assert play.server("m:1").hears("SCRIPT", "KILL") is connection
+
+
+def test_who_writes_to_another_database_can_kill_scripts_as_long_as_it_writes(play: Playbook) -> None:
+    client = play.client().says("SELECT", "1")
+    play.server("m:1").hears("SELECT", "1").answers(OK)
+    for _ in range(3):
+        writes(play, client, "k").answers(b":1\r\n" + ENOUGH)
+        play.time += 50
+        play.router.reap(play.time)
+    writes(play, client, "k")
+    killer = play.client().says("SELECT", "1")
+    play.server("m:1").hears("SELECT", "1").answers(OK)
+    becomes_busy(play)
+    killer.says("SCRIPT", "KILL")
+    play.server("m:1").hears("SCRIPT", "KILL")
+
+
+def test_also_when_others_try_to_write_meanwhile(play: Playbook) -> None:
+    writes(play, play.client(), "a")
+    becomes_busy(play)
+    play.client().says("INCR", "b").hears_nothing()
+    play.client().says("SCRIPT", "KILL")
+    play.wait(FIRST_REST)
+    play.server("m:1").hears("SCRIPT", "KILL")
+
+
+def test_nobody_waits_longer_for_a_busy_server_than_for_any_other(play: Playbook) -> None:
+    writes(play, play.client(), "a")
+    becomes_busy(play)
+    client = play.client().says("INCR", "b")
+    play.wait(play.router.policy.hold_timeout + 1)
+    client.hears_error("MASTERDOWN")
+
+
+# --- lanes that are lost
+
+
+def lost(play: Playbook, connection: FakeConnection) -> None:
+    connection.closed = True
+    connection.lane.lose(play.time)
+
+
+def test_when_all_are_lost_at_once_the_master_rests_once(play: Playbook) -> None:
+    for number in range(LANES):
+        writes(play, play.client(), f"k{number}")
+    play.server("m:1").hangs_up()
+    assert play.router.gate.rest_until == play.time + FIRST_REST
+    play.wait(FIRST_REST)
+    writes(play, play.client(), "again")
+
+
+def test_also_those_that_were_just_being_opened(play: Playbook) -> None:
+    for number in range(LANES):
+        play.server("m:1").denies = {b"ROLE": b"-LOADING Redis is loading the dataset in memory\r\n"} if number else {}
+        play.client().says("INCR", f"k{number}")
+    play.server("m:1").hangs_up()
+    assert play.router.gate.rest_until == play.time + FIRST_REST
+
+
+def test_when_one_is_lost_the_others_go_on(play: Playbook) -> None:
+    waiting, free = writes(play, play.client(), "a"), writes(play, play.client(), "b")
+    free.answers(b":1\r\n" + ENOUGH)
+    lost(play, waiting)
+    assert play.router.open(play.time)
+    assert writes(play, play.client(), "c") is free
+
+
+def test_no_other_is_opened_in_its_place_for_a_moment(play: Playbook) -> None:
+    first, second = writes(play, play.client(), "a"), writes(play, play.client(), "b")
+    lost(play, first)
+    client = play.client().says("INCR", "c")
+    play.server("m:1").hears_nothing()
+    second.answers(b":1\r\n" + ENOUGH)
+    assert play.server("m:1").hears("INCR", "c") is second
+    client.hears_nothing()
+    play.wait(OWN_REST)
+    assert writes(play, play.client(), "d") not in (first, second)
+
+
+def test_a_server_that_has_room_for_no_other_is_used_as_far_as_it_goes(play: Playbook) -> None:
+    connection = writes(play, play.client(), "a")
+    full = b"-ERR max number of clients reached\r\n"
+    play.server("m:1").denies = dict.fromkeys([b"ROLE", b"INFO", b"CLIENT"], full)
+    client = play.client().says("INCR", "b")
+    client.hears_nothing()
+    connection.answers(b":1\r\n" + ENOUGH)
+    assert play.server("m:1").hears("INCR", "b") is connection
+
+
+def test_reads_that_lost_their_lane_take_turns_with_writes_for_a_moment(play: Playbook) -> None:
+    connection = writes(play, play.client(), "a")
+    connection.answers(b":1\r\n" + ENOUGH)
+    reader = play.client().says("GET", "a")
+    lost(play, play.server("m:1").hears("GET", "a"))
+    play.settle()
+    assert play.router.open(play.time)
+    assert play.server("m:1").hears("GET", "a") is connection
+    connection.answers(b"$1\r\n1\r\n")
+    reader.hears(b"$1\r\n1\r\n")
+    play.wait(OWN_REST)
+    reader.says("GET", "a")
+    assert play.server("m:1").hears("GET", "a") is not connection

@@ -81,6 +81,11 @@ def test_a_cursor_stands_alone_on_the_way_to_the_master(command: str) -> None:
     assert queued("GET a", command) == ["any plain: GET a", f"master cursor: {command}"]
 
 
+@pytest.mark.parametrize("command", ["SCRIPT KILL", "FUNCTION KILL", "FUNCTION STATS"])
+def test_what_a_busy_server_obeys_does_not_share_the_fate_of_writes(command: str) -> None:
+    assert queued("SET a b", command) == ["master plain: SET a b", f"urgent plain: {command}"]
+
+
 @pytest.mark.parametrize("command", ["BLPOP q 0", "SUBSCRIBE c", "AUTH x", "XREAD BLOCK 0 STREAMS s 0"])
 def test_what_is_about_the_connection_is_a_verb(command: str) -> None:
     assert queued(command) == [command.split(maxsplit=1)[0]]

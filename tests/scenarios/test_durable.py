@@ -18,7 +18,7 @@ from tests.scenarios.recorder import Recorder, final
 from tests.support.embedded import EmbeddedProxy
 from tests.support.eventually import eventually
 from tests.support.installation import Installation
-from tests.support.redis import RedisGroup, wait_until
+from tests.support.redis import RedisGroup, RedisServer, wait_until
 
 CLIENTS = 8
 UNCERTAIN = "^UNCERTAIN {} was executed by master .* but not replicated to 1 replica within 1 s$"
@@ -134,6 +134,37 @@ def test_without_replicas_writes_are_uncertain_and_reads_go_on(redis_group: Redi
     wait_until(lambda: redis_group.master.info()["connected_slaves"] == 2, "replicas")
     redis_group.wait_in_sync()
     assert client.set("k", "after")
+
+
+def busy(server: RedisServer) -> bool:
+    try:
+        server.command("PING")
+    except redis.ResponseError as error:
+        return str(error).startswith("BUSY")
+    return False
+
+
+async def test_a_script_is_killed_while_a_write_waits_for_replicas(
+    redis_group: RedisGroup, proxy: EmbeddedProxy
+) -> None:
+    """Redis answers no WAIT before the script has ended, whatever the time limit of that."""
+    master = redis_group.master
+    master.command("CONFIG", "SET", "busy-reply-threshold", "10")
+    cut_off(redis_group)
+    async with (
+        aioredis.Redis(port=proxy.address.port, socket_timeout=30) as writer,
+        aioredis.Redis(port=proxy.address.port, socket_timeout=30) as killer,
+        aioredis.Redis(port=master.port, socket_timeout=30) as beside,
+    ):
+        write = asyncio.ensure_future(writer.set("k", "v"))
+        await eventually(lambda: master.command("GET", "k"))
+        script = asyncio.ensure_future(beside.eval("while true do end", 0))
+        await eventually(lambda: busy(master))
+        await killer.script_kill()
+        with pytest.raises(redis.ResponseError, match="Script killed by user"):
+            await script
+        with pytest.raises(redis.ResponseError, match="UNCERTAIN SET"):
+            await write
 
 
 async def test_reads_do_not_wait_behind_writes_that_wait_for_replicas(
