@@ -41,7 +41,7 @@ async def test_02_master_freezes_then_resumes(site: Installation, findings: Find
         await site.serving(lambda topology: frozen.node in topology.replicas)
         assert frozen.info("commandstats")["cmdstat_incrby"]["calls"] == 1, "the thawed master did what it had read"
         assert await client.get("late") is None, "but nobody believed it"
-        assert [receipt.former for receipt in await site.receipts()] == [frozen.node]
+        assert (await site.receipts())[0].former == frozen.node
 
 
 @pytest.mark.fault
