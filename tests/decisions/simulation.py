@@ -132,9 +132,8 @@ class Simulation:
         if awake and primary.frozen_since is not None and site.now >= primary.frozen_since + SESSION:
             self.depose("its session is over")
 
-    def depose(self, why: str) -> None:
-        """Another manager, one that is awake, takes over."""
-        arrived = len(self.trail) % 2 == 0
+    def depose(self, why: str, arrived: bool = False) -> None:
+        """Another manager, one that is awake, takes over. What was on its way has `arrived`, or never does."""
         self.site = new_tenure(self.site, arrived)
         while self.managers[self.site.primary].frozen_since is not None:
             self.site = replace(self.site, primary=(self.site.primary + 1) % len(self.managers))

@@ -29,7 +29,6 @@ class Groups(RuleBasedStateMachine):
     @initialize(size=st.integers(1, 4), managers=st.integers(1, 3), proxies=st.integers(1, 2))
     def begin(self, size: int, managers: int, proxies: int) -> None:
         self.sim = Simulation(size, managers, proxies)
-        self.meddled = False
         for _ in range(20):
             self.sim.tick()
 
@@ -118,15 +117,15 @@ class Groups(RuleBasedStateMachine):
         for manager in self.sim.managers:
             manager.frozen_since = None
 
-    @rule(number=numbers, refused=st.booleans(), deposed=st.booleans())
-    def a_step_goes_wrong(self, number: int, refused: bool, deposed: bool) -> None:
+    @rule(number=numbers, refused=st.booleans(), deposed=st.booleans(), arrived=st.booleans())
+    def a_step_goes_wrong(self, number: int, refused: bool, deposed: bool, arrived: bool) -> None:
         """A command fails, or its answer is lost; with it goes the tenure, perhaps."""
         if self.sim.managers[self.sim.site.primary].frozen_since is not None:
             return
         node = frozenset({self.server(number).node})
         mishap = Mishap(refused=node) if refused else Mishap(unheard=node)
         if not isinstance(self.sim.act_once(mishap), Wait) and deposed:
-            self.sim.depose("in the middle of a step")
+            self.sim.depose("in the middle of a step", arrived)
 
     @rule(count=st.integers(1, 15))
     def a_manager_hesitates(self, count: int) -> None:
@@ -177,11 +176,13 @@ class Groups(RuleBasedStateMachine):
         server, master = self.server(number), self.server(other)
         if not server.obeys:
             return
-        self.meddled = True
         if server.node == master.node:
             self.change(server.promoted(), "is promoted by hand")
         else:
             self.change(server.following(master.node, master.run_id), f"is pointed to {master.node} by hand")
+            if server.role == "master":  # who does that to the master in force throws its data away
+                ledger = replace(self.sim.site.ledger, acknowledged=())
+                self.sim.site = replace(self.sim.site, ledger=ledger)
 
     # --- the end
 
