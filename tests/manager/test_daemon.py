@@ -13,6 +13,7 @@ from rfmanager.config import ManagerConfig
 from rfmanager.daemon import Settings
 from rfmanager.detector import Limits, Verdict
 from rfmanager.quorum import Rule, Strategy
+from rfmanager.steps import Policy
 from rfprotocol.errors import NodeUnreachable, StoreError
 from rfprotocol.records import Outcome, Receipt
 from rfprotocol.store import Change, Delete, Fence, Put
@@ -137,7 +138,7 @@ async def test_a_switchover_keeps_every_write_even_of_clients_that_know_no_proxy
     pair: RedisGroup, to_any: bool
 ) -> None:
     async with site(pair) as place:
-        await place.manager()
+        await place.manager(policy=Policy(catch_up_timeout=30.0))  # the writer leaves the others little time
         await place.until_serving(1)
         acknowledged = 0
         target = pair.replicas[0]
@@ -153,8 +154,8 @@ async def test_a_switchover_keeps_every_write_even_of_clients_that_know_no_proxy
 
         writer = asyncio.create_task(asyncio.to_thread(writes))
         receipt = await place.ask(None if to_any else target.node)
+        assert (receipt.kind, receipt.outcome) == (Kind.SWITCHOVER, Outcome.DONE), receipt.cause
         acknowledged = await writer
-        assert (receipt.kind, receipt.outcome) == (Kind.SWITCHOVER, Outcome.DONE)
         assert [name for name, _ in receipt.steps] == [
             "noticed", "draining", "acknowledged", "caught up", "promoted", "demoted", "published",
         ]  # fmt: skip
