@@ -76,14 +76,14 @@ class ManagerConfig(CommonOptions):
     ] = None
     history_limit: Annotated[Count, Flag("receipts of changes that are kept", (), "COUNT", "changing the master")] = 100
 
+    verbose: Annotated[bool, Flag("the same as --log-level debug", ("-v", "--verbose"), "", "log")] = False
+
     @model_validator(mode="after")
     def _samples_are_frequent_enough(self) -> ManagerConfig:
         if self.max_staleness is not None and self.max_staleness < 2 * self.probe_interval:
             least = 2 * self.probe_interval
             raise ValueError(f"--max-staleness: at least {least:g} s, twice the --probe-interval by which it is told")
         return self
-
-    verbose: Annotated[bool, Flag("the same as --log-level debug", ("-v", "--verbose"), "", "log")] = False
 
     @property
     def paths(self) -> Paths:

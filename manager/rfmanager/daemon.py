@@ -359,7 +359,9 @@ class Daemon:
             progress=self._executor.progress,
             # No earlier than the verdict allows: others may have seen it well, or nobody was to act.
             failing={
-                node: wall - min(now - since, self._settings.limits.longest) for node, since in failing.items() if since
+                node: wall - min(now - since, self._settings.limits.longest)
+                for node, since in failing.items()
+                if since is not None
             },
             last_epoch=mirror.last_epoch,
         )

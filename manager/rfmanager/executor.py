@@ -22,7 +22,7 @@ from rfmanager.mirror import Mirror
 from rfmanager.redis_admin import RedisAdmin
 from rfmanager.steps import CatchUp, Demote, Policy, Progress, Promote, Record, Repoint, Seal, Stage, Step, Unpause
 from rfmanager.tenure import Tenure
-from rfprotocol.errors import NodeError, NodeRefused, StoreConflict, StoreError
+from rfprotocol.errors import NodeError, NodeRefused, StoreConflict, StoreError, StoreUnavailable
 from rfprotocol.paths import Paths
 from rfprotocol.records import ProxyRecord, Receipt
 from rfprotocol.store import Change, Delete, Entry, Put, TopologyStore
@@ -202,13 +202,18 @@ class Executor:
             return  # there is something more urgent
         if receipt is None or any(record.epoch < receipt.epoch for record in proxies.values()):
             return
-        if proxies:
-            said = {name: asdict(record) for name, record in proxies.items()}
-            path = self._paths.receipt(receipt.epoch)
+        self._open_receipt = None
+        if not proxies:
+            return
+        said = {name: asdict(record) for name, record in proxies.items()}
+        path = self._paths.receipt(receipt.epoch)
+        try:
             entry = await self._store.read(path)
             complete = Put(path, replace(receipt, proxies=said).encode(), entry.version if entry else None)
             await self._store.commit(complete, fence=self._tenure.fence)
-        self._open_receipt = None
+        except StoreUnavailable:
+            self._open_receipt = receipt  # later; whatever else is wrong with it must not be met for ever
+            raise
 
     async def _trim_history(self) -> None:
         receipts = sorted(await self._store.read_children(self._paths.history))
@@ -219,10 +224,8 @@ class Executor:
 
     async def _seal(self, step: Seal) -> None:
         epoch = self.progress.epoch
-        if all(
-            said.epoch >= epoch for said in self._mirror.proxies.values()
-        ):  # replicas of a restarted one do not wait
-            self._note("acknowledged")
+        if all(said.epoch >= epoch for said in self._mirror.proxies.values()):
+            self._note("acknowledged")  # not so when the master restarted: its replicas are detached at once
         await self._halt(step.nodes)
         sealing = [asyncio.ensure_future(self._seal_one(node, epoch)) for node in step.nodes]
         try:

@@ -97,7 +97,6 @@ class Fence:
     def __init__(self, replies: int, questions: list[bytes], listener: Session | None) -> None:
         """`replies` to the batch, `questions` behind it; `listener`: to whom the server may speak unasked."""
         self._left = replies
-        self._own = len(questions)
         self._questions = questions
         self._listener = listener
         self._kept: list[bytes] = []
@@ -105,7 +104,7 @@ class Fence:
 
     def passed(self, scanner: ReplyScanner) -> bool:
         """Take what has come; whether that is all. Raises ProtocolError."""
-        while self._left or self._own:
+        while self._left or len(self._answers) < len(self._questions):
             taken = scanner.take((self._left or 1) if self._listener is None else 1)
             if not taken.count:
                 return False
@@ -116,7 +115,6 @@ class Fence:
                 self._left -= taken.count
             else:
                 self._answers.append(taken.data)
-                self._own -= 1
         return True
 
     def _unasked(self, listener: Session, frame: bytes) -> bool:

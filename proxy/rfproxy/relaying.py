@@ -38,6 +38,8 @@ def deliver(session: Session, run: Run, taken: Taken, now: float) -> None:
         muting.push(session, taken.data)
     else:
         _BY_FORM[run.form](session, run, taken, now)
+    if session.recovered is None and run.form is not Form.RESTORE:
+        session.waits_since = None
 
 
 def _deliver_each(session: Session, run: Run, taken: Taken, now: float) -> None:

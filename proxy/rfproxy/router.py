@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 from rfprotocol.commands import Command, lookup
 from rfprotocol.topology import Node, Phase, Topology
 from rfproxy.cursors import Cursors
-from rfproxy.durable import Durability
+from rfproxy.durable import Durability, may_replicate
 from rfproxy.entries import Need, Run, Verb
 from rfproxy.gate import Gate, GateState
 from rfproxy.greeting import Account, Duty, Identity, LaneKey, Refusal
@@ -71,12 +71,9 @@ class Pause:
     writes_only: bool
 
 
-_MAY_REPLICATE = frozenset(["EVAL", "EVALSHA", "FCALL", "PUBLISH", "SPUBLISH", "PFCOUNT"])
-"""What CLIENT PAUSE ... WRITE holds back besides writes (CMD_MAY_REPLICATE in Redis)."""
-
-
-def _may_replicate(command: Command) -> bool:
-    return "write" in command.flags or command.name in _MAY_REPLICATE
+def _held_back(command: Command) -> bool:
+    """Whether CLIENT PAUSE ... WRITE holds it back (CMD_MAY_REPLICATE in Redis, which lists PFCOUNT)."""
+    return may_replicate(command) or command.name == "PFCOUNT"
 
 
 class Shell(Protocol):
@@ -322,6 +319,11 @@ class Router:
         if waited is not None:
             self.stats.change.waited(waited)
 
+    def forgive(self, session: Session, now: float) -> None:
+        """The same, and when it waits again its patience begins anew."""
+        self.release(session, now)
+        session.waits_since = None
+
     def masterdown(self, now: float) -> str:
         """The error for a command that waited too long."""
         state = self.gate.state(now)
@@ -404,7 +406,7 @@ class Router:
         if isinstance(entry, Verb) and entry.command.name == "CLIENT|UNPAUSE":
             return False
         commands = entry.commands if isinstance(entry, Run) else [entry.args]
-        return not self.pause.writes_only or any(_may_replicate(lookup(args)) for args in commands)
+        return not self.pause.writes_only or any(_held_back(lookup(args)) for args in commands)
 
     def _last_used(self, lane: Lane) -> float:
         return lane.used

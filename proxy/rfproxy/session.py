@@ -349,8 +349,7 @@ class Session:
         if self.pending:
             self._fail_pending(self.router.masterdown(now), now)
         else:
-            self.router.release(self, now)
-            self.waits_since = None
+            self.router.forgive(self, now)
             self.pump(now)
 
     def _fail_pending(self, text: str, now: float) -> None:
@@ -378,7 +377,7 @@ class Session:
         """The client has stopped reading, or goes on: the server waits with it, if nobody else waits then."""
         self.choked = full
         if full:
-            self.router.release(self, now)  # it waits for itself
+            self.router.forgive(self, now)  # it waits for itself
         if self.own is not None and not (self.ties is not None and self.ties.listening):
             self.own.read_on(not full)
         if not full:

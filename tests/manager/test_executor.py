@@ -20,7 +20,7 @@ from rfmanager.mirror import Mirror
 from rfmanager.redis_admin import RedisAdmin
 from rfmanager.steps import CatchUp, Demote, Policy, Promote, Record, Repoint, Seal, Stage, Unpause, Wait
 from rfmanager.tenure import Event, Tenure
-from rfprotocol.errors import FenceLost, StoreConflict
+from rfprotocol.errors import FenceLost, StoreConflict, StoreError, StoreUnavailable
 from rfprotocol.memstore import MemStore, MemTree
 from rfprotocol.paths import Paths
 from rfprotocol.records import ManualRequest, Outcome, ProxyRecord, Receipt
@@ -385,6 +385,39 @@ async def test_a_receipt_is_completed_when_all_proxies_have_seen_the_change(benc
     await bench.store.announce(PATHS.proxy("p"), ProxyRecord(1, held=7).encode())
     await _complete(bench)
     assert (await _receipt(bench)).proxies["p"]["held"] == 7
+
+
+async def test_a_receipt_that_the_store_does_not_take_stands_in_nobodys_way(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.executor.execute(Record("refuse", serving(bench, 1), receipt(1)))
+    await bench.store.announce(PATHS.proxy("p"), ProxyRecord(1, held=7).encode())
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.store, "commit", _refused)
+        with pytest.raises(StoreError, match="too large"):
+            await _complete(bench)
+        await _complete(bench)
+
+
+async def test_a_receipt_is_completed_when_the_store_is_there_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.executor.execute(Record("refuse", serving(bench, 1), receipt(1)))
+    await bench.store.announce(PATHS.proxy("p"), ProxyRecord(1, held=7).encode())
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.store, "commit", _unavailable)
+        with pytest.raises(StoreUnavailable):
+            await _complete(bench)
+    await _complete(bench)
+    assert (await _receipt(bench)).proxies["p"]["held"] == 7
+
+
+async def _refused(*changes: object, fence: object) -> None:
+    raise StoreError("the record is too large")
+
+
+async def _unavailable(*changes: object, fence: object) -> None:
+    raise StoreUnavailable("no connection")
 
 
 async def test_old_receipts_are_removed(bench: Bench) -> None:

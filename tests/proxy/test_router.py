@@ -323,6 +323,39 @@ def test_who_was_served_meanwhile_has_the_whole_patience_again(play: Playbook) -
     client.hears_nothing()
 
 
+def test_also_who_was_served_on_a_connection_of_its_own_and_is_never_without_a_command(play: Playbook) -> None:
+    client = play.client()
+    client.session.become(Identity(protocol=3))
+    client.says("SUBSCRIBE", "c")
+    play.server("m:1").lanes[-1].answers(b">3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n")
+    play.topology(2)
+    client.says("SET", "k", "1").says("SET", "k", "2")
+    play.wait(29.0)
+    play.topology(3, master="m:1")
+    connection = play.server("m:1").lanes[-1]
+    connection.answers(b">3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n" + OK)
+    client.output = b""
+    play.topology(4)
+    play.wait(29.0)
+    client.hears_nothing()
+    play.wait(1.5)
+    client.hears_error("MASTERDOWN held for 30 s")
+
+
+def test_who_does_not_read_what_it_is_told_has_the_whole_patience_when_it_does_again(play: Playbook) -> None:
+    play.topology(2)
+    client = play.client().says("SET", "k", "v")
+    play.wait(20.0)
+    client.session.choke(play.time, full=True)
+    play.wait(100.0)
+    client.hears_nothing()
+    client.session.choke(play.time, full=False)
+    play.wait(29.0)
+    client.hears_nothing()
+    play.wait(1.5)
+    client.hears_error("MASTERDOWN held for 30 s")
+
+
 def test_a_wait_ends_at_the_very_moment_of_its_alarm() -> None:
     play = Playbook(Policy(hold_timeout=0.001))  # which is not a sum of powers of two
     client = play.client().says("GET", "k")
