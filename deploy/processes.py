@@ -7,6 +7,7 @@ nothing is left behind when a test run is killed: start them in the main thread.
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import shutil
 import signal
@@ -59,7 +60,10 @@ def wait_until(ready: Callable[[], bool], what: str, timeout: float = 20.0) -> N
 
 
 class Process:
-    """One child process. Its output goes to the file `log`, or where the parent's goes if that is None."""
+    """One child process, with the workers that it may start.
+
+    Its output goes to the file `log`, or where the parent's goes if that is None.
+    """
 
     def __init__(self, argv: Sequence[str | Path], log: Path | None = None, env: Mapping[str, str] | None = None):
         self.argv = [str(word) for word in argv]
@@ -100,23 +104,37 @@ class Process:
         """Whether it runs, frozen or not."""
         return self._child is not None and self._child.poll() is None
 
+    @property
+    def workers(self) -> list[int]:
+        """The processes that it has started and that still run, the oldest first."""
+        if not self.alive:
+            return []
+        return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        if self.alive:
+            os.killpg(self.pid, number)
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal; nothing happens when it has ended."""
         if self._child is not None:
             self._child.send_signal(number)
 
     def freeze(self) -> None:
-        """Stop it in its tracks: connections stay open, nothing is answered."""
-        self.signal(signal.SIGSTOP)
+        """Stop it in its tracks, with its workers: connections stay open, nothing is answered."""
+        self._signal_all(signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Let it go on."""
-        self.signal(signal.SIGCONT)
+        self._signal_all(signal.SIGCONT)
 
     def kill(self) -> None:
-        """SIGKILL, also while frozen, and wait until it is gone."""
-        self.signal(signal.SIGKILL)
+        """SIGKILL to it and its workers, also while frozen, and wait until they are gone."""
+        workers = self.workers
+        self._signal_all(signal.SIGKILL)
         self.wait()
+        for worker in workers:
+            wait_until(partial(_has_ended, worker), f"the end of process {worker}")
 
     def stop(self, timeout: float = 15.0) -> int:
         """SIGTERM, SIGKILL after `timeout` seconds; returns the exit status."""
@@ -137,6 +155,14 @@ class Process:
         if self.log is None or not self.log.exists():
             return ""
         return self.log.read_text(errors="replace")[-2000:]
+
+
+def _has_ended(pid: int) -> bool:
+    """Also of one that nobody has waited for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("Z")
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def _removal(owner: object, folder: Path) -> Callable[[], object]:

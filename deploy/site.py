@@ -24,23 +24,33 @@ BIN = Path(sys.executable).parent
 class Site:
     """Processes are made by `manager` and `proxy`, and started by whoever wants them to run; `stop` ends all."""
 
-    def __init__(self, folder: Path, zookeeper: str, group: RedisGroup, log_format: Literal["json", "text"]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        zookeeper: str,
+        group: RedisGroup,
+        log_format: Literal["json", "text"],
+        *,
+        required_managers: int = 2,
+    ) -> None:
         self.folder = folder
         self.zookeeper = zookeeper
         self.group = group
         self.managers: list[Process] = []
         self.proxies: dict[int, Process] = {}  # by port
         self._log_format = log_format
+        self._required_managers = required_managers
 
     def manager(self, extra: Mapping[str, str] | None = None) -> Process:
         """One more manager; `extra` are environment variables of its own."""
         nodes = ",".join(map(str, self.group.nodes))
-        words = ["--nodes", nodes, "--zk", self.zookeeper, "--required-node-managers", "2"]
+        required = str(self._required_managers)
+        words = ["--nodes", nodes, "--zk", self.zookeeper, "--required-node-managers", required]
         process = self._process(f"rfmanager{len(self.managers) + 1}", "rfmanager", words, extra)
         self.managers.append(process)
         return process
 
-    def proxy(self) -> Process:
+    def proxy(self, *options: str) -> Process:
         """One more proxy, on a port that is free."""
         port = free_port(HOST)
         words = [
@@ -50,6 +60,7 @@ class Site:
             f"{HOST}:{port}",
             "--state-dir",
             str(self.folder / f"state-{port}"),
+            *options,
         ]
         process = self._process(f"rfproxy{len(self.proxies) + 1}", "rfproxy", words, None)
         self.proxies[port] = process

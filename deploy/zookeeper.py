@@ -27,12 +27,14 @@ _LOGGING_JAR = Path("/usr/share/java/slf4j-simple.jar")
 _TICK = 250
 """Milliseconds. Peers give each other up after a few ticks, sessions are expired in steps of one."""
 
+_FORGETFUL = "-Dzookeeper.forceSync=no"
+"""A write need not have reached the disk: these servers are killed, their machine is not."""
+
 _JVM = (
     "-Xmx96m",
     "-XX:TieredStopAtLevel=1",
     "-XX:+UseSerialGC",
     "-Xshare:auto",
-    "-Dzookeeper.forceSync=no",
     "-Dzookeeper.admin.enableServer=false",
     "-Dzookeeper.4lw.commands.whitelist=ruok,srvr",
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
@@ -55,16 +57,21 @@ class ZooKeeperServer:
         port: int | None = None,
         peers: Sequence[str] = (),
         max_session_timeout: float = 40.0,
+        tick: int = _TICK,
+        durable: bool = False,
     ) -> None:
+        """`tick` in milliseconds; with `durable` a write has reached the disk when it counts, as in production."""
         self.number = number
         self.address = address
         self.port = port or free_port(address)
         self._folder = folder
         self._peers = tuple(peers)
         self._max_session_timeout = max_session_timeout
+        self._tick = tick
+        jvm = _JVM if durable else (*_JVM, _FORGETFUL)
         classpath = ":".join(str(jar) for jar in (_JAR, _LOGGING_JAR) if jar.exists())
         self.process = Process(
-            ["java", *_JVM, "-cp", classpath, "org.apache.zookeeper.server.quorum.QuorumPeerMain", folder / "zoo.cfg"],
+            ["java", *jvm, "-cp", classpath, "org.apache.zookeeper.server.quorum.QuorumPeerMain", folder / "zoo.cfg"],
             folder / "log",
         )
 
@@ -147,7 +154,7 @@ class ZooKeeperServer:
             f"dataDir={data}",
             f"clientPortAddress={self.address}",
             f"clientPort={self.port}",
-            f"tickTime={_TICK}",
+            f"tickTime={self._tick}",
             "initLimit=40",
             "syncLimit=8",
             "minSessionTimeout=1000",
@@ -176,10 +183,12 @@ class ZooKeeperServer:
 class ZooKeeperEnsemble:
     """Several servers that elect a leader among them, each in a folder of its own below `folder`."""
 
-    def __init__(self, size: int, folder: Path) -> None:
+    def __init__(self, size: int, folder: Path, *, tick: int = _TICK, durable: bool = False) -> None:
+        """The options are those of the servers."""
         peers = [f"server.{n}=127.0.0.1:{free_port()}:{free_port()}" for n in range(1, size + 1)]
         self.servers = [
-            ZooKeeperServer(folder / f"zookeeper{number}", number=number, peers=peers) for number in range(1, size + 1)
+            ZooKeeperServer(folder / f"zookeeper{number}", number=number, peers=peers, tick=tick, durable=durable)
+            for number in range(1, size + 1)
         ]
 
     @property

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import heapq
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from rfmanager.steps import Policy, Record, View, Wait
-from rfprotocol.records import Outcome, Receipt
+from rfprotocol.records import Outcome, ProxyRecord, Receipt
 from rfprotocol.topology import Change, Kind, Node, NodeReport, Phase, Topology
 
 PATIENCE = 2.0
 """Seconds that a server is given to show its state before an operator's request is answered without it."""
+
+NAMED = 50
+"""Proxies that a receipt speaks of, at most: a record in ZooKeeper may have 1 MiB, and a group thousands of proxies."""
+FEW = 5
+"""Proxies that are named when they are waited for."""
 
 
 def next_epoch(view: View) -> int:
@@ -55,7 +62,13 @@ def fence_holds(view: View, topology: Topology, policy: Policy) -> Wait | None:
     until = None if policy.fence_wait is None else view.progress.since + policy.fence_wait
     if not missing or (until is not None and view.now >= until):
         return None
-    return Wait(f"waiting for proxies to acknowledge epoch {topology.epoch}: {', '.join(missing)}", until)
+    return Wait(f"waiting for proxies to acknowledge epoch {topology.epoch}: {names(missing)}", until)
+
+
+def names(proxies: Sequence[str]) -> str:
+    """The first few, and how many there are besides."""
+    shown = ", ".join(proxies[:FEW])
+    return f"{shown} and {len(proxies) - FEW} others" if len(proxies) > FEW else shown
 
 
 def publish(view: View, topology: Topology, change: Change, master: NodeReport) -> Record:
@@ -90,10 +103,20 @@ def receipt(view: View, epoch: int, change: Change, outcome: Outcome, cause: str
         master=master,
         manager=view.manager,
         steps=(*change.steps, *view.progress.steps, (last, view.wall)),
-        acknowledged=view.progress.acknowledged,
+        acknowledged=_slowest(view.progress.acknowledged),
         offsets={str(node): report.offset for node, report in view.progress.sealed.items()},
         request=change.request,
     )
+
+
+def _slowest(acknowledged: Mapping[str, float]) -> Mapping[str, float]:
+    """The last ones to acknowledge, in that order."""
+    return dict(sorted(acknowledged.items(), key=lambda item: item[1])[-NAMED:])
+
+
+def most_disturbed(proxies: Mapping[str, ProxyRecord]) -> Mapping[str, ProxyRecord]:
+    """Those whose clients went through most."""
+    return dict(heapq.nlargest(NAMED, proxies.items(), key=lambda item: (item[1].uncertain, item[1].longest_wait)))
 
 
 def refuse(view: View, topology: Topology, why: str) -> Record:

@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from structlog.typing import FilteringBoundLogger
 
+from rfmanager.change import most_disturbed
 from rfmanager.mirror import Mirror
 from rfmanager.redis_admin import RedisAdmin
 from rfmanager.steps import CatchUp, Demote, Policy, Progress, Promote, Record, Repoint, Seal, Stage, Step, Unpause
@@ -196,7 +197,7 @@ class Executor:
             )
 
     async def complete_receipt(self) -> None:
-        """Add what the proxies say of the last change, when all of them have seen its end."""
+        """Add what the most disturbed proxies say of the last change, when all of them have seen its end."""
         receipt, proxies, topology = self._open_receipt, self._mirror.proxies, self._mirror.topology
         if topology is None or topology.phase is not Phase.SERVING:
             return  # there is something more urgent
@@ -205,7 +206,7 @@ class Executor:
         self._open_receipt = None
         if not proxies:
             return
-        said = {name: asdict(record) for name, record in proxies.items()}
+        said = {name: asdict(record) for name, record in most_disturbed(proxies).items()}
         path = self._paths.receipt(receipt.epoch)
         try:
             entry = await self._store.read(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rfmanager.candidates import choose_planned, continues, outage, why_not, why_not_planned
-from rfmanager.change import PATIENCE, fence, fence_holds, next_epoch, not_acknowledged, publish, receipt, refuse
+from rfmanager.change import PATIENCE, fence, fence_holds, names, next_epoch, not_acknowledged, publish, receipt, refuse
 from rfmanager.steps import CatchUp, Demote, Policy, Promote, Record, Stage, Step, Unpause, View, Wait
 from rfmanager.upkeep import reconcile
 from rfprotocol.records import Outcome
@@ -126,7 +126,7 @@ def _overtaken(view: View, topology: Topology, change: Change, why: str) -> Reco
 
 def _drained(view: View, topology: Topology, policy: Policy) -> Wait | str | None:
     """None when all proxies have drained; the reason to give up when they take too long."""
-    missing = ", ".join(not_acknowledged(view, topology))
+    missing = names(not_acknowledged(view, topology))
     until = view.progress.since + policy.catch_up_timeout
     if missing and view.now >= until:
         return f"proxies did not drain within {policy.catch_up_timeout:g} s: {missing}"

@@ -67,10 +67,13 @@ class Watches:
         parent = path.rpartition("/")[0] or "/"
         if Watched.CHILDREN in about:
             self._children[parent].discard(path)
-        for concerned in (path, parent) if Watched.RECORD in about else (path,):
-            if concerned in self._callbacks:
-                self._arm(concerned)
-                self._notify(concerned)
+        if path in self._callbacks:
+            self._arm(path)
+            self._notify(path)
+        if Watched.RECORD in about and parent in self._callbacks:
+            if path in self._children[parent]:
+                self._want(Watched.RECORD, path)  # the others are set: there may be thousands
+            self._notify(parent)
 
     def listed(self, path: str, names: Iterable[str]) -> None:
         """The children of `path` were listed and the list is watched."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from rfmanager.change import NAMED, most_disturbed
 from rfmanager.decision import decide
 from rfmanager.steps import Policy, Record, Seal, Wait
+from rfprotocol.records import ProxyRecord
 from tests.manager.world import POLICY, A, serving, until
 
 
@@ -75,3 +77,32 @@ def test_the_receipt_keeps_when_each_proxy_acknowledged() -> None:
     world.progress = replace(world.progress, acknowledged={"proxy0": 1.5, "proxy1": 2.5})
     until(world, Record, "publish")
     assert world.receipts[-1].acknowledged == {"proxy0": 1.5, "proxy1": 2.5}
+
+
+def test_of_thousands_of_proxies_the_receipt_names_the_slowest() -> None:
+    """A record in ZooKeeper may have 1 MiB: the one that publishes the new master must not grow above it."""
+    world = serving()
+    world[1].alive = False
+    until(world, Record, "mark")
+    everyone = {f"host-{number:05}-6380-12345-abcdef": float(number) for number in range(20_000)}
+    world.progress = replace(world.progress, acknowledged=everyone)
+    until(world, Record, "publish")
+    assert world.receipts[-1].acknowledged == dict(list(everyone.items())[-NAMED:])
+    assert len(world.receipts[-1].encode()) < 10_000
+
+
+def test_of_thousands_of_proxies_the_receipt_tells_what_the_most_disturbed_went_through() -> None:
+    proxies = {f"calm {number}": ProxyRecord(1, held=3, longest_wait=0.1) for number in range(20_000)}
+    told = {"uncertain": ProxyRecord(1, uncertain=1), "slow": ProxyRecord(1, longest_wait=0.2)}
+    kept = most_disturbed({**proxies, **told})
+    assert len(kept) == NAMED
+    assert list(kept)[:2] == ["uncertain", "slow"]
+
+
+def test_of_thousands_of_proxies_that_are_waited_for_a_few_are_named() -> None:
+    world = serving(proxies=2000)
+    world[1].alive = False
+    world.step()
+    step = world.step()
+    assert isinstance(step, Wait)
+    assert step.reason.endswith("proxy0, proxy1, proxy10, proxy100, proxy1000 and 1995 others")
