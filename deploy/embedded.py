@@ -47,7 +47,7 @@ class EmbeddedProxy:
     @property
     def descriptors(self) -> int:
         """Open files and connections."""
-        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+        return len(list(Path(f"/proc/{self._pid}/fd").iterdir()))
 
     @property
     def defects(self) -> list[str]:
@@ -61,8 +61,14 @@ class EmbeddedProxy:
         rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
         return sum(row[1].endswith(f":{self.address.port:04X}") and row[3] in _HELD for row in rows)
 
+    @property
+    def _pid(self) -> int:
+        """Of the worker, who has the connections."""
+        (pid,) = self.process.workers
+        return pid
+
     def _status(self, field: str) -> int:
-        found = re.search(rf"{field}:\s+(\d+) kB", Path(f"/proc/{self.process.pid}/status").read_text())
+        found = re.search(rf"{field}:\s+(\d+) kB", Path(f"/proc/{self._pid}/status").read_text())
         assert found, field
         return int(found[1]) << 10
 

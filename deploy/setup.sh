@@ -2,7 +2,8 @@
 # Sets up this checkout: what is missing of Debian's packages, then a virtual environment in .venv.
 #
 #   sh deploy/setup.sh           enough for `make run`
-#   sh deploy/setup.sh --tests   also ZooKeeper, a Java runtime, the development tools, and the clients that the tests play
+#   sh deploy/setup.sh --tests   also ZooKeeper, a Java runtime, the development tools, the clients that the tests play,
+#                                and the proxies that `make bench` compares with
 #
 # Nothing that is installed here is started or enabled as a service. Run it again at any time.
 set -eu
@@ -41,6 +42,7 @@ missing_packages() {
         # Makes hosts of one machine.
         { command -v ip && command -v tc; } >/dev/null || echo iproute2
         missing_clients
+        missing_proxies
         # The tests compile the protocol readers, too.
         has_headers || echo python3-dev
     fi
@@ -59,6 +61,12 @@ missing_clients() {
     command -v gcc >/dev/null || echo gcc
     [ -e /usr/include/stdio.h ] || echo libc6-dev
     [ -e /usr/include/hiredis/hiredis.h ] || echo libhiredis-dev
+}
+
+# What bench/peers.py compares with. These are not where a user's commands are.
+missing_proxies() {
+    PATH=$PATH:/usr/sbin command -v nutcracker >/dev/null || echo nutcracker
+    PATH=$PATH:/usr/sbin command -v haproxy >/dev/null || echo haproxy
 }
 
 policy=/usr/sbin/policy-rc.d
@@ -93,12 +101,12 @@ install_packages() {
     apt_get install -y --no-install-recommends "$@"
     allow_service_starts
     trap - EXIT INT TERM
-    case " $* " in
-        *' redis-server '*)
-            # Else it would take port 6379 at the next boot.
-            if [ -d /run/systemd/system ]; then $sudo systemctl --quiet disable redis-server || true; fi
-            ;;
-    esac
+    # Else they would be there, on ports of their own, from the next boot on.
+    for service in redis-server nutcracker haproxy; do
+        case " $* " in
+            *" $service "*) if [ -d /run/systemd/system ]; then $sudo systemctl --quiet disable $service || true; fi ;;
+        esac
+    done
 }
 
 apt_get() {

@@ -24,12 +24,22 @@ _LIBRARIES = ("kazoo", "redis", "asyncio")
 """Their messages below a warning are about themselves."""
 
 
-def configure(format: Format | None = None, level: Level = "info", stream: TextIO | None = None) -> None:
-    """Log events of `level` and above to `stream` (stderr); `format` None is text on a terminal, else JSON."""
+def configure(
+    format: Format | None = None, level: Level = "info", stream: TextIO | None = None, **facts: object
+) -> None:
+    """Log events of `level` and above to `stream` (stderr); `format` None is text on a terminal, else JSON.
+
+    `facts` are part of every event.
+    """
+
+    def add_facts(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        return {**facts, **event}
+
     stream = sys.stderr if stream is None else stream
     least = logging.getLevelNamesMapping()[level.upper()]
     unfailing = cast(TextIO, _Unfailing(stream))  # structlog asks for a TextIO and uses these two methods of it
     stamps: list[Processor] = [
+        add_facts,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]

@@ -6,12 +6,15 @@ import os
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import ByteSize, Field, model_validator
+from pydantic import BeforeValidator, ByteSize, Field, model_validator
 
 from rfprotocol.optionparser import OptionParser
 from rfprotocol.options import Address, CommonOptions, Count, Flag, RubySymbol, Seconds, Servers
 from rfprotocol.topology import Node
 from rfproxy.limits import MemorySize, OutputLimits, OutputLimitsOption
+
+CHECK = "check"
+"""The command that reads the options and does nothing else."""
 
 
 def default_state_dir() -> Path:
@@ -21,6 +24,10 @@ def default_state_dir() -> Path:
     if home := os.environ.get("XDG_STATE_HOME"):
         return Path(home) / "rfproxy"
     return Path("~/.local/state/rfproxy").expanduser()
+
+
+def _workers(value: object) -> object:
+    return len(os.sched_getaffinity(0)) if value == "auto" else value
 
 
 class ProxyConfig(CommonOptions):
@@ -45,6 +52,11 @@ class ProxyConfig(CommonOptions):
     listen: Annotated[Address, Flag("where clients connect", metavar="HOST:PORT", group="clients")] = Node(
         "127.0.0.1", 6380
     )
+    workers: Annotated[
+        Count,
+        BeforeValidator(_workers),
+        Flag("processes that share the clients among them; auto: as many as there are CPUs", (), "COUNT", "clients"),
+    ] = 1
     max_clients: Annotated[Count, Flag("more are refused with Redis' own error", (), "COUNT", "clients")] = 10000
     timeout: Annotated[
         float,
@@ -93,6 +105,15 @@ class ProxyConfig(CommonOptions):
     drain_timeout: Annotated[Seconds, Flag("after SIGTERM, for the commands in flight", (), "SECONDS", "clients")] = (
         10.0
     )
+    retire_timeout: Annotated[
+        Seconds,
+        Flag(
+            "after a reload, for clients that are connected to the former workers and are never silent for a second",
+            (),
+            "SECONDS",
+            "clients",
+        ),
+    ] = 60.0
 
     hold_timeout: Annotated[
         Seconds, Flag("a command waits that long for a master, then gets -MASTERDOWN", (), "SECONDS", "failover")
@@ -145,10 +166,12 @@ class ProxyConfig(CommonOptions):
     ] = Field(default_factory=default_state_dir)
 
     @model_validator(mode="after")
-    def _one_source(self) -> ProxyConfig:
+    def _consistent(self) -> ProxyConfig:
         if bool(self.nodes) == bool(self.zkservers):
             which = "not both" if self.nodes else "one of them is needed"
             raise ValueError(f"--zk and --nodes: {which}; --nodes is the embedded mode without ZooKeeper")
+        if self.nodes and self.workers > 1:
+            raise ValueError("--workers: the embedded mode has one, as only one manager may decide")
         return self
 
     @property
@@ -159,8 +182,10 @@ class ProxyConfig(CommonOptions):
 
 def parser() -> OptionParser[ProxyConfig]:
     """The command line."""
-    return OptionParser(
+    parser = OptionParser(
         ProxyConfig,
         prog="rfproxy",
         description="A proxy for Redis that unmodified clients connect to and that hides failovers from them.",
     )
+    parser.command(CHECK, "say whether the options are good, and exit", tuple(ProxyConfig.model_fields), ())
+    return parser

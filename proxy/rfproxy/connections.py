@@ -3,16 +3,18 @@
 A client that has much to read, or has said more than can be dealt with, is not read from. It is *strained* then, and
 the server keeps an eye on it: on its limits, and on whether it is there at all, because the loop only hears of that
 from reading or writing.
+
+They have the methods of asyncio.Protocol, by whose names the loop calls them, and do not inherit from it: a compiled
+class cannot.
 """
 
 from __future__ import annotations
 
-import asyncio
 import select
 import socket
 import sys
 from collections.abc import Collection
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rfprotocol import resp
 from rfprotocol.topology import Node
@@ -30,12 +32,44 @@ UPSTREAM_UNACKNOWLEDGED = 8
 """Seconds that data may wait for the server's kernel to acknowledge it."""
 
 
-class Client(asyncio.Protocol):
+class Transport(Protocol):
+    """The half of a connection that the loop keeps, as asyncio has it."""
+
+    def write(self, data: bytes) -> None:
+        """Send, or keep until it can be sent."""
+
+    def close(self) -> None:
+        """Close when everything written has been sent."""
+
+    def abort(self) -> None:
+        """Close at once."""
+
+    def is_closing(self) -> bool:
+        """Whether nothing more is sent."""
+
+    def pause_reading(self) -> None:
+        """Let what the other end sends wait."""
+
+    def resume_reading(self) -> None:
+        """Read again; harmless when it was not paused."""
+
+    def get_extra_info(self, name: str) -> Any:
+        """What there is to know: socket, sockname, peername."""
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes that wait to be sent."""
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        """From how many bytes on `pause_writing` is called."""
+
+
+class Client:
     """The connection of one client."""
 
     __slots__ = (
         "_above_since",
         "_active_at",
+        "_closing",
         "_output_full",
         "_server",
         "_session",
@@ -49,16 +83,17 @@ class Client(asyncio.Protocol):
         self._server = server
         self._time = server.now
         self._session: Session | None = None
-        self._transport: asyncio.Transport | None = None
+        self._transport: Transport | None = None
+        self._closing = False  # nothing more is to be sent
         self._output_full = False  # more waits than OUTPUT_HIGH, or than the least of the limits
         self._above_since: float | None = None  # of the soft limit
         self._active_at = 0.0  # when a look last found that the client had been written to, or had read
         self._wrote = False  # since the last look
         self._unread_before = 0  # at the last look
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: Transport) -> None:
         """Admit the client, or refuse it as Redis does."""
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = transport
         number = self._server.admit(self)
         if number is None:
             self._transport.write(resp.error("ERR max number of clients reached"))
@@ -128,7 +163,7 @@ class Client(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Send to the client."""
         transport = self._transport
-        if transport is None or transport.is_closing():
+        if transport is None or self._closing:
             return
         self._wrote = True
         transport.write(data)
@@ -137,6 +172,7 @@ class Client(asyncio.Protocol):
 
     def close(self) -> None:
         """Close when everything written has been sent."""
+        self._closing = True
         if self._transport is not None:
             self._transport.close()
 
@@ -146,6 +182,7 @@ class Client(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once."""
+        self._closing = True
         if self._transport is not None:
             self._transport.abort()
 
@@ -210,27 +247,38 @@ class Client(asyncio.Protocol):
         if now - session.seen <= self._server.limits.idle or now - self._active_at <= self._server.limits.idle:
             return False
         waits = session.listener or session.blocked or session.tunnel is not None
-        if waits or session.outstanding or session.pending or self.unread != self._unread_before:
+        tied = self._server.retiring and session.ties is not None  # Redis' timeout ends transactions, a reload does not
+        if waits or tied or session.outstanding or session.pending or self.unread != self._unread_before:
             self._active_at, self._unread_before = now, self.unread
             return False
         return True
 
 
-class Upstream(asyncio.Protocol):
+class Upstream:
     """The connection of one lane."""
 
     def __init__(self, server: Server, lane: Lane) -> None:
         self._time = server.now
         self._lane = lane
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: Transport) -> None:
         """The server accepted."""
         keep_alive(transport, idle=UPSTREAM_SILENCE, unacknowledged=UPSTREAM_UNACKNOWLEDGED)
-        self._lane.connected(cast(asyncio.Transport, transport))
+        self._lane.connected(transport)
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the server."""
         self._lane.feed(data, self._time())
+
+    def eof_received(self) -> bool:
+        """The server says no more: it is of no use."""
+        return False
+
+    def pause_writing(self) -> None:
+        """The server does not read: who may send to it is bounded by what its sessions wait for."""
+
+    def resume_writing(self) -> None:
+        """The server has read."""
 
     def connection_lost(self, error: Exception | None) -> None:
         """The server is gone, or the lane was closed."""
@@ -256,7 +304,7 @@ def notice_vanished(clients: Collection[Client]) -> None:
             by_fd[fd].finish()
 
 
-def keep_alive(transport: asyncio.BaseTransport, *, idle: int, unacknowledged: int = 0) -> None:
+def keep_alive(transport: Transport, *, idle: int, unacknowledged: int = 0) -> None:
     """Let the kernel find out when the other host is gone without a word; three unanswered questions are enough.
 
     They are not asked while data waits for its acknowledgement. A bound for that, in seconds, also ends a

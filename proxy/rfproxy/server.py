@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import itertools
 import math
-import os
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from enum import Enum
+from typing import cast
 
-from rfprotocol.errors import ConfigError
-from rfprotocol.topology import Node
 from rfproxy.connections import Client, Upstream, notice_vanished
 from rfproxy.lane import Lane
 from rfproxy.lease import Lease
@@ -27,12 +27,22 @@ GREETING_TIMEOUT = 2.0
 REAP_EVERY = 15.0
 LOOK_EVERY = 1.0
 """Seconds between looks at clients that are idle, read too slowly, or are not read from."""
+SILENCE = 1.0
+"""Seconds after which a client that has to go somewhere else will hardly say something just now."""
+
+
+class Stage(Enum):
+    """What becomes of clients."""
+
+    ADMITTING = "whoever comes is served"
+    RETIRING = "nobody comes any more; who is here is served, and parted with at a quiet moment"
+    DRAINING = "nobody is served any more; what was said is answered"
 
 
 class Server:
-    """One listener, its clients, and the lanes they share."""
+    """Its listeners, its clients, and the lanes they share."""
 
-    def __init__(self, policy: Policy, *, limits: Limits, log: Log) -> None:
+    def __init__(self, policy: Policy, *, limits: Limits, log: Log, first_number: int = 1) -> None:
         self.limits = limits
         self.lease = Lease()
         self.stats = Stats()
@@ -40,44 +50,60 @@ class Server:
         self.router = create_router(policy, self, self.lease, self.stats, log)
         self.on_acknowledge: Callable[[int], None] = lambda epoch: None
         self._loop = asyncio.get_running_loop()
-        self._listener: asyncio.Server | None = None
+        self.now: Callable[[], float] = self._loop.time
+        """The monotonic clock that the core is given; seconds."""
+        self._listeners: list[asyncio.Server] = []
         self.clients: set[Client] = set()
         self._strained: set[Client] = set()
         self._look: asyncio.TimerHandle | None = None
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(first_number)
         self._tasks: set[asyncio.Task[None]] = set()
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = math.inf  # kept here: of an alarm that is due at once uvloop does not know when it is
         self._reaper = self._loop.call_later(REAP_EVERY, self._reap)
         self._emptied = asyncio.Event()
-        self._draining = False
+        self._stage = Stage.ADMITTING
 
     # --- listening
 
-    async def listen(self, address: Node) -> Node:
-        """Accept clients; returns the address, with the port that the system chose if it was 0. Raises ConfigError."""
-        try:
-            self._listener = await self._loop.create_server(
-                lambda: Client(self), address.host, address.port, backlog=4096, reuse_address=True
+    async def listen(self, sockets: Iterable[socket.socket]) -> None:
+        """Accept clients."""
+        for sock in sockets:
+            self._listeners.append(
+                await self._loop.create_server(lambda: cast(asyncio.Protocol, Client(self)), sock=sock)
             )
-        except OSError as error:
-            hint = "; is another proxy running?" if error.errno == errno.EADDRINUSE else ""
-            raise ConfigError(f"--listen: cannot listen on {address}: {os.strerror(error.errno or 0)}{hint}") from None
-        bound = self._listener.sockets[0].getsockname()
-        return Node(bound[0], bound[1])
+
+    def _listen_no_more(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+
+    def retire(self) -> None:
+        """No new clients; those that are there are served on, and parted with when they are silent."""
+        self._stage = Stage.RETIRING
+        self._listen_no_more()
+        self.limits = replace(self.limits, idle=min(self.limits.idle or SILENCE, SILENCE))
+        self._look_soon()
+
+    @property
+    def retiring(self) -> bool:
+        """Whether clients are parted with at a quiet moment."""
+        return self._stage is Stage.RETIRING
+
+    async def emptied(self) -> None:
+        """Return when there are no clients."""
+        while self.clients:
+            self._emptied.clear()
+            await self._emptied.wait()
 
     async def drain(self, timeout: float) -> int:
         """No new clients; answer what is in flight; close. Returns how many clients `timeout` cut off."""
-        self._draining = True
-        if self._listener is not None:
-            self._listener.close()
+        self._stage = Stage.DRAINING
+        self._listen_no_more()
         for client in list(self.clients):
             client.finish()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
-                while self.clients:
-                    self._emptied.clear()
-                    await self._emptied.wait()
+                await self.emptied()
         cut_off = len(self.clients)
         for client in list(self.clients):
             client.abort()
@@ -92,10 +118,6 @@ class Server:
         await asyncio.sleep(0)  # the loop learns of closed connections in its next turn
         return cut_off
 
-    def now(self) -> float:
-        """The monotonic clock that the core is given."""
-        return self._loop.time()
-
     # --- what the core asks for (rfproxy.router.Shell)
 
     def connect(self, lane: Lane) -> None:
@@ -108,7 +130,9 @@ class Server:
         node = lane.key.node
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
-                await self._loop.create_connection(lambda: Upstream(self, lane), node.host, node.port)
+                await self._loop.create_connection(
+                    lambda: cast(asyncio.Protocol, Upstream(self, lane)), node.host, node.port
+                )
         except (OSError, TimeoutError, UnicodeError):
             lane.lose(self.now())
         else:
@@ -146,9 +170,9 @@ class Server:
 
     def admit(self, client: Client) -> int | None:
         """The number of a new client, or None when there are too many."""
-        if self._draining or len(self.clients) >= self.limits.clients:
+        if self._stage is Stage.DRAINING or len(self.clients) >= self.limits.clients:
             self.stats.clients_refused += 1
-            if not self._draining:
+            if self._stage is not Stage.DRAINING:
                 self.log.warning(
                     "client_error",
                     error=f"too many clients (max_clients {self.limits.clients}): one was refused",

@@ -45,6 +45,13 @@ def test_every_json_line_begins_with_time_level_and_event(stream: io.StringIO) -
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", line["timestamp"])
 
 
+def test_what_is_said_of_every_event_is_said_of_those_of_libraries_too(stream: io.StringIO) -> None:
+    logs.configure("json", "info", stream, worker=7)
+    structlog.get_logger().info("listening")
+    logging.getLogger("kazoo").warning("lost")
+    assert [(line["event"], line["worker"]) for line in lines(stream)] == [("listening", 7), ("lost", 7)]
+
+
 def test_values_are_written_as_people_write_them(stream: io.StringIO) -> None:
     logs.configure("json", "info", stream)
     nodes = (Node("a", 1), Node("::1", 2))

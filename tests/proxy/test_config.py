@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,20 @@ def test_servers_instead_of_zookeeper_mean_the_embedded_mode() -> None:
     assert config.embedded
     assert config.nodes == (Node("a", 1), Node("::1", 2), Node("c", 3))
     assert config.listen == Node("::", 0)
+
+
+def test_there_are_as_many_workers_as_one_says_or_as_there_are_cpus_to_use() -> None:
+    assert read("--zk", "z:1").workers == 1
+    assert read("--zk", "z:1", "--workers", "3").workers == 3
+    assert read("--zk", "z:1", "--workers", "auto").workers == len(os.sched_getaffinity(0))
+    for wrong in ("0", "many"):
+        with pytest.raises(ConfigError, match="--workers"):
+            read("--zk", "z:1", "--workers", wrong)
+
+
+def test_in_the_embedded_mode_there_is_one_worker() -> None:
+    with pytest.raises(ConfigError, match="only one manager may decide"):
+        read("--nodes", "a:1", "--workers", "2")
 
 
 def test_limits_have_the_names_and_the_defaults_of_redis() -> None:

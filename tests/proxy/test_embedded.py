@@ -14,6 +14,7 @@ from rfproxy.cache import TopologyCache
 from rfproxy.config import ProxyConfig
 from rfproxy.embedded import Embedded
 from rfproxy.limits import Limits
+from rfproxy.listening import address_of, open_sockets
 from rfproxy.membership import Membership
 from rfproxy.router import Policy
 from rfproxy.server import Server
@@ -29,7 +30,9 @@ async def address(redis_group: RedisGroup) -> AsyncIterator[Node]:
         server = Server(Policy(), limits=Limits(clients=100), log=SilentLog())
         cache = TopologyCache(redis_group.master.folder, "embedded")
         membership = Membership(server, store, Paths(config.znode_path), "me", cache)
-        address = await server.listen(Node("127.0.0.1", 0))
+        sockets = open_sockets(Node("127.0.0.1", 0))
+        address = address_of(sockets[0])
+        await server.listen(sockets)
         await membership.start(str(address))
         yield address
         await server.drain(5.0)

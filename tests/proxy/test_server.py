@@ -9,8 +9,8 @@ import pytest
 import uvloop
 
 from deploy.processes import free_port
-from rfprotocol.errors import ConfigError
 from rfprotocol.topology import Node, Phase, Topology
+from rfproxy import server as server_module
 from rfproxy.limits import Limits
 from rfproxy.router import Policy
 from rfproxy.server import Server
@@ -71,9 +71,26 @@ async def test_draining_answers_what_is_in_flight_and_refuses_newcomers(
     writer.close()
 
 
-async def test_a_port_that_is_taken_is_one_clear_line(server: Server, address: Node) -> None:
-    with pytest.raises(ConfigError, match=f"cannot listen on {address}"):
-        await server.listen(address)
+async def test_who_retires_refuses_newcomers_and_parts_with_clients_when_they_are_silent(
+    server: Server, address: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "LOOK_EVERY", 0.005)
+    monkeypatch.setattr(server_module, "SILENCE", 0.05)
+    silent, subscribed, tied = [await connect(address) for _ in range(3)]
+    for (reader, writer), words in ((silent, b"PING"), (subscribed, b"SUBSCRIBE c"), (tied, b"MULTI")):
+        writer.write(words + b"\r\n")
+        await reader.readline()
+    server.retire()
+    with pytest.raises(ConnectionError):
+        await connect(address)
+    assert await silent[0].read() == b""
+    tied[1].write(b"EXEC\r\n")
+    assert await tied[0].readline() == b"*0\r\n"
+    assert await tied[0].read() == b""
+    assert server.stats.clients == 1
+    for _, writer in (silent, subscribed, tied):
+        writer.close()
+    await server.emptied()
 
 
 async def test_a_server_that_is_not_there_is_tried_again(server: Server, address: Node) -> None:
@@ -86,13 +103,16 @@ async def test_a_server_that_is_not_there_is_tried_again(server: Server, address
     writer.close()
 
 
-def test_an_alarm_that_is_overdue_rings_and_others_after_it_on_the_loop_of_the_program(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_an_alarm_that_is_overdue_rings_and_others_after_it_on_the_loop_of_the_program() -> None:
+    rung: list[float] = []
+
+    class Ringing(Server):
+        def _ring(self) -> None:
+            rung.append(self.now())
+            super()._ring()
+
     async def main() -> None:
-        server = Server(Policy(), limits=Limits(clients=1), log=SilentLog())
-        rung: list[float] = []
-        monkeypatch.setattr(server.router, "tick", rung.append)
+        server = Ringing(Policy(), limits=Limits(clients=1), log=SilentLog())
         server.wake_at(server.now() - 1.0)
         server.wake_at(server.now() + 0.001)
         await eventually(lambda: rung)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 from rfprotocol.topology import Node, Phase, Topology
 from rfproxy.limits import Limits
+from rfproxy.listening import address_of, open_sockets
 from rfproxy.router import Policy
 from rfproxy.server import Server
 from tests.support.playbook import SilentLog
@@ -35,7 +36,9 @@ async def fronting(master: Node, limits: Limits | None = None, listen: Node = AN
     server = front.server
     server.lease.renew(server.now(), 1e9)
     server.router.apply(Topology(1, Phase.SERVING, master), server.now())
-    front.address = await server.listen(listen)
+    sockets = open_sockets(listen)
+    front.address = address_of(sockets[0])
+    await server.listen(sockets)
     try:
         yield front
     finally:

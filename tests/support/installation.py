@@ -28,14 +28,24 @@ from tests.support.stores import Changes, States
 class Installation(Site):
     """`async with Installation(group, hosts, folder) as site`: everything serves when the block begins."""
 
-    def __init__(self, group: RedisGroup, zookeeper: str, folder: Path, *, managers: int = 3, proxies: int = 1) -> None:
+    def __init__(
+        self,
+        group: RedisGroup,
+        zookeeper: str,
+        folder: Path,
+        *,
+        managers: int = 3,
+        proxies: int = 1,
+        workers: int = 1,
+    ) -> None:
         super().__init__(folder, zookeeper, group, "json")
         self.store = ZkStore(zookeeper, session_timeout=4.0)
         self.paths = Paths()
         for _ in range(managers):
             self.manager()
         for _ in range(proxies):
-            self.proxy()
+            self.proxy("--workers", str(workers))
+        self._workers = workers
 
     @property
     def ports(self) -> list[int]:
@@ -55,7 +65,7 @@ class Installation(Site):
             process.start()
             await self.primary()  # the first of the list, so that tests know who it is
         await self.serving(lambda topology: len(topology.replicas) == len(self.group.servers) - 1)
-        await self.registered(len(self.proxies))
+        await self.registered(len(self.proxies) * self._workers)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -81,7 +91,7 @@ class Installation(Site):
         return await self.until(lambda topology: topology.master is not None and good(topology))
 
     async def registered(self, count: int) -> None:
-        """Return when that many proxies have acknowledged the epoch in force."""
+        """Return when that many workers of proxies have acknowledged the epoch in force."""
         changes = Changes(self.store, self.paths.proxies)
         while True:
             topology = await self.serving()

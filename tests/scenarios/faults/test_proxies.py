@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import redis
 
-from deploy.processes import Process
 from tests.scenarios.faults.trial import Findings, Trial
 from tests.support.installation import Installation
 
@@ -20,26 +19,26 @@ HUGE = 32 << 20
 """Bytes that a proxy has left, and bytes that are sent to it."""
 
 
-def descriptors(process: Process) -> int:
+def descriptors(pid: int) -> int:
     """How many a process uses."""
-    return len(list(Path(f"/proc/{process.pid}/fd").iterdir()))
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
-def memory(process: Process) -> int:
+def memory(pid: int) -> int:
     """Bytes of address space that a process uses."""
-    return int(Path(f"/proc/{process.pid}/statm").read_text().split()[0]) * resource.getpagesize()
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
 
 
 @contextlib.contextmanager
-def limited(process: Process, kind: int, amount: int) -> Iterator[None]:
+def limited(pid: int, kind: int, amount: int) -> Iterator[None]:
     """A resource of a running process is limited for as long as the block takes."""
-    before = resource.prlimit(process.pid, kind)
-    resource.prlimit(process.pid, kind, (amount, before[1]))
+    before = resource.prlimit(pid, kind)
+    resource.prlimit(pid, kind, (amount, before[1]))
     try:
         yield
     finally:
-        if process.alive:
-            resource.prlimit(process.pid, kind, before)
+        with contextlib.suppress(ProcessLookupError):
+            resource.prlimit(pid, kind, before)
 
 
 @pytest.mark.fault
@@ -88,8 +87,8 @@ async def test_24_a_proxy_crashes(site: Installation, findings: Findings) -> Non
 @pytest.mark.elaborate
 async def test_24_a_proxy_runs_out_of_descriptors(site: Installation, findings: Findings) -> None:
     port, other = site.ports
-    victim = site.proxies[port]
     async with Trial(site, findings, ports=[other]) as trial, trial.client(port) as old:
+        (victim,) = site.proxies[port].workers
         assert await old.incr("n") == 1
         before = await site.serving()
         with contextlib.ExitStack() as stack, limited(victim, resource.RLIMIT_NOFILE, descriptors(victim) + 2):
@@ -112,8 +111,8 @@ async def test_24_a_proxy_runs_out_of_descriptors(site: Installation, findings: 
 @pytest.mark.elaborate
 async def test_24_a_proxy_runs_out_of_memory(site: Installation, findings: Findings) -> None:
     port, other = site.ports
-    victim = site.proxies[port]
     async with Trial(site, findings, ports=[other]) as trial:
+        (victim,) = site.proxies[port].workers
         before = await site.serving()
         with limited(victim, resource.RLIMIT_AS, memory(victim) + SPARE):
             greedy = [asyncio.ensure_future(greed(trial, port)) for _ in range(4)]
@@ -123,8 +122,6 @@ async def test_24_a_proxy_runs_out_of_memory(site: Installation, findings: Findi
             async with trial.losses():
                 site.server_of(before).kill()
             await trial.flows()
-        if not victim.alive:
-            victim.start()
         async with trial.client(port) as client:
             assert await client.incr("n") == 1
         site.server_of(before).restart()

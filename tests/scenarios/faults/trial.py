@@ -155,6 +155,7 @@ class Trial:
         self._findings("changes", ", ".join(f"{r.kind.value} {r.outcome.value}" for r in receipts) or "none")
 
     def _judge(self) -> None:
-        assert self.verdict.violations == []
-        assert self._refused() == []
-        assert [operation for operation in self.uncertain() if operation.asked.kind in IDEMPOTENT] == []
+        repeatable = [operation for operation in self.uncertain() if operation.asked.kind in IDEMPOTENT]
+        assert self.verdict.violations == [], "\n".join(map(str, self.verdict.violations))
+        assert self._refused() == [], self._refused()
+        assert repeatable == [], repeatable

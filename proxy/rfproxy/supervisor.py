@@ -1,0 +1,187 @@
+"""The parent of the workers: it starts them, replaces those that end, and keeps their listening sockets.
+
+One thread that waits for signals. Workers are forked from it and share what it has loaded; so nothing else may run
+here, no event loop and no thread.
+
+    SIGTERM, SIGINT   all workers answer what is in flight and leave; then it ends
+    SIGHUP, SIGUSR2   reload: the program as it is on the disk takes over, with its options as they are now
+    SIGCHLD           a worker is gone
+    READY             from a worker: it serves
+
+On a reload the process, its workers and its sockets stay, and exec brings in the program; that then starts workers
+of its own, and lets the former ones go when those serve. Whether it can read its options is tried beforehand.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import asdict, dataclass
+
+import structlog
+
+from rfproxy import worker
+from rfproxy.config import CHECK, ProxyConfig
+from rfproxy.crew import Crew, Succession
+from rfproxy.listening import address_of, adopt, from_systemd, open_sockets, share
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD, worker.READY)
+_LONG = 3600.0
+"""Seconds to wait for a signal when nothing is due."""
+_CHECK_TIMEOUT = 30.0
+_VARIABLE = "REDIS_FAILOVER_PROXY_HERITAGE"
+
+
+@dataclass(frozen=True, slots=True)
+class Heritage:
+    """What the program leaves to the one that takes over in its process."""
+
+    listen: str
+    sockets: Sequence[int]
+    workers: Sequence[int]
+    embedded: bool
+
+    @classmethod
+    def take(cls, environ: MutableMapping[str, str]) -> Heritage | None:
+        """What was left to this program, if anything. The variable that says so is removed."""
+        text = environ.pop(_VARIABLE, "")
+        return cls(**json.loads(text)) if text else None
+
+
+class Supervisor:
+    """The workers of one configuration. Raises ConfigError when it cannot listen."""
+
+    def __init__(self, config: ProxyConfig, environ: MutableMapping[str, str] = os.environ) -> None:
+        self._config = config
+        self._log = structlog.get_logger()
+        self._status = 0
+        heritage = Heritage.take(environ)
+        given = [adopt(fd) for fd in heritage.sockets] if heritage else from_systemd(environ)
+        self._sockets = open_sockets(config.listen, config.workers, given)
+        self._listen = heritage.listen if heritage else str(config.listen)
+        if self._listen != str(config.listen):
+            self._log.warning("listen_kept", listen=self._listen, error="another address needs a restart")
+        # With a manager in each, two workers at a time would be two that decide.
+        alone = config.embedded or (heritage is not None and heritage.embedded)
+        self._succession = Succession.ONE_AFTER_ANOTHER if alone else Succession.SIDE_BY_SIDE
+        self._crew = Crew(config.workers, heritage.workers if heritage else (), self._succession)
+
+    def run(self) -> int:
+        """Until all workers have left after SIGTERM or SIGINT. Returns the exit status."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # who started us may have ignored it
+        gc.collect()
+        gc.freeze()  # the collector would write to objects that workers share with this process
+        self._log.info("supervising", workers=self._config.workers, listen=str(address_of(self._sockets[0])))
+        while self._crew.pids or not self._crew.dismissed:
+            for number in self._crew.vacancies(time.monotonic()):
+                self._start(number)
+            alone = self._succession is Succession.ONE_AFTER_ANOTHER
+            self._tell(self._crew.released(), signal.SIGTERM if alone else worker.RETIRE)
+            self._wait()
+            self._bury()
+        return self._status
+
+    def _wait(self) -> None:
+        due = self._crew.next_due(time.monotonic())
+        heard = signal.sigtimedwait(_SIGNALS, _LONG if due is None else due)
+        if heard is None or self._crew.dismissed:
+            return
+        match heard.si_signo:
+            case signal.SIGTERM | signal.SIGINT:
+                self._end()
+            case signal.SIGHUP | signal.SIGUSR2:
+                self._reload()
+            case worker.READY:
+                self._crew.serves(heard.si_pid)
+
+    def _start(self, number: int) -> None:
+        supervisor, now = os.getpid(), time.monotonic()
+        mine = share(self._sockets, self._config.workers, number)
+        try:
+            pid = os.fork()
+        except OSError as error:  # as if it had ended at once
+            self._log.error("worker_not_started", error=error.strerror)
+            self._crew.started(number, 0, now)
+            self._crew.ended(0, now)
+            return
+        if pid == 0:
+            for sock in set(self._sockets) - set(mine):
+                sock.close()
+            os._exit(worker.main(self._config, mine, supervisor))
+        self._crew.started(number, pid, now)
+        self._log.info("worker_started", worker=pid)
+
+    def _bury(self) -> None:
+        """Take note of all workers that have ended."""
+        while self._crew.pids:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            if pid not in self._crew.pids:  # an orphan that came to us because this is process 1 of a container
+                continue
+            code = os.waitstatus_to_exitcode(status)
+            pause = self._crew.ended(pid, time.monotonic())
+            reason = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+            if pause is None:
+                self._log.info("worker_left", worker=pid, status=reason)
+            else:
+                self._log.warning("worker_ended", worker=pid, status=reason, replaced_in=pause)
+            if code == worker.MISCONFIGURED and not self._crew.proven:
+                self._status = code
+                self._end()
+
+    def _end(self) -> None:
+        self._crew.dismiss()
+        self._tell(self._crew.pids, signal.SIGTERM)
+
+    def _tell(self, pids: Iterable[int], number: signal.Signals) -> None:
+        for pid in pids:  # not yet waited for, so the ids are theirs
+            os.kill(pid, number)
+
+    def _reload(self) -> None:
+        fds = [sock.fileno() for sock in self._sockets]
+        heritage = Heritage(self._listen, fds, sorted(self._crew.pids), self._config.embedded)
+        environ = os.environ | {_VARIABLE: json.dumps(asdict(heritage))}
+        if problem := _check(environ):
+            self._log.error("reload_refused", error=problem)
+            return
+        for sock in self._sockets:
+            sock.set_inheritable(True)
+        self._log.info("reloading")
+        try:
+            os.execve(sys.executable, _command(), environ)
+        except OSError as error:
+            self._log.error("reload_refused", error=f"{sys.executable}: {error.strerror}")
+
+
+def _command(*words: str) -> list[str]:
+    """This program as it was called, with `words` before its options."""
+    options = sys.argv[1:]
+    program = sys.orig_argv[1 : len(sys.orig_argv) - len(options)]
+    return [sys.executable, *program, *words, *options]
+
+
+def _check(environ: Mapping[str, str]) -> str:
+    """What the program on the disk has against its options or its heritage, in one line; empty: nothing."""
+    try:
+        done = subprocess.run(
+            _command(CHECK),
+            env=environ,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            timeout=_CHECK_TIMEOUT,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    if done.returncode == 0:
+        return ""
+    return (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]

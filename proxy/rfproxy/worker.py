@@ -1,0 +1,217 @@
+"""One worker: a process with an event loop, its share of the listening sockets, and a place of its own in the store.
+
+    SIGTERM   no new clients; what is in flight is answered, at most for the drain timeout; then it ends
+    RETIRE    no new clients; those that are there are served on, and parted with when they are silent
+
+When its supervisor is no more, it does as after SIGTERM.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from uuid import uuid4
+
+import structlog
+import uvloop
+
+from rfprotocol import logs
+from rfprotocol.errors import ConfigError
+from rfprotocol.glance import COMPILED
+from rfprotocol.paths import Paths
+from rfprotocol.store import TopologyStore
+from rfprotocol.zkstore import ZkStore
+from rfproxy.cache import TopologyCache
+from rfproxy.config import ProxyConfig
+from rfproxy.durable import Durability
+from rfproxy.greeting import Account
+from rfproxy.limits import Limits
+from rfproxy.listening import address_of
+from rfproxy.membership import Membership
+from rfproxy.replay import RetryWrites
+from rfproxy.router import Policy, Reads
+from rfproxy.server import Server
+
+READY = signal.Signals(signal.SIGRTMIN)
+"""To the supervisor: this worker serves. A real-time signal, as those of several workers are not merged into one."""
+RETIRE = signal.SIGUSR1
+_NOT_FOR_US = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
+"""What a terminal, or a `pkill`, sends to the supervisor and its workers alike."""
+MISCONFIGURED = 2
+"""Exit status."""
+
+SPARE_DESCRIPTORS = 256
+"""For lanes, the store and files, besides the clients."""
+
+
+def main(config: ProxyConfig, sockets: Sequence[socket.socket], supervisor: int) -> int:
+    """The whole life of a worker, in a process just forked by `supervisor`. Returns the exit status."""
+    try:
+        logs.configure(config.log_format, config.log_level, worker=os.getpid())
+        uvloop.run(_work(config, sockets, supervisor))
+    except ConfigError as error:
+        print(f"rfproxy: {error}", file=sys.stderr)
+        return MISCONFIGURED
+    except BaseException:  # nothing may go on in what is a copy of the supervisor
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+class _Orders:
+    """What this worker has been told."""
+
+    def __init__(self, supervisor: int) -> None:
+        self.retire = asyncio.Event()
+        self.end = asyncio.Event()
+        self._supervisor = os.pidfd_open(supervisor)  # readable when that process has ended
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._supervisor, self._orphaned)
+        loop.add_signal_handler(signal.SIGTERM, self._end)
+        loop.add_signal_handler(RETIRE, self.retire.set)
+        for number in _NOT_FOR_US:
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # they were held back until now
+        if os.getppid() != supervisor:  # it ended before, and its id is somebody else's
+            self._orphaned()
+
+    def report(self) -> None:
+        """Tell the supervisor that this worker serves."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._supervisor, READY)
+
+    def _end(self) -> None:
+        self.end.set()
+        self.retire.set()
+
+    def _orphaned(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._supervisor)
+        structlog.get_logger().warning("supervisor_gone", error="this worker leaves, too")
+        self._end()
+
+
+async def _work(config: ProxyConfig, sockets: Sequence[socket.socket], supervisor: int) -> None:
+    orders = _Orders(supervisor)
+    log = structlog.get_logger()
+    server = Server(policy_of(config), limits=_affordable(limits_of(config)), log=log, first_number=first_number())
+    await server.listen(sockets)
+    address = address_of(sockets[0])
+    async with _store(config) as (store, group):
+        name = f"{socket.gethostname()}-{address.port}-{os.getpid()}-{uuid4().hex[:6]}"
+        membership = Membership(server, store, Paths(config.znode_path), name, TopologyCache(config.state_dir, group))
+        core = "compiled" if COMPILED else "interpreted"
+        log.info("listening", address=str(address), name=name, store=group, core=core)
+        await membership.start(str(address))
+        ready = asyncio.create_task(_report(orders, membership))
+        await orders.retire.wait()
+        ready.cancel()
+        if not orders.end.is_set():
+            log.info("retiring", clients=server.stats.clients)
+            await _retire(server, orders, config.retire_timeout)
+        log.info("draining", clients=server.stats.clients)
+        cut_off = await server.drain(config.drain_timeout)
+        await membership.stop()
+        log.info("stopped", clients_cut_off=cut_off)
+
+
+async def _report(orders: _Orders, membership: Membership) -> None:
+    await membership.informed.wait()
+    orders.report()
+
+
+async def _retire(server: Server, orders: _Orders, timeout: float) -> None:
+    server.retire()
+    waits = [asyncio.ensure_future(server.emptied()), asyncio.ensure_future(orders.end.wait())]
+    await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+
+
+@contextlib.asynccontextmanager
+async def _store(config: ProxyConfig) -> AsyncIterator[tuple[TopologyStore, str]]:
+    """The store, and what tells the group of servers from others."""
+    if not config.embedded:
+        store = ZkStore(config.zookeeper, session_timeout=config.session_timeout)
+        yield store, config.zookeeper + config.znode_path
+        return
+    from rfproxy.embedded import Embedded  # noqa: PLC0415 - the manager takes 8 MB, which others need not have
+
+    async with Embedded(config) as embedded:
+        yield embedded, "embedded-" + "-".join(map(str, sorted(config.nodes)))
+
+
+def first_number() -> int:
+    """The first CLIENT ID of this process: below 2^53, and of no other worker that lives."""
+    return (os.getpid() << 31) + 1
+
+
+def _affordable(limits: Limits) -> Limits:
+    """The same with as many clients as there may be open files."""
+    wanted = limits.clients + SPARE_DESCRIPTORS
+    if (allowed := allow_descriptors(wanted)) >= wanted:
+        return limits
+    limits = replace(limits, clients=max(1, allowed - SPARE_DESCRIPTORS))
+    structlog.get_logger().warning(
+        "few_descriptors",
+        allowed=allowed,
+        wanted=wanted,
+        max_clients=limits.clients,
+        error="raise the limit of open files (ulimit -n)",
+    )
+    return limits
+
+
+def allow_descriptors(wanted: int) -> int:
+    """Raise this process' limit of open files towards `wanted`, as Redis does; returns what is allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return wanted
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return allowed
+
+
+def policy_of(config: ProxyConfig) -> Policy:
+    """The options that the core of one worker needs."""
+    password = config.password.get_secret_value() if config.password else ""
+    account = Account((config.username or "").encode(), password.encode()) if password else None
+    return Policy(
+        reads=Reads(config.reads),
+        hold_timeout=config.hold_timeout,
+        hold_bytes=_part(int(config.hold_bytes), config.workers),
+        retry_writes=RetryWrites(config.retry_writes),
+        leaseless=config.on_store_loss == "continue",
+        account=account,
+        allow_admin=config.allow_admin,
+        durable=durability_of(config),
+    )
+
+
+def durability_of(config: ProxyConfig) -> Durability | None:
+    """What a write needs besides the master's reply, if anything."""
+    if config.write_safety == "async":
+        return None
+    return Durability(config.durable_replicas, config.durable_timeout)
+
+
+def limits_of(config: ProxyConfig) -> Limits:
+    """The options about single clients, and one worker's part of those about all."""
+    return Limits(
+        clients=_part(config.max_clients, config.workers),
+        idle=config.timeout,
+        keepalive=config.tcp_keepalive,
+        query=int(config.client_query_buffer_limit),
+        output=config.client_output_buffer_limit,
+    )
+
+
+def _part(whole: int, workers: int) -> int:
+    return -(-whole // workers)

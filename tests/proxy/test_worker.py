@@ -1,0 +1,133 @@
+"""What one worker is given of the options, and when it leaves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from deploy.processes import free_port, wait_until
+from rfproxy.config import ProxyConfig
+from rfproxy.durable import Durability
+from rfproxy.greeting import Account
+from rfproxy.limits import Limits, OutputLimit, OutputLimits
+from rfproxy.worker import RETIRE, first_number, limits_of, policy_of
+from tests.support.program import Program, accepts, recorded, worker_of
+from tests.support.redis import RedisServer
+
+
+def test_the_limit_of_open_files_is_raised_as_far_as_it_may_be() -> None:
+    code = (
+        "import resource; from rfproxy.worker import allow_descriptors as allow;"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (100, 300));"
+        "print(allow(50), allow(200), allow(1000), resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["50", "200", "300", "300"]
+
+
+def test_the_password_reaches_the_lanes_and_no_representation() -> None:
+    config = ProxyConfig.model_validate({"nodes": "a:1", "username": "app", "password": "secret"})
+    policy = policy_of(config)
+    assert policy.account == Account(b"app", b"secret")
+    assert "secret" not in repr(policy)
+    assert "secret" not in repr(config)
+
+
+def test_the_limits_reach_the_server_and_the_core() -> None:
+    given = {
+        "nodes": "a:1",
+        "max_clients": 7,
+        "timeout": 8,
+        "tcp_keepalive": 9,
+        "client_query_buffer_limit": "2mb",
+        "client_output_buffer_limit": "normal 1 2 3",
+        "allow_admin": True,
+    }
+    config = ProxyConfig.model_validate(given)
+    assert limits_of(config) == Limits(7, 8, 9, 2 << 20, OutputLimits(normal=OutputLimit(1, 2, 3)))
+    assert limits_of(ProxyConfig.model_validate({"nodes": "a:1"})) == Limits()
+    assert policy_of(config).allow_admin
+
+
+def test_writes_are_durable_when_that_is_asked_for() -> None:
+    assert policy_of(ProxyConfig.model_validate({"nodes": "a:1"})).durable is None
+    given = {"nodes": "a:1", "write_safety": "durable", "durable_replicas": 2, "durable_timeout": 0.5}
+    assert policy_of(ProxyConfig.model_validate(given)).durable == Durability(replicas=2, timeout=0.5)
+    assert policy_of(ProxyConfig.model_validate({"nodes": "a:1", "write_safety": "durable"})).durable == Durability()
+
+
+def test_where_files_are_few_fewer_clients_are_admitted(tmp_path: Path) -> None:
+    port = free_port()
+    command = f"ulimit -n 260; exec {sys.executable} -m rfproxy --nodes 127.0.0.1:1 --listen 127.0.0.1:{port}"
+    with subprocess.Popen(["sh", "-c", f"{command} --state-dir {tmp_path}"], stderr=subprocess.DEVNULL) as process:
+        wait_until(lambda: accepts(port), "the proxy")
+        clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(5)]
+        assert clients[-1].recv(100) == b"-ERR max number of clients reached\r\n"
+        for client in clients:
+            client.close()
+        process.terminate()
+
+
+def test_each_worker_has_its_part_of_what_is_for_all() -> None:
+    config = ProxyConfig.model_validate({"zkservers": "z:1", "workers": 3, "max_clients": 10, "hold_bytes": "9mb"})
+    assert limits_of(config).clients == 4
+    assert policy_of(config).hold_bytes == 3 << 20
+
+
+def test_client_ids_are_unique_on_a_host_and_exact_in_every_language() -> None:
+    assert first_number() >> 31 == os.getpid()
+    assert 1 << 22 << 31 == 1 << 53, "the largest process id, and the numbers that JavaScript has"
+
+
+@pytest.fixture
+async def program(zookeeper_hosts: str, redis_server: RedisServer, tmp_path: Path) -> AsyncIterator[Program]:
+    """A running one with a single worker."""
+    async with recorded(zookeeper_hosts, redis_server.node):
+        program = Program(tmp_path, zkservers=zookeeper_hosts)
+        program.start()
+        yield program
+        program.process.kill()
+
+
+def test_a_worker_whose_supervisor_is_killed_leaves_as_after_sigterm(program: Program) -> None:
+    (worker,) = program.process.workers
+    with socket.create_connection(("127.0.0.1", program.port)) as client:
+        client.sendall(b"INCR n\r\n")
+        assert client.recv(100) == b":1\r\n"
+        program.process.signal(signal.SIGKILL)
+        assert client.recv(100) == b""
+    wait_until(lambda: bool(program.events("stopped")), "its end")
+    assert [event["worker"] for event in program.events("supervisor_gone")] == [worker]
+
+
+def test_a_worker_that_is_told_to_retire_is_replaced_when_its_clients_have_left(program: Program) -> None:
+    (worker,) = program.process.workers
+    with program.connect() as client:
+        assert worker_of(client) == worker
+        os.kill(worker, RETIRE)
+        program.wait_for("retiring")
+        assert client.ping()
+    program.wait_for("topology", 2)
+    assert program.process.workers != [worker]
+
+
+def test_what_a_terminal_sends_to_all_of_a_group_is_for_the_supervisor(program: Program) -> None:
+    (worker,) = program.process.workers
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
+        os.kill(worker, number)
+    with program.connect() as client:
+        assert worker_of(client) == worker
+
+
+def test_every_line_of_its_log_names_it(program: Program) -> None:
+    (worker,) = program.process.workers
+    lines = [event for event in program.events() if event["event"] not in ("supervising", "worker_started")]
+    assert {event["worker"] for event in lines} == {worker}
+    assert "connected to ZooKeeper" in {event["event"] for event in lines}
