@@ -2,6 +2,7 @@
 # make test  everything that is checked before a change is accepted
 # make soak  20,000 connections that come and vanish in all manners: what memory and descriptors do
 # make faults  every fault that has to be survived, on real processes; prints a table of what became of them
+# make bench  beside twemproxy, HAProxy and no proxy: CPU time per command, throughput, latency; which targets hold
 # make demo  a ZooKeeper ensemble, managers and proxies, clients, a killed master and a planned switchover
 #
 # Each sets up what it needs first: a virtual environment, and what is missing of the system from Debian.
@@ -10,7 +11,10 @@ PORT = 6380
 BIN = .venv/bin
 SETUP = pyproject.toml deploy/setup.sh tests/clients/node/package-lock.json
 
-.PHONY: setup run test faults soak demo clean
+COMPILED = build/compiled
+CORE = $(COMPILED)/.ready
+
+.PHONY: setup run test test-compiled faults soak bench demo clean
 
 setup: .venv/.ready
 
@@ -22,12 +26,21 @@ test: .venv/.ready-tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest
+	@$(MAKE) --no-print-directory test-compiled
+
+# The units once more, as the package has them where there is a compiler.
+test-compiled: $(CORE)
+	PYTHONPATH=$(COMPILED) $(BIN)/python -c 'from rfprotocol.glance import COMPILED; assert COMPILED'
+	PYTHONPATH=$(COMPILED) $(BIN)/pytest tests/protocol tests/proxy tests/interleavings
 
 faults: .venv/.ready-tests
 	@$(BIN)/python -m tests.scenarios.faults
 
 soak: .venv/.ready
 	@exec $(BIN)/python -m bench.soak
+
+bench: $(CORE)
+	@PYTHONPATH=$(COMPILED) exec $(BIN)/python -m bench.proxies
 
 demo: .venv/.ready-tests
 	@exec $(BIN)/python -m deploy.demo
@@ -42,3 +55,9 @@ clean:
 
 .venv/.ready-tests: $(SETUP)
 	@sh deploy/setup.sh --tests
+
+# What is installed in .venv is the checkout itself, interpreted. Here it is as `pip install .` makes it.
+$(CORE): .venv/.ready-tests setup.py pyproject.toml $(wildcard protocol/rfprotocol/*.py proxy/rfproxy/*.py manager/rfmanager/*.py)
+	rm -rf build
+	$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --target $(COMPILED) .
+	@touch $@

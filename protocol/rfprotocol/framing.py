@@ -18,7 +18,7 @@ bytes behind a string are not looked at. Nothing here but plain typed Python: th
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
 from rfprotocol.errors import ProtocolError
 
@@ -46,17 +46,20 @@ LONG: Final = 1 << 20
 """Bytes of a reply that are held until it is complete: as long as nothing was given out, it can be asked for again."""
 
 
-class Taken(NamedTuple):
+class Taken:
     """Whole replies; `has_error` when one of them is an error itself (not merely contains one).
 
     With `partial`, `data` is the next part of one long reply, and of nothing else: `count` is 1 with its last part,
     and 0 before. It is no error.
     """
 
-    data: bytes
-    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
-    has_error: bool
-    partial: bool = False
+    __slots__ = ("count", "data", "has_error", "partial")
+
+    def __init__(self, data: bytes, count: int, has_error: bool, partial: bool = False) -> None:
+        self.data = data
+        self.count = count
+        self.has_error = has_error
+        self.partial = partial
 
 
 _NOTHING: Final = Taken(b"", 0, False)

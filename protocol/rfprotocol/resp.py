@@ -152,6 +152,11 @@ class RequestReader:
         return self.feed(data)
 
     @property
+    def between(self) -> bool:
+        """Whether what comes next is the beginning of a command of somebody who has authenticated."""
+        return not self._wanted and self.authenticated and not self._login and self._error is None
+
+    @property
     def awaits_login(self) -> bool:
         """Whether nothing is read before `login_answered`."""
         return self._login

@@ -30,7 +30,7 @@ from rfproxy.clientlist import (
     parse_reply,
     parse_unblock,
 )
-from rfproxy.entries import Ready, Verb
+from rfproxy.entries import Hangup, Ready, Verb
 from rfproxy.muting import Replies
 from rfproxy.report import report
 from rfproxy.tracking import NOBODY
@@ -201,7 +201,8 @@ def _kill(session: Session, args: list[bytes], reply: bytes, now: float) -> byte
             one.client.abort()
             one.close(now)
     if session in killed:
-        session.hang_up()
+        session.pending.clear()  # closed when what is being answered is answered
+        session.pending.append(Hangup(b""))
     return kill_reply(wanted, len(killed))
 
 
@@ -294,5 +295,7 @@ EFFECTS: dict[str, Callable[[Session, list[bytes], bytes, float], bytes]] = {
     "INFO": _info_proxy,
 }
 
-AT_EXEC = EFFECTS.keys() - {*("CLIENT|KILL", "CLIENT|UNBLOCK", "CLIENT|REPLY", "CLIENT|PAUSE", "CLIENT|UNPAUSE")}
+AT_EXEC: frozenset[str] = frozenset(
+    EFFECTS.keys() - {"CLIENT|KILL", "CLIENT|UNBLOCK", "CLIENT|REPLY", "CLIENT|PAUSE", "CLIENT|UNPAUSE"}
+)
 """What may stand behind MULTI: the others act on clients whose commands may be on their way."""

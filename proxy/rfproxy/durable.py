@@ -273,7 +273,7 @@ class DurableLane(Lane):
             super()._deliver(run, taken, now)
             return
         run.session.shortfall = self._shortfall
-        super()._deliver(run, taken._replace(has_error=True), now)  # so that each reply is looked at
+        super()._deliver(run, Taken(taken.data, taken.count, True, taken.partial), now)  # each reply is looked at
         run.session.shortfall = None
 
 

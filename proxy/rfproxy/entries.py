@@ -7,6 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from rfprotocol.commands import Command
+from rfprotocol.resp import RequestReader
 
 if TYPE_CHECKING:
     from rfproxy.cursors import Cursors
@@ -37,27 +38,32 @@ class Form(Enum):
     RESTORE = "restore"  # not relayed: it brings a new connection to where the former one was
 
 
+_PLAIN = Form.PLAIN  # by name: looking up a member of an enumeration costs several times as much
+
+
 class Run:
     """Consecutive commands that travel together: as the bytes they came in, and parsed, in case they go elsewhere."""
 
-    __slots__ = ("commands", "cursors", "flushes", "form", "home", "left", "need", "raw", "reply", "session")
+    __slots__ = ("_commands", "count", "cursors", "flushes", "form", "home", "left", "need", "raw", "reply", "session")
 
     def __init__(
         self,
         session: Session,
-        commands: list[list[bytes]],
+        commands: list[list[bytes]] | int,
         raw: bytes,
         need: Need,
-        form: Form = Form.PLAIN,
+        form: Form = _PLAIN,
         replies: int | None = None,
     ) -> None:
-        """`replies`: how many the server will give, when that is not one for each command."""
+        """`commands`: only their number, when nobody has read them yet. `replies`: how many the server will give, when
+        that is not one for each command."""
         self.session = session
-        self.commands = commands
+        self._commands = None if isinstance(commands, int) else commands
+        self.count = commands if isinstance(commands, int) else len(commands)
         self.raw = raw
         self.need = need
         self.form = form
-        self.left = len(commands) if replies is None else replies
+        self.left = self.count if replies is None else replies
         """Replies still to come; a STREAM counts as one until its last confirmation."""
         self.reply = b""
         """Of a BLOCK or LAST: the replies so far. Of a STAND_IN or DOUBT: what the client gets."""
@@ -68,9 +74,16 @@ class Run:
         self.home = ""
         """Of scripts that are loaded: where they were sent to."""
 
+    @property
+    def commands(self) -> list[list[bytes]]:
+        """The commands, read when they are asked for."""
+        if self._commands is None:
+            self._commands = RequestReader().feed(self.raw).commands
+        return self._commands
+
     def unanswered(self) -> list[list[bytes]]:
         """The commands whose replies have not been relayed."""
-        return self.commands[len(self.commands) - self.left :] if self.form is Form.PLAIN else self.commands
+        return self.commands[self.count - self.left :] if self.form is _PLAIN else self.commands
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,8 @@ class LaneState(Enum):
 
 
 # By name: looking up a member of an enumeration costs several times as much, and this is done for each run.
-_GREETING, _READY, _RETIRED, _CLOSED = LaneState.GREETING, LaneState.READY, LaneState.RETIRED, LaneState.CLOSED
+_CONNECTING, _GREETING, _READY = LaneState.CONNECTING, LaneState.GREETING, LaneState.READY
+_RETIRED, _CLOSED = LaneState.RETIRED, LaneState.CLOSED
 
 
 class Lane:
@@ -89,6 +90,7 @@ class Lane:
     def __init__(self, key: LaneKey, owner: LaneOwner, *, run_id: str = "", guest: Session | None = None) -> None:
         """`guest`: the only session of an exclusive lane; it is handed what the server sends unasked."""
         self.key = key
+        self.duty = key.duty
         self.run_id = run_id
         self.guest = guest
         self.writes = key.duty is Duty.MASTER  # it takes more than reads
@@ -108,7 +110,7 @@ class Lane:
     @property
     def usable(self) -> bool:
         """Whether runs may be enqueued."""
-        return self.state in _USABLE
+        return self.state is _READY or self.state is _CONNECTING or self.state is _GREETING
 
     @property
     def idle(self) -> bool:
@@ -155,7 +157,7 @@ class Lane:
 
     def flush(self, now: float) -> None:
         """Send all that is queued in one write."""
-        if not self._queue or self.state not in (_READY, _RETIRED) or self._writer is None:
+        if not self._queue or self._writer is None or not (self.state is _READY or self.state is _RETIRED):
             return
         if not self._owner.may_send(self, now):
             if self.guest is not None:
@@ -168,7 +170,9 @@ class Lane:
 
     def _send(self, writer: Writer) -> None:
         queue, self._queue = self._queue, []
-        self._in_flight.extend(run for run in queue if run.left)
+        for run in queue:
+            if run.left:
+                self._in_flight.append(run)
         writer.write(queue[0].raw if len(queue) == 1 else b"".join([run.raw for run in queue]))
 
     def feed(self, data: bytes, now: float) -> None:
@@ -292,6 +296,3 @@ class Lane:
         # Only now, when every run is accounted for and everyone knows, may a session send them elsewhere.
         for session in sessions:
             session.attend(session.settle, now)
-
-
-_USABLE = frozenset([LaneState.CONNECTING, _GREETING, _READY])

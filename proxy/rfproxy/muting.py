@@ -90,7 +90,7 @@ def push(session: Session, frame: bytes) -> None:
 def first(session: Session) -> Entry:
     """Take the head of the queue: one command alone, if only one is not to be answered."""
     entry = session.pending.popleft()
-    if session.replies is not Replies.SKIP_NEXT or not isinstance(entry, Run) or len(entry.commands) == 1:
+    if session.replies is not Replies.SKIP_NEXT or not isinstance(entry, Run) or entry.count == 1:
         return entry
     alone, *rest = [session.entry(args) for args in entry.commands]
     session.pending.extendleft(reversed(rest))

@@ -12,7 +12,7 @@ from rfprotocol import resp
 from rfprotocol.commands import Route, lookup
 from rfprotocol.framing import Taken, split
 from rfproxy import apart, durable, muting, pledge, verbs
-from rfproxy.entries import Entry, Form, Need, Ready, Run
+from rfproxy.entries import Entry, Form, Need, Ready, Run, Verb
 from rfproxy.greeting import Refusal
 from rfproxy.midway import Midway
 from rfproxy.replay import may_resend, refused
@@ -43,7 +43,7 @@ def deliver(session: Session, run: Run, taken: Taken, now: float) -> None:
 
 
 def _deliver_each(session: Session, run: Run, taken: Taken, now: float) -> None:
-    first = len(run.commands) - run.left - taken.count
+    first = run.count - run.left - taken.count
     for args, reply in zip(run.commands[first:], split(taken.data), strict=False):
         if run.need is Need.OWN and not reply.startswith(b"-") and reply != pledge.QUEUED:
             session.router.scripts.executed(args, run.flushes)
@@ -171,6 +171,17 @@ def _refused(session: Session, reply: bytes, now: float) -> None:
 
 
 # --- replies that do not come
+
+
+def answer_all_pending(session: Session, text: str) -> None:
+    """Nobody will do what waits. What is behind the first came later, but who pipelines has one patience for all."""
+    for _ in range(len(session.pending)):
+        entry = session.pending.popleft()
+        if isinstance(entry, Run | Verb):
+            count = entry.count if isinstance(entry, Run) else 1
+            session.router.stats.errors += count
+            entry = Ready(resp.error(text) * count)
+        session.pending.append(entry)
 
 
 def returned(session: Session, run: Run, lane: Lane, *, sent: bool) -> None:

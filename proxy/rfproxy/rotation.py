@@ -11,6 +11,8 @@ while others with the same key are well, they do its work until another may be o
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rfproxy.durable import Durability, DurableLane, Shortfall
 from rfproxy.entries import Need
 from rfproxy.greeting import Duty, Identity, LaneKey
@@ -18,6 +20,9 @@ from rfproxy.lane import Lane, LaneState
 from rfproxy.lease import Lease
 from rfproxy.router import Log, Policy, Router, Shell
 from rfproxy.stats import Stats
+
+if TYPE_CHECKING:
+    from rfproxy.session import Session
 
 LANES = 4
 """Shared lanes for writes of sessions with the same key, at most."""
@@ -44,8 +49,12 @@ class DurableRouter(Router):
         self._unreplicated: set[Identity] = set()
         """Whose latest batch was on too few replicas."""
 
-    def lane(self, number: int, identity: Identity, need: Need, now: float) -> Lane | None:
-        """The shared lane for a run of session `number`, or None when it has to wait."""
+    def lane(self, session: Session, need: Need, now: float) -> Lane | None:
+        """The shared lane for a run of this session, or None when it has to wait. They take turns: none is kept."""
+        return self.find(session.number, session.identity, need, now)
+
+    def find(self, number: int, identity: Identity, need: Need, now: float) -> Lane | None:
+        """The same for session `number`, if it were this somebody."""
         key = self._key(number, identity, need, now)
         if key is None:
             return None

@@ -103,7 +103,7 @@ class Log(Protocol):
 
 
 # By name: looking up a member of an enumeration costs several times as much, and this is done for each run.
-_WRITES, _URGENT, _MASTER, _REPLICA = Need.MASTER, Need.URGENT, Duty.MASTER, Duty.REPLICA
+_READS, _WRITES, _URGENT, _MASTER, _REPLICA = Need.ANY, Need.MASTER, Need.URGENT, Duty.MASTER, Duty.REPLICA
 _OPEN, _RESTING = GateState.OPEN, GateState.RESTING
 
 
@@ -126,6 +126,8 @@ class Router:
         self.cursors = Cursors("")
         self.scripts = Scripts()
         self.pause: Pause | None = None
+        self._reads_replicas = policy.reads is Reads.REPLICA
+        self._turn = 0  # counts what may lead sessions to other lanes
         self._shell = shell
         self._shared: dict[LaneKey, Lane] = {}
         self._exclusive: dict[Lane, None] = {}
@@ -137,8 +139,20 @@ class Router:
 
     # --- where to
 
-    def lane(self, number: int, identity: Identity, need: Need, now: float) -> Lane | None:
-        """The shared lane for a run of session `number`, or None when it has to wait."""
+    def lane(self, session: Session, need: Need, now: float) -> Lane | None:
+        """The shared lane for a run of this session, or None when it has to wait."""
+        lane = session.ways.known(need, self._turn)
+        if lane is not None and lane.usable and (lane.duty is _REPLICA or self.open(now)):
+            if need is _READS and lane.duty is _MASTER and self._reads_replicas:
+                self.stats.spilled += 1
+            return lane
+        lane = self.find(session.number, session.identity, need, now)
+        if lane is not None and lane.duty is not Duty.ANY:
+            session.ways.keep(need, self._turn, lane)
+        return lane
+
+    def find(self, number: int, identity: Identity, need: Need, now: float) -> Lane | None:
+        """The same for session `number`, if it were this somebody; looked for anew."""
         key = self._key(number, identity, need, now)
         return self._shared.get(key) or self._open(key) if key else None
 
@@ -180,7 +194,7 @@ class Router:
             return None
         if need is _WRITES or need is _URGENT or need is Need.OWN:
             return self._master_key(identity, now)
-        if self.policy.reads is Reads.REPLICA:
+        if self._reads_replicas:
             replicas = topology.replicas
             for turn in range(len(replicas)):
                 node = replicas[(number + turn) % len(replicas)]
@@ -229,9 +243,10 @@ class Router:
             self.strangers = lane.welcome.stranger
             for session in self.sessions.values():
                 session.check_limits()
-        if lane.key.duty is _MASTER:
+        if lane.duty is _MASTER:
             self.gate.recovered()
-        self._shed.pop(lane.key.node, None)
+        if self._shed.pop(lane.key.node, None) is not None:
+            self._turn += 1
         if lane.guest is not None:
             lane.guest.lane_ready(now)
 
@@ -260,7 +275,8 @@ class Router:
 
     def rest(self, lane: Lane, now: float) -> None:
         """The server behind a lane did not serve: leave it alone for a moment."""
-        if lane.key.duty is not _MASTER:
+        self._turn += 1
+        if lane.duty is not _MASTER:
             self._shed[lane.key.node] = now + SHED
             self._shell.wake_at(now + SHED)
         elif self.topology and lane.key.node == self.topology.master:
@@ -275,14 +291,14 @@ class Router:
 
     def may_send(self, lane: Lane, now: float) -> bool:
         """Nothing is sent to a master that may have been deposed; while it rests, nothing that could wait as well."""
-        if lane.key.duty is not _MASTER:
+        if lane.duty is not _MASTER:
             return True
         state = self.gate.state(now)
         return state is _OPEN or (state is _RESTING and lane.guest is not None)
 
     def may_relay(self, lane: Lane, now: float) -> bool:
         """No success of a master is relayed that may have been deposed before it was executed."""
-        return lane.key.duty is not _MASTER or self.gate.trusts(now)
+        return lane.duty is not _MASTER or self.gate.trusts(now)
 
     def flush(self, now: float) -> None:
         """Send what sessions have queued since the last turn of the loop."""
@@ -340,6 +356,7 @@ class Router:
         if topology.master is None:
             self.disturbed()
         self.topology = topology
+        self._turn += 1
         self.log.info(
             "topology",
             epoch=topology.epoch,
@@ -364,12 +381,13 @@ class Router:
         """The lease ran out: what is in flight on the master can no longer be believed when it comes."""
         self._shell.wake_at(self.gate.lapse(now))
         for lane in self.lanes:
-            if lane.key.duty is _MASTER and not self.gate.trusts(now):
+            if lane.duty is _MASTER and not self.gate.trusts(now):
                 self._forget(lane)
                 lane.lose(now)
 
     def tick(self, now: float) -> None:
         """Time has passed: give up on those who waited too long, try again for the others."""
+        self._turn += 1
         if self.pause is not None and now >= self.pause.until:
             self.let_go(now)
         for session in self.gate.expired(now) if self.pause is None else []:
@@ -428,7 +446,7 @@ class Router:
 
     def _fits(self, lane: Lane, topology: Topology) -> bool:
         """Whether a lane may stay as it is."""
-        if lane.key.duty is _REPLICA:
+        if lane.duty is _REPLICA:
             return lane.key.node in topology.replicas
         same_process = not lane.run_id or not topology.run_id or lane.run_id == topology.run_id
         return lane.key.node == topology.master and same_process
@@ -442,7 +460,7 @@ class Router:
             self._forget(lane)
             self._retiring[lane] = None
         for lane in lanes:
-            if planned and lane.key.duty is not _REPLICA:
+            if planned and lane.duty is not _REPLICA:
                 lane.retire(now)
             else:
                 lane.lose(now)

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from rfprotocol import resp
 from rfprotocol.commands import UNKNOWN, Route, lookup
 from rfprotocol.framing import Taken
+from rfprotocol.glance import COMPILED, glance
 from rfproxy import apart, muting, pledge, redirection, relaying, sorting, subscribing, verbs
 from rfproxy.durable import Shortfall
 from rfproxy.entries import Entry, Form, Hangup, Need, Ready, Run, Verb
@@ -32,6 +33,7 @@ from rfproxy.muting import ClientWriter, Replies
 from rfproxy.replay import may_resend
 from rfproxy.router import Router
 from rfproxy.ties import Ties
+from rfproxy.ways import Ways
 
 # By name: looking up a member of an enumeration costs several times as much, and this is done for each run.
 _ON, _PLAIN, _CURSOR, _ANYWHERE, _OWN = Replies.ON, Form.PLAIN, Form.CURSOR, Need.ANY, Need.OWN
@@ -82,6 +84,7 @@ class Session:
         self.midway: Midway | None = None
         self.shortfall: Shortfall | None = None  # of the replies that are being delivered
         self.choked = False  # the client has much to read: nothing more is asked for it
+        self.ways = Ways()
         self.lane: Lane | None = None  # the one that everything outstanding is on
         self.recovered: list[Entry] | None = None  # what is to be answered before anything else
         self.unsent: list[Entry] = []  # behind that
@@ -126,7 +129,12 @@ class Session:
         if self.tunnel is not None:
             apart.pass_through(self, self.tunnel, data)
             return
-        self._take(self.reader.feed(data))
+        if COMPILED and self.reader.between and (plain := glance(data)) is not None:
+            self._bytes += plain.end
+            self.latest = plain.last
+            data = sorting.queue_plain(self, plain, data)
+        if data:
+            self._take(self.reader.feed(data))
         self.pump(now)
 
     def _take(self, requests: resp.Requests) -> None:
@@ -180,7 +188,8 @@ class Session:
                 if not self.outstanding:
                     self._hold(now)
                 return
-            self.router.release(self, now)
+            if self.waits_since is not None:
+                self.router.release(self, now)
         if self._bytes and not pending and not self.outstanding:
             self._all_answered(now)
 
@@ -297,7 +306,7 @@ class Session:
                 self.router.give_back(self.own, now)
             self.own = self.router.exclusive(self, now, need)
             return self.own
-        return self.router.lane(self.number, self.identity, need, now)
+        return self.router.lane(self, need, now)
 
     def send(self, run: Run, lane: Lane) -> bool:
         """Put a run on a lane; True, for the callers' convenience."""
@@ -322,16 +331,12 @@ class Session:
     def become(self, identity: Identity) -> None:
         """The server takes the session for somebody else, or in another database or dialect."""
         self.identity = identity
+        self.ways.forget()
         self.check_limits()
 
     def check_limits(self) -> None:
         """Redis takes little from those who have not authenticated yet."""
         self.reader.authenticated = self.identity.account is not None or not self.router.strangers
-
-    def hang_up(self) -> None:
-        """Close when what is being answered is answered."""
-        self.pending.clear()
-        self.pending.append(Hangup(b""))
 
     def complain(self, name: str, text: str) -> None:
         """A client gets an error of the proxy's own making: count it and say so."""
@@ -360,14 +365,7 @@ class Session:
         transaction = self.ties.transaction if self.ties is not None else None
         if transaction is not None:
             pledge.give_up(self, transaction, now)
-        # What waits behind the first came later, but a client that pipelines has one patience for all.
-        for _ in range(len(self.pending)):
-            entry = self.pending.popleft()
-            if isinstance(entry, Run | Verb):
-                count = len(entry.commands) if isinstance(entry, Run) else 1
-                self.router.stats.errors += count
-                entry = Ready(resp.error(text) * count)
-            self.pending.append(entry)
+        relaying.answer_all_pending(self, text)
         if transaction is not None and self.own is not None:  # it may stand behind MULTI on the server
             self.router.discard(self.own, now)
         self.router.log.warning("masterdown", client=self.address, epoch=self.router.epoch, error=text)
@@ -454,19 +452,22 @@ class Session:
         if self.midway is not None and self.midway.broken and self._open:
             relaying.break_off(self, self.midway.broken, now)
             return
-        back: list[Entry] = []
+        self._take_back()
         if not self.outstanding:
             self.lane = None
-            back, self.recovered = self.recovered or [], None
-        if back or self.unsent:
-            back += self.unsent
-            self.unsent = []
-            if self.replies is Replies.SKIP:
-                self.replies = Replies.SKIP_NEXT
-            self.pending.extendleft(reversed(back))
-        if not self.outstanding:
-            apart.settled(self, now)
+            if self.busy is not None or self.own is not None or self.ties is not None:
+                apart.settled(self, now)
         self.pump(now)
+
+    def _take_back(self) -> None:
+        """What was recovered, when it is complete, and what was not sent, go to the head of the queue."""
+        back = self.unsent
+        if self.recovered is not None and not self.outstanding:
+            back, self.recovered = self.recovered + back, None
+        if back:
+            self.unsent = []
+            self.replies = Replies.SKIP_NEXT if self.replies is Replies.SKIP else self.replies
+            self.pending.extendleft(reversed(back))
 
     def rests_on(self, lane: Lane) -> bool:
         """Whether a planned change need not wait for this lane: it only waits for what others do."""

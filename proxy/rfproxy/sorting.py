@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING
 
 from rfprotocol import resp
 from rfprotocol.commands import Command, Route, lookup
+from rfprotocol.glance import LARGE, MOST, Glance
 from rfproxy.entries import Entry, Form, Need, Run, Verb
 
 if TYPE_CHECKING:
     from rfproxy.session import Session
 
-BULKY = 1 << 20
-MANY = 512
+BULKY, MANY = LARGE, MOST
 """Bytes, and commands, from which on what came together travels on a lane of its own: nobody waits until it has passed,
 and where the server does not take it (proto-max-bulk-len), nobody else's connection is closed."""
 
 # By name: looking up a member of an enumeration costs several times as much, and this is done for each command.
 _REPLICA, _MASTER, _OWN = Route.REPLICA, Route.MASTER, Route.OWN
-_ANYWHERE = Need.ANY
+_ANYWHERE, _NEEDS_MASTER = Need.ANY, Need.MASTER
 
 _TOGETHER = frozenset([_REPLICA, _MASTER, _OWN])
 _IN_BLOCKS = _TOGETHER | {Route.URGENT, Route.BLOCKING}
@@ -39,7 +39,7 @@ def queue(session: Session, commands: list[list[bytes]], raw: bytes) -> Command:
             continue
         if route is _MASTER:
             if need is _ANYWHERE:
-                need = Need.MASTER
+                need = _NEEDS_MASTER
         elif route is _OWN:
             need = Need.OWN
         else:
@@ -49,6 +49,13 @@ def queue(session: Session, commands: list[list[bytes]], raw: bytes) -> Command:
         need = _alone(need)
     session.pending.append(Run(session, commands, raw, need))
     return command
+
+
+def queue_plain(session: Session, plain: Glance, data: bytes) -> bytes:
+    """Append a run of what was seen of plain commands; returns what comes behind them."""
+    raw = data if plain.end == len(data) else data[: plain.end]
+    session.pending.append(Run(session, plain.count, raw, _ANYWHERE if plain.reads else _NEEDS_MASTER))
+    return data[plain.end :]
 
 
 def entry(session: Session, args: list[bytes]) -> Entry:

@@ -158,7 +158,7 @@ def _identify(session: Session, verb: Verb, now: float) -> bool:
         # Said on the lane, too, although it was greeted like that: the password may have been changed since.
         if name == "HELLO":
             raw = resp.encode_command(_without_name(verb.args))
-        lane = session.router.lane(session.number, wanted, Need.ANY, now)
+        lane = session.router.find(session.number, wanted, Need.ANY, now)
     if lane is None:
         return False
     session.busy = verb

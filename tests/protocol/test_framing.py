@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from rfprotocol.errors import ProtocolError
 from rfprotocol.framing import LONG
 from tests.fuzz.builds import Build
-from tests.fuzz.checks import Framed, frame
+from tests.fuzz.checks import Framed, frame, told
 
 
 class Item(NamedTuple):
@@ -204,19 +204,19 @@ class TestTake:
     def test_no_more_are_taken_than_asked_for(self, build: Build) -> None:
         scanner = build.ReplyScanner()
         scanner.feed(b":1\r\n*1\r\n:2\r\n:3\r\n:4\r\n")
-        assert scanner.take(0) == (b"", 0, False, False)
-        assert scanner.take(2) == (b":1\r\n*1\r\n:2\r\n", 2, False, False)
-        assert scanner.take(1) == (b":3\r\n", 1, False, False)
+        assert told(scanner.take(0)) == (b"", 0, False, False)
+        assert told(scanner.take(2)) == (b":1\r\n*1\r\n:2\r\n", 2, False, False)
+        assert told(scanner.take(1)) == (b":3\r\n", 1, False, False)
         scanner.feed(b"-ERR\r\n")
-        assert scanner.take(5) == (b":4\r\n-ERR\r\n", 2, True, False)
+        assert told(scanner.take(5)) == (b":4\r\n-ERR\r\n", 2, True, False)
 
     def test_what_is_complete_is_given_before_the_rest_has_come(self, build: Build) -> None:
         scanner = build.ReplyScanner()
         scanner.feed(b"+a\r\n+b\r\n$3\r\nab")
-        assert scanner.take(3) == (b"+a\r\n+b\r\n", 2, False, False)
+        assert told(scanner.take(3)) == (b"+a\r\n+b\r\n", 2, False, False)
         scanner.feed(b"c\r\n+d\r\n")
-        assert scanner.take(1) == (b"$3\r\nabc\r\n", 1, False, False)
-        assert scanner.take(1) == (b"+d\r\n", 1, False, False)
+        assert told(scanner.take(1)) == (b"$3\r\nabc\r\n", 1, False, False)
+        assert told(scanner.take(1)) == (b"+d\r\n", 1, False, False)
 
     def test_an_error_within_a_reply_is_no_error(self, build: Build) -> None:
         scanner = build.ReplyScanner()
@@ -226,11 +226,11 @@ class TestTake:
     def test_an_error_in_two_pieces_is_reported_with_its_end(self, build: Build) -> None:
         scanner = build.ReplyScanner()
         scanner.feed(b"+OK\r\n-ERR n")
-        assert scanner.take(2) == (b"+OK\r\n", 1, False, False)
+        assert told(scanner.take(2)) == (b"+OK\r\n", 1, False, False)
         scanner.feed(b"o\r")
-        assert scanner.take(1) == (b"", 0, False, False)
+        assert told(scanner.take(1)) == (b"", 0, False, False)
         scanner.feed(b"\n")
-        assert scanner.take(1) == (b"-ERR no\r\n", 1, True, False)
+        assert told(scanner.take(1)) == (b"-ERR no\r\n", 1, True, False)
 
     def test_a_push_is_found_even_when_no_reply_is_expected(self, build: Build) -> None:
         scanner = build.ReplyScanner()
@@ -239,7 +239,7 @@ class TestTake:
         assert scanner.pushes == [push]
         scanner.feed(push[7:] + b"+OK\r\n" + push)
         assert scanner.pushes == [push, push]
-        assert scanner.take(1) == (b"+OK\r\n", 1, False, False)
+        assert told(scanner.take(1)) == (b"+OK\r\n", 1, False, False)
         assert scanner.pushes == [push, push, push]
 
 
@@ -249,22 +249,22 @@ class TestParts:
     def test_a_long_reply_is_given_out_as_it_comes(self, build: Build) -> None:
         scanner = build.ReplyScanner(long=10)
         scanner.feed(b"$20\r\n0123456789")
-        assert scanner.take(1, parts=True) == (b"$20\r\n0123456789", 0, False, True)
-        assert scanner.take(1, parts=True) == (b"", 0, False, False)
+        assert told(scanner.take(1, parts=True)) == (b"$20\r\n0123456789", 0, False, True)
+        assert told(scanner.take(1, parts=True)) == (b"", 0, False, False)
         chunk = b"012345678"
         scanner.feed(chunk)
         part = scanner.take(1, parts=True)
-        assert part == (chunk, 0, False, True)
+        assert told(part) == (chunk, 0, False, True)
         assert part.data is chunk
         scanner.feed(b"9\r\n+OK\r\n")
-        assert scanner.take(2, parts=True) == (b"9\r\n", 1, False, True)
-        assert scanner.take(1, parts=True) == (b"+OK\r\n", 1, False, False)
+        assert told(scanner.take(2, parts=True)) == (b"9\r\n", 1, False, True)
+        assert told(scanner.take(1, parts=True)) == (b"+OK\r\n", 1, False, False)
 
     def test_a_part_never_comes_with_whole_replies(self, build: Build) -> None:
         scanner = build.ReplyScanner(long=4)
         scanner.feed(b"+a\r\n-b\r\n*2\r\n$3\r\nabc\r\n")
-        assert scanner.take(3, parts=True) == (b"+a\r\n-b\r\n", 2, True, False)
-        assert scanner.take(1, parts=True) == (b"*2\r\n$3\r\nabc\r\n", 0, False, True)
+        assert told(scanner.take(3, parts=True)) == (b"+a\r\n-b\r\n", 2, True, False)
+        assert told(scanner.take(1, parts=True)) == (b"*2\r\n$3\r\nabc\r\n", 0, False, True)
 
     def test_up_to_the_limit_it_is_held(self, build: Build) -> None:
         scanner = build.ReplyScanner()
@@ -277,31 +277,31 @@ class TestParts:
     def test_who_does_not_ask_for_parts_gets_it_whole(self, build: Build) -> None:
         scanner = build.ReplyScanner(long=1)
         scanner.feed(b"$5\r\nhe")
-        assert scanner.take(1) == (b"", 0, False, False)
+        assert told(scanner.take(1)) == (b"", 0, False, False)
         scanner.feed(b"llo\r\n")
-        assert scanner.take(1, parts=True) == (b"$5\r\nhello\r\n", 1, False, False)
+        assert told(scanner.take(1, parts=True)) == (b"$5\r\nhello\r\n", 1, False, False)
 
     def test_what_was_begun_in_parts_goes_on_in_parts(self, build: Build) -> None:
         scanner = build.ReplyScanner(long=1)
         scanner.feed(b"$5\r\nhe")
         assert scanner.take(1, parts=True).partial
         scanner.feed(b"l")
-        assert scanner.take(0) == (b"", 0, False, False)
-        assert scanner.take(1) == (b"l", 0, False, True)
+        assert told(scanner.take(0)) == (b"", 0, False, False)
+        assert told(scanner.take(1)) == (b"l", 0, False, True)
         scanner.feed(b"lo\r\n")
-        assert scanner.take(1) == (b"lo\r\n", 1, False, True)
+        assert told(scanner.take(1)) == (b"lo\r\n", 1, False, True)
 
     @pytest.mark.parametrize("start", [b"-ERR ", b"!100\r\nERR ", b"|1\r\n+a\r\n:1\r\n-ERR ", b"|2\r\n+a\r\n:1"])
     def test_errors_are_never_given_out_in_parts(self, build: Build, start: bytes) -> None:
         scanner = build.ReplyScanner(long=1)
         scanner.feed(start)
         scanner.feed(b"x")
-        assert scanner.take(1, parts=True) == (b"", 0, False, False)
+        assert told(scanner.take(1, parts=True)) == (b"", 0, False, False)
 
     def test_neither_are_pushes(self, build: Build) -> None:
         scanner = build.ReplyScanner(long=1)
         scanner.feed(b">2\r\n+a\r\n")
-        assert scanner.take(1, parts=True) == (b"", 0, False, False)
+        assert told(scanner.take(1, parts=True)) == (b"", 0, False, False)
         scanner.feed(b"+b\r\n")
         assert scanner.pushes == [b">2\r\n+a\r\n+b\r\n"]
 
@@ -310,7 +310,7 @@ class TestParts:
         scanner.feed(b"$5\r\nhe")
         assert scanner.take(1, parts=True).partial
         scanner.feed(b"llo\r\n>1\r\n+a\r\n")
-        assert scanner.take(1, parts=True) == (b"llo\r\n", 1, False, True)
+        assert told(scanner.take(1, parts=True)) == (b"llo\r\n", 1, False, True)
         assert scanner.pushes == [b">1\r\n+a\r\n"]
 
 

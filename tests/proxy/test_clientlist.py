@@ -98,7 +98,8 @@ def connect(server: RedisServer) -> Iterator[Callable[[], Connection]]:
 def understood(text: bytes, flags: ClientFlag) -> ClientInfo:
     """What a line of a server says, save for the flags."""
     said = dict(re.findall(r"([a-z-]+)=(\S*)", text.decode()))
-    of_type = {field.name: str(field.type) for field in fields(ClientInfo)}
+    # Compiled, a field's type is the class itself.
+    of_type = {field.name: re.sub(r"<class '(.*)'>", r"\1", str(field.type)) for field in fields(ClientInfo)}
     read: dict[str, Callable[[str], object]] = {"int": int, "str": str, "bytes": str.encode}
     values: dict[str, Any] = {"flags": flags}
     for key, value in said.items():

@@ -153,7 +153,7 @@ def test_a_defect_that_one_session_meets_costs_the_others_nothing(
     def fails(*_: object) -> None:
         raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr(unlucky.session, "deliver", fails)
+    monkeypatch.setattr(unlucky, "write", fails)
     play.settle()
     (connection,) = play.server("m:1").live
     connection.answers(b":1\r\n:2\r\n")

@@ -1,0 +1,61 @@
+"""Compiles the hot path with mypyc while the package is built, where that can be done; otherwise it runs interpreted.
+
+There is one source: the same modules, typed, run either way. An editable installation is never compiled, since what is
+edited would not be what runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CCompilerError, ExecError, PlatformError
+
+PROTOCOL = Path("protocol/rfprotocol")
+PROXY = Path("proxy/rfproxy")
+HOT = ("commands", "framing", "glance", "inline", "resp")
+NOT_HOT = {
+    *("__init__", "__main__", "cache", "cli", "config", "crew", "embedded", "limits", "listening", "membership"),
+    *("server", "supervisor", "worker"),
+}
+"""What starts the proxy, reads options, or waits for the store."""
+CHECKED_ELSEWHERE = ("--follow-imports=silent", "--ignore-missing-imports", "--no-warn-unused-ignores")
+"""Types are needed to compile; that they are right is asked where all dependencies are there."""
+
+
+def sources() -> list[str]:
+    """The modules that every command passes through, and those that they share types with."""
+    paths = [PROTOCOL / f"{name}.py" for name in HOT]
+    paths += [path for path in sorted(PROXY.glob("*.py")) if path.stem not in NOT_HOT]
+    return [str(path) for path in paths]
+
+
+class BuildOrInterpret(build_ext):
+    """Where there is no compiler, the package is built without extensions, and a line says so."""
+
+    def run(self) -> None:
+        """Turn the sources into C and compile that."""
+        if self.editable_mode:
+            self.extensions = []
+            return
+        try:
+            self._compile()
+        except (CCompilerError, ExecError, PlatformError, ImportError, SystemExit) as error:
+            self.extensions = []
+            print(f"rfproxy is built without its compiled core and will be slower: {error}", file=sys.stderr)
+
+    def _compile(self) -> None:
+        from mypyc.build import mypycify  # noqa: PLC0415  # absent where nothing is compiled
+
+        self.distribution.ext_modules = mypycify(
+            [*CHECKED_ELSEWHERE, *sources()], opt_level="3", debug_level="0", group_name="rfproxy_core"
+        )
+        self.initialize_options()
+        self.finalized = False
+        self.ensure_finalized()
+        super().run()
+
+
+setup(ext_modules=[Extension("rfproxy_core", [])], cmdclass={"build_ext": BuildOrInterpret})
