@@ -95,10 +95,10 @@ def proceed(view: View, topology: Topology, change: Change, policy: Policy) -> S
         if not _former_died(view, topology, former) and view.progress.stage is not Stage.DEMOTED:
             return Demote(former, target)
         return fence_holds(view, topology, policy) or publish(view, topology, change, promoted)
-    if masterless := _why_masterless(view, topology, former, target):
-        look_until = view.progress.since + policy.retry_interval
-        if view.fresh(target) is None and not view.unavailable(target) and view.now < look_until:
-            return Wait(until=look_until)  # a predecessor may have promoted it
+    masterless = _why_masterless(view, topology, former, target)
+    if look := _look_first(view, change, former, target, policy.retry_interval if masterless else 0.0):
+        return look
+    if masterless:
         return _overtaken(view, topology, change, masterless)
     restarted = f"{target} restarted while it was promoted" if promoted else ""
     drained = _drained(view, topology, policy)
@@ -106,6 +106,15 @@ def proceed(view: View, topology: Topology, change: Change, policy: Policy) -> S
     if isinstance(why, str):
         return _give_up(view, topology, change, why)
     return why or (Promote(target) if view.progress.stage is Stage.CAUGHT_UP else CatchUp(former, target))
+
+
+def _look_first(view: View, change: Change, former: Node, target: Node, patience: float) -> Wait | None:
+    """A predecessor may have promoted the target: nobody knows how far it got before both were looked at."""
+    successor = change.manager != view.manager
+    if view.unavailable(target) or (view.fresh(target) and (view.fresh(former) or not successor)):
+        return None
+    until = view.progress.since + (PATIENCE if successor else patience)
+    return Wait(until=until) if view.now < until else None
 
 
 def _why_masterless(view: View, topology: Topology, former: Node, target: Node) -> str | None:

@@ -44,6 +44,18 @@ def test_a_successor_does_not_call_the_target_lost_before_it_has_looked_at_it() 
     assert master_of(world) == B
 
 
+def test_a_successor_does_nothing_before_it_has_looked_at_both_servers() -> None:
+    world = serving()
+    world.ask(B)
+    while not isinstance(world.step(), Demote):
+        world.acknowledge()
+    world.new_tenure()
+    view = replace(world.view(), manager="successor")
+    unseen = {node: replace(s, sampled_at=view.progress.since - 0.1) for node, s in view.standings.items()}
+    late = view.progress.since + 1.9
+    assert decide(replace(view, standings=unseen, now=late), POLICY) == Wait(until=view.progress.since + 2.0)
+
+
 def test_a_switchover_to_any_replica_takes_a_connected_one() -> None:
     world = serving()
     world[2].alive = False
