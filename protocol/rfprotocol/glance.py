@@ -94,7 +94,8 @@ def _length(data: bytes, pos: int, size: int) -> tuple[int, int]:
     """The number at `pos`, of up to seven digits without a leading zero, and where the line behind it begins; or -1."""
     start = pos
     number = 0
-    while pos < size and _ZERO <= data[pos] <= _NINE:
+    last = min(size, pos + 8)
+    while pos < last and _ZERO <= data[pos] <= _NINE:
         number = number * 10 + data[pos] - _ZERO
         pos += 1
     digits = pos - start

@@ -31,6 +31,7 @@ MAX_QUERY = 1024 * 1024 * 1024  # client-query-buffer-limit
 STRANGER_ARGUMENTS = 10  # a stranger is who has not authenticated yet
 STRANGER_BULK = 16 * 1024
 _LOGINS = (b"AUTH", b"HELLO")
+_A_LOGIN = 4096  # bytes that are looked at behind a login that failed: there may be many, and each leaves the rest
 
 _STAR = 0x2A
 _DOLLAR = 0x24
@@ -56,7 +57,6 @@ so whoever sends others there starts the next header in the middle of a line."""
 
 _LINE_ENDS_TO_BLANKS = bytes.maketrans(b"\r\n", b"  ")
 _END = object()
-_LISTS = {list}
 
 
 class _Place(NamedTuple):
@@ -127,10 +127,9 @@ class RequestReader:
             return Requests([], b"", failure)
         if self._login:
             return self._keep(data)
-        if not self._wanted and self.authenticated and data[-1:] == b"\n":
-            commands = self._whole_commands(data)
-            if commands is not None:
-                return Requests(commands, data, None)
+        whole = not self._wanted and self.authenticated and data[-1:] == b"\n"
+        if whole and (commands := self._whole_commands(data)) is not None:
+            return Requests(commands, data, None)
         found = _Found([], [], [])
         try:
             self._read(data, found)
@@ -148,8 +147,15 @@ class RequestReader:
         if not self._login:
             return Requests([], b"", self._error)
         self._login = False
-        data, self._held, self._wanted = bytes(self._held), bytearray(), 0
-        return self.feed(data)
+        held, self._held, self._wanted = self._held, bytearray(), 0
+        piece = bytes(held if authenticated else held[:_A_LOGIN])
+        found = self.feed(piece)
+        if self._login:  # again: behind it is what was not read of the piece, and the rest
+            del held[: len(piece) - len(self._held)]
+            self._held = held
+            return found
+        rest = self.feed(bytes(held[len(piece) :]))
+        return Requests(found.commands + rest.commands, found.raw + rest.raw, rest.error)
 
     @property
     def between(self) -> bool:
@@ -248,7 +254,7 @@ class RequestReader:
                 commands = [first, *iter(reader.gets, _END)]
                 args = [*chain.from_iterable(commands)]
                 reader.feed(b"+\r\n")  # comes out as it is only if nothing is half read
-                sound = {*builtins.map(type, commands)} == _LISTS and reader.gets() == b"" and not reader.has_data()
+                sound = {*builtins.map(type, commands)} == {list} and reader.gets() == b"" and not reader.has_data()
             else:
                 commands = [first]
                 args = first

@@ -73,6 +73,11 @@ class Crew:
         """Whether nobody is needed any more."""
         return not self._places
 
+    @property
+    def relieves(self) -> bool:
+        """Whether others serve until the new workers do."""
+        return bool(self._formers) and self._succession is Succession.SIDE_BY_SIDE
+
     def vacancies(self, now: float) -> list[int]:
         """The places that a worker is due in."""
         return [number for number, due in self._due() if due <= now]

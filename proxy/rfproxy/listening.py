@@ -93,7 +93,8 @@ def _open(family: int, place: _Place, *, joining: bool) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(place)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.listen(BACKLOG)
+        if not joining:  # who joins is heard of when a worker serves there
+            sock.listen(BACKLOG)
     except OSError:
         sock.close()
         raise

@@ -57,6 +57,8 @@ class Membership:
         self._acknowledgements: set[asyncio.Task[None]] = set()
         self.informed = asyncio.Event()
         """Set when a topology is in force."""
+        self.sure = asyncio.Event()
+        """Set when a lease has been proved."""
 
     async def start(self, address: str) -> None:
         """Connect, register and follow, in the background. `address` is what other people read in `status`."""
@@ -169,6 +171,7 @@ class Membership:
         server = self._server
         was_valid = server.lease.valid(server.now())
         server.lease.renew(sent, self._store.session_timeout)
+        self.sure.set()
         if self._lapse is not None:
             self._lapse.cancel()
         self._lapse = asyncio.get_running_loop().call_at(server.lease.until, self._lapsed)

@@ -16,6 +16,7 @@ from rfproxy.connections import Client, Upstream, notice_vanished
 from rfproxy.lane import Lane
 from rfproxy.lease import Lease
 from rfproxy.limits import Limits
+from rfproxy.listening import BACKLOG
 from rfproxy.rotation import create_router
 from rfproxy.router import Log, Policy
 from rfproxy.stats import Stats
@@ -70,7 +71,7 @@ class Server:
         """Accept clients."""
         for sock in sockets:
             self._listeners.append(
-                await self._loop.create_server(lambda: cast(asyncio.Protocol, Client(self)), sock=sock)
+                await self._loop.create_server(lambda: cast(asyncio.Protocol, Client(self)), sock=sock, backlog=BACKLOG)
             )
 
     def _listen_no_more(self) -> None:

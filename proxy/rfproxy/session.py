@@ -36,9 +36,8 @@ from rfproxy.ties import Ties
 from rfproxy.ways import Ways
 
 # By name: looking up a member of an enumeration costs several times as much, and this is done for each run.
-_ON, _PLAIN, _CURSOR, _ANYWHERE, _OWN = Replies.ON, Form.PLAIN, Form.CURSOR, Need.ANY, Need.OWN
-
-_ALONE = frozenset([Need.OWN, Need.ANY_OWN])
+_ON, _PLAIN, _CURSOR = Replies.ON, Form.PLAIN, Form.CURSOR
+_ANYWHERE, _OWN, _ANY_OWN = Need.ANY, Need.OWN, Need.ANY_OWN
 
 MOST_IN_FLIGHT = 512
 """Replies that one session may wait for on a lane that it shares: others wait behind them."""
@@ -176,29 +175,30 @@ class Session:
 
     def pump(self, now: float) -> None:
         """Let go whatever may go now."""
+        while self._pump(now):
+            self._read_on()
+
+    def _pump(self, now: float) -> bool:
+        """The same; whether all is answered and a stranger's next commands are to be read."""
         if self.choked:
-            return
+            return False
         pending = self.pending
         if self.ties is not None and not self._attached(now):
-            return
+            return False
         while pending and self._open and not self.choked:
             entry = pending.popleft() if self.replies is _ON else muting.first(self)
             if not self._go(entry, now):
                 pending.appendleft(entry)
                 if not self.outstanding:
                     self._hold(now)
-                return
+                return False
             if self.waits_since is not None:
                 self.router.release(self, now)
-        if self._bytes and not pending and not self.outstanding:
-            self._all_answered(now)
-
-    def _all_answered(self, now: float) -> None:
+        if not self._bytes or pending or self.outstanding:
+            return False
         self._answered(self._bytes)
         self.waits_since = None
-        if self.reader.awaits_login and self._open:
-            self._read_on()
-            self.pump(now)
+        return self.reader.awaits_login and self._open
 
     def _attached(self, now: float) -> bool:
         """Whether the connection that the ties need is there. What is answered already waits for none."""
@@ -293,15 +293,15 @@ class Session:
         """The lane for a run: while anything is outstanding, no other than the one that it is on."""
         lane = self.lane
         if self.outstanding and lane is not None:
-            if lane is not self.own and (need in _ALONE or self.outstanding >= MOST_IN_FLIGHT):
+            if lane is not self.own and (need is _OWN or need is _ANY_OWN or self.outstanding >= MOST_IN_FLIGHT):
                 return None
-            fits = need is _ANYWHERE or need is Need.ANY_OWN or lane.writes
+            fits = need is _ANYWHERE or need is _ANY_OWN or lane.writes
             ready = fits and lane.usable and self.recovered is None and self.router.may_send(lane, now)
             return lane if ready else None
         if self.ties is not None and self.ties.needs_lane:
             own = self.own
             return own if own is not None and own.usable and self.router.open(now) else None
-        if need in _ALONE:
+        if need is _OWN or need is _ANY_OWN:
             if self.own is not None:
                 self.router.give_back(self.own, now)
             self.own = self.router.exclusive(self, now, need)

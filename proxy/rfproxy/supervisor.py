@@ -102,7 +102,7 @@ class Supervisor:
                 self._crew.serves(heard.si_pid)
 
     def _start(self, number: int) -> None:
-        supervisor, now = os.getpid(), time.monotonic()
+        supervisor, now, relieves = os.getpid(), time.monotonic(), self._crew.relieves
         mine = share(self._sockets, self._config.workers, number)
         try:
             pid = os.fork()
@@ -114,7 +114,7 @@ class Supervisor:
         if pid == 0:
             for sock in set(self._sockets) - set(mine):
                 sock.close()
-            os._exit(worker.main(self._config, mine, supervisor))
+            os._exit(worker.main(self._config, mine, supervisor, relieves=relieves))
         self._crew.started(number, pid, now)
         self._log.info("worker_started", worker=pid)
 

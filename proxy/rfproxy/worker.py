@@ -52,11 +52,14 @@ SPARE_DESCRIPTORS = 256
 """For lanes, the store and files, besides the clients."""
 
 
-def main(config: ProxyConfig, sockets: Sequence[socket.socket], supervisor: int) -> int:
-    """The whole life of a worker, in a process just forked by `supervisor`. Returns the exit status."""
+def main(config: ProxyConfig, sockets: Sequence[socket.socket], supervisor: int, *, relieves: bool = False) -> int:
+    """The whole life of a worker, in a process just forked by `supervisor`. Returns the exit status.
+
+    `relieves`: others serve until this one can, so nobody is let in before.
+    """
     try:
         logs.configure(config.log_format, config.log_level, worker=os.getpid())
-        uvloop.run(_work(config, sockets, supervisor))
+        uvloop.run(_work(config, sockets, supervisor, relieves=relieves))
     except ConfigError as error:
         print(f"rfproxy: {error}", file=sys.stderr)
         return MISCONFIGURED
@@ -98,19 +101,20 @@ class _Orders:
         self._end()
 
 
-async def _work(config: ProxyConfig, sockets: Sequence[socket.socket], supervisor: int) -> None:
+async def _work(config: ProxyConfig, sockets: Sequence[socket.socket], supervisor: int, *, relieves: bool) -> None:
     orders = _Orders(supervisor)
     log = structlog.get_logger()
     server = Server(policy_of(config), limits=_affordable(limits_of(config)), log=log, first_number=first_number())
-    await server.listen(sockets)
     address = address_of(sockets[0])
+    if not relieves:
+        await server.listen(sockets)
     async with _store(config) as (store, group):
         name = f"{socket.gethostname()}-{address.port}-{os.getpid()}-{uuid4().hex[:6]}"
         membership = Membership(server, store, Paths(config.znode_path), name, TopologyCache(config.state_dir, group))
         core = "compiled" if COMPILED else "interpreted"
-        log.info("listening", address=str(address), name=name, store=group, core=core)
+        log.info("relieving" if relieves else "listening", address=str(address), name=name, store=group, core=core)
         await membership.start(str(address))
-        ready = asyncio.create_task(_report(orders, membership))
+        ready = asyncio.create_task(_begin(orders, server, membership, sockets if relieves else (), config))
         await orders.retire.wait()
         ready.cancel()
         if not orders.end.is_set():
@@ -122,8 +126,14 @@ async def _work(config: ProxyConfig, sockets: Sequence[socket.socket], superviso
         log.info("stopped", clients_cut_off=cut_off)
 
 
-async def _report(orders: _Orders, membership: Membership) -> None:
+async def _begin(
+    orders: _Orders, server: Server, membership: Membership, sockets: Sequence[socket.socket], config: ProxyConfig
+) -> None:
+    """Report when this worker serves. `sockets`: where others serve until whoever comes to this one may write, too."""
     await membership.informed.wait()
+    if sockets and config.on_store_loss == "hold":
+        await membership.sure.wait()
+    await server.listen(sockets)
     orders.report()
 
 

@@ -77,6 +77,11 @@ def test_much_that_comes_together_is_left_because_it_may_not_hold_up_others() ->
     assert seen(GET * MOST).count == MOST
 
 
+@pytest.mark.parametrize("begin", [b"*", b"*2\r\n$", b"*1\r\n$3\r\nGET\r\n*"])
+def test_a_number_that_never_ends_is_not_read_to_its_end(begin: bytes) -> None:
+    assert glance(begin + b"1" * LARGE) is None  # else this takes minutes when compiled
+
+
 WORDS = st.sampled_from(
     [b"GET", b"SET", b"incr", b"MULTI", b"EXEC", b"BLPOP", b"k", b"", b"\r\n", b"*1\r\n", b"x" * 300]
 )

@@ -81,6 +81,15 @@ def test_former_workers_stay_when_the_new_ones_die_instead_of_serving() -> None:
         assert crew.released() == set()
 
 
+def test_new_workers_relieve_former_ones_that_still_serve() -> None:
+    assert not Crew(1).relieves
+    assert not Crew(1, [7], Succession.ONE_AFTER_ANOTHER).relieves
+    crew = Crew(1, [7])
+    assert crew.relieves
+    crew.ended(7, 0.0)
+    assert not crew.relieves
+
+
 def test_former_workers_are_not_replaced() -> None:
     crew = staffed(Crew(1, formers=(1, 2)), 10)
     assert crew.ended(1, 0.0) is None

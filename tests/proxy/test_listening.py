@@ -12,7 +12,7 @@ import pytest
 
 from rfprotocol.errors import ConfigError
 from rfprotocol.topology import Node
-from rfproxy.listening import address_of, adopt, from_systemd, open_sockets, share
+from rfproxy.listening import BACKLOG, address_of, adopt, from_systemd, open_sockets, share
 
 ANY_PORT = Node("127.0.0.1", 0)
 
@@ -33,6 +33,8 @@ def test_each_worker_has_a_socket_of_the_same_address(sockets: list[socket.socke
 
 def test_clients_are_spread_over_the_sockets(sockets: list[socket.socket]) -> None:
     address = address_of(sockets[0])
+    for sock in sockets[1:]:
+        sock.listen(BACKLOG)  # as workers do when they serve
     clients = [socket.create_connection((address.host, address.port)) for _ in range(200)]
     counts = [accepted(sock) for sock in sockets]
     assert sum(counts) == 200

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import uvloop
@@ -12,12 +14,15 @@ from deploy.processes import free_port
 from rfprotocol.topology import Node, Phase, Topology
 from rfproxy import server as server_module
 from rfproxy.limits import Limits
+from rfproxy.listening import BACKLOG
 from rfproxy.router import Policy
 from rfproxy.server import Server
 from tests.support.eventually import eventually
 from tests.support.front import Front, fronting
 from tests.support.playbook import SilentLog
 from tests.support.redis import RedisServer
+
+SOMAXCONN = int(Path("/proc/sys/net/core/somaxconn").read_text())
 
 
 @pytest.fixture
@@ -121,6 +126,16 @@ def test_an_alarm_that_is_overdue_rings_and_others_after_it_on_the_loop_of_the_p
         await server.drain(0.0)
 
     uvloop.run(main())
+
+
+async def test_as_many_may_wait_to_be_accepted_as_the_system_allows(server: Server, address: Node) -> None:
+    assert queue_of(address.port) == min(BACKLOG, SOMAXCONN)
+
+
+def queue_of(port: int) -> int:
+    """How many connections may wait, as the system has it."""
+    said = subprocess.run(["ss", "-lnt", f"sport = :{port}"], capture_output=True, text=True, check=True).stdout
+    return int(said.splitlines()[1].split()[2])
 
 
 async def test_ipv6_addresses_are_listened_on(redis_server: RedisServer) -> None:

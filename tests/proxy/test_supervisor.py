@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ from deploy.site import HOST
 from rfproxy.supervisor import Heritage
 from tests.support.program import Program, recorded, worker_of
 from tests.support.redis import RedisServer
+from tests.support.zookeeper import ZooKeeperServer
 
 Start = Callable[..., Program]
 
@@ -104,6 +106,45 @@ def test_options_that_are_wrong_are_one_line_and_everything_stays_as_it_was(star
     assert program.log.read_text().count("max_clients") == 1
 
 
+def asked(port: int) -> bytes:
+    """What somebody new hears who asks."""
+    with socket.create_connection((HOST, port)) as client:
+        client.sendall(b"PING\r\n")
+        return client.recv(100)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_new_workers_that_do_not_find_the_servers_let_nobody_in(start: Start, workers: int) -> None:
+    program = start()
+    program.rewrite(znode_path="/mistyped", workers=workers)
+    program.process.signal(signal.SIGHUP)
+    program.wait_for("topology_unusable", workers)
+    assert {asked(program.port) for _ in range(20)} == {b"+PONG\r\n"}
+    program.rewrite(znode_path="/redis_failover", workers=1)
+    program.reload()
+    assert asked(program.port) == b"+PONG\r\n"
+
+
+def test_new_workers_that_may_not_write_yet_let_nobody_in(tmp_path: Path, redis_server: RedisServer) -> None:
+    with ZooKeeperServer(tmp_path / "zookeeper") as zookeeper:
+        asyncio.run(_write_with_a_frozen_store(zookeeper, redis_server, tmp_path))
+
+
+async def _write_with_a_frozen_store(zookeeper: ZooKeeperServer, server: RedisServer, folder: Path) -> None:
+    async with recorded(zookeeper.hosts, server.node):
+        program = Program(folder, zkservers=zookeeper.hosts, session_timeout=30)
+        program.start()
+        zookeeper.process.freeze()
+        program.process.signal(signal.SIGHUP)
+        program.wait_for("topology_from_cache")
+        assert asked(program.port) == b"+PONG\r\n"
+        assert program.log.read_text().count('"listening"') == 1
+        assert not program.events("retiring")
+        zookeeper.process.thaw()
+        program.wait_for("worker_left")
+        program.process.kill()
+
+
 def test_after_a_reload_a_client_is_parted_with_when_it_is_silent_and_not_before(start: Start) -> None:
     program = start()
     (former,) = program.process.workers
@@ -185,13 +226,13 @@ def test_a_program_that_systemd_gave_a_socket_listens_on_that(store: str, tmp_pa
 
 
 def test_a_worker_that_finds_its_options_wrong_at_the_start_ends_the_program_with_status_2() -> None:
-    assert supervise("supervisor.worker.main = lambda *_: 2").returncode == 2
+    assert supervise("supervisor.worker.main = lambda *_, **__: 2").returncode == 2
 
 
 def test_a_worker_that_cannot_be_started_is_tried_again() -> None:
     done = supervise(
         """
-supervisor.worker.main = lambda *_: 2
+supervisor.worker.main = lambda *_, **__: 2
 def fork(real=supervisor.os.fork):
     supervisor.os.fork = real
     raise OSError(11, "no more processes")

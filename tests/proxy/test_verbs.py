@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rfprotocol.resp import encode_command
 from rfproxy.greeting import Account
 from rfproxy.router import Policy
 from tests.support.playbook import FakeClient, Playbook
@@ -206,6 +207,18 @@ def test_behind_a_failed_auth_the_limits_for_strangers_hold(play: Playbook) -> N
     client.pipelines("AUTH pw", "SET k " + "x" * 20_000)
     client.hears(WRONGPASS + b"-ERR Protocol error: unauthenticated bulk length\r\n")
     assert client.closed
+
+
+def test_a_stranger_who_guesses_without_end_is_answered_without_end(play: Playbook) -> None:
+    client = stranger(play)
+    play.server("m:1").denies[b"AUTH"] = WRONGPASS
+    play.router.topology = None  # what waits for an answer
+    client.session.feed(encode_command([b"AUTH", b"pw"]), play.time)
+    client.session.feed(b"AUTH\r\n" * 20_000, play.time)
+    play.topology(1, master="m:1")
+    assert client.output.startswith(WRONGPASS + b"-ERR wrong number of arguments for 'auth' command\r\n")
+    assert client.output.count(b"\r\n") == 20_001
+    assert not client.closed
 
 
 def test_what_a_stranger_said_behind_auth_is_answered_although_it_has_closed_its_side(play: Playbook) -> None:
