@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable
 
 from deploy.processes import Process
@@ -26,11 +27,18 @@ class Scene:
         self.recorder = recorder
         self.dice = dice
         self.before: Topology
+        self.at = 0.0  # when a master was harmed; seconds, monotonic
 
     async def begin(self) -> None:
         """Let the load go on for a moment, of a length that nobody expects."""
         self.before = await self.site.serving()
         await self.recorder.progress(self.dice.randrange(50, 250))
+        self.at = time.monotonic()
+
+    def kill(self, server: RedisServer) -> None:
+        """SIGKILL to a master, or to who may be one by now."""
+        server.kill()
+        self.at = time.monotonic()
 
     @property
     def master(self) -> RedisServer:
@@ -66,7 +74,7 @@ class Scene:
 
 async def master_killed(scene: Scene) -> None:
     """SIGKILL; it comes back empty when another one serves."""
-    scene.master.kill()
+    scene.kill(scene.master)
     await scene.another_master()
     scene.master.restart()
 
@@ -95,7 +103,7 @@ async def switchover_of_a_dying_master(scene: Scene) -> None:
     asked = asyncio.create_task(scene.site.command("failover"))
     await scene.site.until(lambda topology: topology.epoch > scene.before.epoch)
     await scene.moment()
-    scene.master.kill()
+    scene.kill(scene.master)
     await scene.another_master()
     await asked
     scene.master.restart()
@@ -107,7 +115,7 @@ async def switchover_to_a_dying_replica(scene: Scene) -> None:
     asked = asyncio.create_task(scene.site.command("failover", "--to", str(target.node)))
     await scene.site.until(lambda topology: topology.epoch > scene.before.epoch)
     await scene.moment()
-    target.kill()
+    scene.kill(target)
     await asked
     await scene.site.serving(lambda topology: topology.master != target.node)
     target.restart()
@@ -116,7 +124,7 @@ async def switchover_to_a_dying_replica(scene: Scene) -> None:
 async def master_and_manager_killed(scene: Scene) -> None:
     """The primary manager, at any point of the failover."""
     primary = await scene.site.primary()
-    scene.master.kill()
+    scene.kill(scene.master)
     await scene.moment()
     primary.kill()
     await scene.another_master()
@@ -128,7 +136,7 @@ async def master_killed_and_manager_frozen(scene: Scene) -> None:
     """The primary manager goes on when another one has done its work."""
     primary = await scene.site.primary()
     primary.freeze()
-    scene.master.kill()
+    scene.kill(scene.master)
     await scene.another_master()
     primary.thaw()
     scene.master.restart()
@@ -138,7 +146,7 @@ async def manager_killed(scene: Scene) -> None:
     """Any of them, and then the master."""
     manager = scene.manager()
     manager.kill()
-    scene.master.kill()
+    scene.kill(scene.master)
     await scene.another_master()
     manager.start()
     scene.master.restart()
@@ -148,7 +156,7 @@ async def master_and_proxy_killed(scene: Scene) -> None:
     """The clients of the proxy come back when it does."""
     proxy = scene.proxy()
     proxy.kill()
-    scene.master.kill()
+    scene.kill(scene.master)
     await scene.another_master()
     proxy.start()
     scene.master.restart()
@@ -158,7 +166,7 @@ async def master_killed_and_proxy_frozen(scene: Scene) -> None:
     """The change has to wait until that proxy cannot write any more, at most for its session."""
     proxy = scene.proxy()
     proxy.freeze()
-    scene.master.kill()
+    scene.kill(scene.master)
     await scene.another_master()
     proxy.thaw()
     scene.master.restart()
@@ -170,7 +178,7 @@ async def master_and_replica_killed(scene: Scene) -> None:
     replica.kill()
     await scene.site.serving(lambda topology: replica.node not in topology.replicas)
     await scene.recorder.progress(50)
-    scene.master.kill()
+    scene.kill(scene.master)
     await scene.another_master()
     scene.master.restart()
     replica.restart()

@@ -58,9 +58,8 @@ async def one(site: Installation, incident: Incident, dice: random.Random, lag: 
         async with recorder:
             scene = Scene(site, recorder, dice)
             await scene.begin()
-            at = time.monotonic()
             await incident(scene)
-            kill = Kill(at, time.monotonic(), lag)
+            kill = Kill(scene.at, time.monotonic(), lag)
             master = await in_order(site)
             await recorder.progress(50)
         verdict = check(recorder.history, final(master), [kill], repeats=True)
