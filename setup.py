@@ -24,6 +24,11 @@ NOT_HOT = {
 CHECKED_ELSEWHERE = ("--follow-imports=silent", "--ignore-missing-imports", "--no-warn-unused-ignores")
 """Types are needed to compile; that they are right is asked where all dependencies are there."""
 
+WITHOUT = (
+    "rfproxy is built without its compiled core, which costs CPU time; to compile it, install a C compiler and "
+    "the headers of Python (Debian: gcc python3-dev) and build it again"
+)
+
 
 def sources() -> list[str]:
     """The modules that every command passes through, and those that they share types with."""
@@ -44,7 +49,7 @@ class BuildOrInterpret(build_ext):
             self._compile()
         except (CCompilerError, ExecError, PlatformError, ImportError, SystemExit) as error:
             self.extensions = []
-            print(f"rfproxy is built without its compiled core and will be slower: {error}", file=sys.stderr)
+            print(f"{WITHOUT} ({type(error).__name__}: {str(error)[:80]})", file=sys.stderr)
 
     def _compile(self) -> None:
         from mypyc.build import mypycify  # noqa: PLC0415  # absent where nothing is compiled
