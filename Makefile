@@ -11,7 +11,7 @@ PORT = 6380
 BIN = .venv/bin
 SETUP = pyproject.toml deploy/setup.sh tests/clients/node/package-lock.json
 
-COMPILED = build/compiled
+COMPILED = $(CURDIR)/build/compiled
 CORE = $(COMPILED)/.ready
 
 .PHONY: setup run test test-compiled faults soak bench demo clean
@@ -57,7 +57,7 @@ clean:
 	@sh deploy/setup.sh --tests
 
 # What is installed in .venv is the checkout itself, interpreted. Here it is as `pip install .` makes it.
-$(CORE): .venv/.ready-tests setup.py pyproject.toml $(wildcard protocol/rfprotocol/*.py proxy/rfproxy/*.py manager/rfmanager/*.py)
+$(CORE): .venv/.ready-tests setup.py pyproject.toml $(wildcard protocol/rfprotocol/*.py protocol/rfprotocol/*.json proxy/rfproxy/*.py manager/rfmanager/*.py)
 	rm -rf build
 	$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --target $(COMPILED) .
 	@touch $@

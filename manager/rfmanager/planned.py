@@ -111,7 +111,8 @@ def proceed(view: View, topology: Topology, change: Change, policy: Policy) -> S
 def _look_first(view: View, change: Change, former: Node, target: Node, patience: float) -> Wait | None:
     """A predecessor may have promoted the target: nobody knows how far it got before both were looked at."""
     successor = change.manager != view.manager
-    if view.unavailable(target) or (view.fresh(target) and (view.fresh(former) or not successor)):
+    seen = [view.unavailable(node) or view.fresh(node) is not None for node in (target, former)]
+    if all(seen if successor else seen[:1]):
         return None
     until = view.progress.since + (PATIENCE if successor else patience)
     return Wait(until=until) if view.now < until else None

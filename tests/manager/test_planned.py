@@ -56,6 +56,21 @@ def test_a_successor_does_nothing_before_it_has_looked_at_both_servers() -> None
     assert decide(replace(view, standings=unseen, now=late), POLICY) == Wait(until=view.progress.since + 2.0)
 
 
+def test_a_successor_does_not_wait_for_a_former_master_that_is_dead() -> None:
+    world = serving()
+    world.ask(B)
+    world.step()
+    world.new_tenure()
+    world[1].alive = False
+    world.replicate()
+    view = replace(world.view(), manager="successor")
+    assert view.unavailable(A)
+    step = decide(view, POLICY)
+    assert isinstance(step, Record)
+    assert step.receipt is not None
+    assert "died meanwhile" in step.receipt.cause
+
+
 def test_a_switchover_to_any_replica_takes_a_connected_one() -> None:
     world = serving()
     world[2].alive = False
