@@ -29,7 +29,7 @@ class ManagerConfig(CommonOptions):
     ] = 0.45
     reconnect_interval: Annotated[
         Seconds, Flag("between two connections to a server that refuses them", (), "SECONDS", "detection")
-    ] = 0.02
+    ] = 0.01
     node_strategy: Annotated[
         Literal["majority", "consensus", "single"],
         RubySymbol,

@@ -260,10 +260,12 @@ class Daemon:
                 continue
             self._tenure_over.clear()
             self._executor.forget()
+            self._mirror.attend()
             self.tenure.elected(fence, self._store.session)
             self._log.info("became the primary manager", manager=self.name)
             self._proof_due.set()
             await self._tenure_over.wait()
+            self._mirror.look_on()
             with contextlib.suppress(StoreError):
                 await self._store.resign(fence)
             self.tenure.move(Event.CAMPAIGN)

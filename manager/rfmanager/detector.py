@@ -25,7 +25,7 @@ class Limits:
     max_failures: int = 3
     probe_interval: float = 0.25
     probe_timeout: float = 0.45
-    reconnect_interval: float = 0.02
+    reconnect_interval: float = 0.01
 
     @property
     def longest(self) -> float:

@@ -23,7 +23,11 @@ Decoded = TypeVar("Decoded")
 
 
 class Mirror:
-    """Calls `changed` when something may be worth reading again with `refresh`."""
+    """Calls `changed` when something may be worth reading again with `refresh`.
+
+    Who only looks on watches the record of the servers; who acts watches everything, from `attend` to `look_on`.
+    In a large group most of what changes are the records of proxies: that is not told to managers that only stand by.
+    """
 
     def __init__(
         self, store: TopologyStore, paths: Paths, changed: Callable[[], None], log: FilteringBoundLogger
@@ -50,17 +54,33 @@ class Mirror:
         }
         self._stale = set(self._readers)
         self._complained: set[tuple[str, int, int]] = set()
-        self._watches: list[Callable[[], None]] = []
+        self._watches: dict[str, Callable[[], None]] = {}
 
     def start(self) -> None:
-        """Watch the store."""
-        self._watches = [self._store.watch(path, partial(self.spoil, path)) for path in self._readers]
+        """Watch the record of the servers."""
+        self._watch(self._paths.nodes)
+
+    def attend(self) -> None:
+        """Watch everything. What was read without being watched may be old: all of it has to be read again."""
+        self._watch(*self._readers)
+        self.spoil_all()
+
+    def look_on(self) -> None:
+        """Watch no more than at the start."""
+        self._end(*(path for path in self._watches if path != self._paths.nodes))
 
     def stop(self) -> None:
         """Stop watching."""
-        for end in self._watches:
-            end()
-        self._watches = []
+        self._end(*self._watches)
+
+    def _watch(self, *paths: str) -> None:
+        for path in paths:
+            if path not in self._watches:
+                self._watches[path] = self._store.watch(path, partial(self.spoil, path))
+
+    def _end(self, *paths: str) -> None:
+        for path in paths:
+            self._watches.pop(path)()
 
     def spoil(self, path: str) -> None:
         """The record at `path` has to be read again."""

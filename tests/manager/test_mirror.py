@@ -27,6 +27,7 @@ class Copy:
         self.changes = 0
         self.mirror = Mirror(store, PATHS, self._changed, structlog.get_logger())
         self.mirror.start()
+        self.mirror.attend()
 
     def _changed(self) -> None:
         self.changes += 1
@@ -149,6 +150,31 @@ async def test_what_could_not_be_read_is_read_again_later(copy: Copy) -> None:
     copy.store.resume()
     await copy.mirror.refresh()
     assert copy.mirror.topology == TOPOLOGY
+
+
+async def test_who_looks_on_is_told_of_the_servers_alone(copy: Copy) -> None:
+    await copy.mirror.refresh()
+    copy.mirror.look_on()
+    before = copy.changes
+    await copy.store.announce(PATHS.proxy("p"), ProxyRecord(1).encode())
+    await copy.store.commit(Put(PATHS.paused, b""))
+    assert copy.changes == before
+    await copy.store.commit(Put(PATHS.nodes, TOPOLOGY.encode()))
+    assert copy.changes > before
+    await copy.mirror.refresh()
+    assert not copy.mirror.paused
+
+
+async def test_who_begins_to_act_reads_what_it_was_not_told_of(copy: Copy) -> None:
+    copy.mirror.look_on()
+    await copy.mirror.refresh()
+    await copy.store.announce(PATHS.proxy("p"), ProxyRecord(1).encode())
+    copy.mirror.attend()
+    await copy.mirror.refresh()
+    assert copy.mirror.proxies == {"p": ProxyRecord(1)}
+    before = copy.changes
+    await copy.store.announce(PATHS.proxy("p"), ProxyRecord(2).encode())
+    assert copy.changes > before
 
 
 async def test_a_stopped_mirror_calls_nobody(copy: Copy) -> None:
