@@ -27,8 +27,8 @@ DOWN_AFTER = 1.0
 FAILOVER_TIMEOUT = 3.0
 """Seconds; a failover that failed is tried again after twice that."""
 CLIENT_TIMEOUT = 0.1
-"""Seconds a client waits for a reply: the value of redis-py's documentation. Without any, clients of a frozen master
-would wait for as long as it is frozen, whatever the Sentinels do."""
+"""Seconds that a client waits for a reply: the value of redis-py's documentation. Without any, clients of a frozen
+master would wait for as long as it is frozen, whatever the Sentinels do."""
 
 _UNTYPED: Any = Sentinel  # redis-py has no types for it
 
@@ -36,10 +36,8 @@ _UNTYPED: Any = Sentinel  # redis-py has no types for it
 class SentinelClient:
     """Writes go to the master and reads to a replica, both found through Sentinel; nothing is tried twice."""
 
-    def __init__(self, sentinels: list[tuple[str, int]]) -> None:
-        sentinel = _UNTYPED(
-            sentinels, socket_timeout=CLIENT_TIMEOUT, decode_responses=True, retry=Retry(NoBackoff(), 0)
-        )
+    def __init__(self, sentinels: list[tuple[str, int]], timeout: float) -> None:
+        sentinel = _UNTYPED(sentinels, socket_timeout=timeout, decode_responses=True, retry=Retry(NoBackoff(), 0))
         master, replica = sentinel.master_for(GROUP), sentinel.slave_for(GROUP)
         self.mset, self.set, self.incr, self.incrby = master.mset, master.set, master.incr, master.incrby
         self.get = replica.get
@@ -51,17 +49,29 @@ class SentinelClient:
             client.close()
 
 
-def _client(sentinels: list[tuple[str, int]], _: int) -> SentinelClient:
-    return SentinelClient(sentinels)
+def _client(sentinels: list[tuple[str, int]], timeout: float, _: int) -> SentinelClient:
+    return SentinelClient(sentinels, timeout)
 
 
 class SentinelSite:
-    """Sentinels that watch a group: `with SentinelSite(folder, group) as site`; their files go to `folder`."""
+    """Sentinels that watch a group: `with SentinelSite(folder, group) as site`; their files go to `folder`.
+
+    `down_after` and `client_timeout` are in seconds: how soon a server counts as down, and a reply as lost.
+    """
 
     name = "Sentinel"
 
-    def __init__(self, folder: Path, group: RedisGroup) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        group: RedisGroup,
+        *,
+        down_after: float = DOWN_AFTER,
+        client_timeout: float = CLIENT_TIMEOUT,
+    ) -> None:
         self.group = group
+        self._down_after = down_after
+        self._client_timeout = client_timeout
         self._folder = folder
         self._sentinels: dict[int, Process] = {}  # by port
 
@@ -86,7 +96,7 @@ class SentinelSite:
             f"port {port}",
             f"dir {self._folder}",
             f"sentinel monitor {GROUP} {host} {self.group.master.port} {QUORUM}",
-            f"sentinel down-after-milliseconds {GROUP} {DOWN_AFTER * 1000:.0f}",
+            f"sentinel down-after-milliseconds {GROUP} {self._down_after * 1000:.0f}",
             f"sentinel failover-timeout {GROUP} {FAILOVER_TIMEOUT * 1000:.0f}",
         ]
         file.write_text("".join(f"{line}\n" for line in lines))
@@ -104,7 +114,7 @@ class SentinelSite:
         addresses = [(self.group.master.bind, port) for port in self._sentinels]
 
         def part(numbers: range) -> Load:
-            connect = partial(_client, addresses)
+            connect = partial(_client, addresses, self._client_timeout)
             return Load(connections=connections, rate=rate, duties=DUTIES, connect=connect, numbers=numbers)
 
         return Crowd(part, connections)

@@ -50,7 +50,7 @@ def free_port(host: str = "127.0.0.1") -> int:
     raise ProcessError(f"no free port on {host}")
 
 
-def wait_until(ready: Callable[[], bool], what: str, timeout: float = 20.0) -> None:
+def wait_until(ready: Callable[[], bool], what: str, timeout: float = 60.0) -> None:
     """Poll until `ready`; raises ProcessError when that takes longer than `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not ready():
@@ -271,7 +271,7 @@ class RedisServer:
         password = self.options.get("requirepass")
         defaults: dict[str, Any] = {
             "password": password and str(password),
-            "socket_timeout": 5.0,
+            "socket_timeout": 30.0,
             "decode_responses": True,
             "retry": Retry(NoBackoff(), 0),
         }

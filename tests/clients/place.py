@@ -46,7 +46,7 @@ class Place(Installation):
 
     async def switch_over(self) -> None:
         """Move the master role as `rfmanager failover` does."""
-        await operations.failover(self.store, self.paths, None, timeout=20.0)
+        await operations.failover(self.store, self.paths, None, timeout=60.0)
 
     async def in_sync(self) -> None:
         """Return when every replica has what the master has."""

@@ -18,7 +18,7 @@ from tests.support.redis import RedisGroup, RedisServer, free_port
 
 @contextlib.asynccontextmanager
 async def admin_of(server: RedisServer, credentials: Credentials | None = None) -> AsyncIterator[RedisAdmin]:
-    admin = RedisAdmin(server.node, credentials or Credentials())
+    admin = RedisAdmin(server.node, credentials or Credentials(), timeout=30.0)
     try:
         yield admin
     finally:

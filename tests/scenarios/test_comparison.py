@@ -17,11 +17,14 @@ from rfprotocol.records import Outcome, Receipt
 from rfprotocol.topology import Kind
 from tests.support.redis import RedisGroup, wait_until
 
+PATIENCE = 60.0
+"""Seconds; where nothing is to fail, a machine that stands still for a moment is no failure."""
+
 
 def test_clients_of_sentinel_write_to_the_master_and_read_from_replicas(
     redis_group: RedisGroup, tmp_path: Path
 ) -> None:
-    with SentinelSite(tmp_path, redis_group) as site:
+    with SentinelSite(tmp_path, redis_group, down_after=PATIENCE, client_timeout=PATIENCE) as site:
         load = site.load(connections=4, rate=400)
         load.start()
         wait_until(lambda: _calls(redis_group, "get") > 10, "operations")

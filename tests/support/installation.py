@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import subprocess
@@ -14,15 +13,20 @@ from typing import Any, Self
 from deploy.processes import Process
 from deploy.site import Site
 from rfmanager.snapshot import leader
-from rfprotocol.errors import StoreUnavailable
 from rfprotocol.paths import Paths
 from rfprotocol.records import Receipt
 from rfprotocol.store import Entry, StoreState
 from rfprotocol.topology import Topology
 from rfprotocol.zkstore import ZkStore
 from tests.support.eventually import eventually
+from tests.support.logged import logged
 from tests.support.redis import RedisGroup, RedisServer
-from tests.support.stores import Changes, States
+from tests.support.stores import Changes, States, patiently
+
+PATIENCE = 10.0
+"""Seconds that the test itself does without ZooKeeper: longer than what it examines."""
+CATCH_UP = 30.0
+"""Seconds that a switchover may take on a machine that is busy with other things."""
 
 
 class Installation(Site):
@@ -39,10 +43,10 @@ class Installation(Site):
         workers: int = 1,
     ) -> None:
         super().__init__(folder, zookeeper, group, "json")
-        self.store = ZkStore(zookeeper, session_timeout=4.0)
+        self.store = ZkStore(zookeeper, session_timeout=PATIENCE, request_timeout=PATIENCE)
         self.paths = Paths()
         for _ in range(managers):
-            self.manager()
+            self.manager().argv += ["--catch-up-timeout", str(CATCH_UP)]
         for _ in range(proxies):
             self.proxy("--workers", str(workers))
         self._workers = workers
@@ -78,10 +82,9 @@ class Installation(Site):
         changes = Changes(self.store, self.paths.nodes)
         try:
             while True:
-                with contextlib.suppress(StoreUnavailable):  # watches are called when it is back
-                    entry = await self.store.read(self.paths.nodes)
-                    if entry is not None and good(topology := Topology.decode(entry.data)):
-                        return topology
+                entry = await patiently(self.store, lambda: self.store.read(self.paths.nodes))
+                if entry is not None and good(topology := Topology.decode(entry.data)):
+                    return topology
                 await changes.next()
         finally:
             changes.end()
@@ -95,7 +98,7 @@ class Installation(Site):
         changes = Changes(self.store, self.paths.proxies)
         while True:
             topology = await self.serving()
-            records = await self.store.read_children(self.paths.proxies)
+            records = await self.records(self.paths.proxies)
             current = [r for r in records.values() if json.loads(r.data)["epoch"] == topology.epoch]
             if len(current) == count:
                 changes.end()
@@ -109,12 +112,15 @@ class Installation(Site):
         changes = Changes(self.store, path)
         try:
             while True:
-                with contextlib.suppress(StoreUnavailable):  # watches are called when it is back
-                    if good(entries := await self.store.read_children(path)):
-                        return entries
+                if good(entries := await self.records(path)):
+                    return entries
                 await changes.next()
         finally:
             changes.end()
+
+    async def records(self, path: str) -> Mapping[str, Entry]:
+        """The records below `path`, as soon as ZooKeeper can be asked."""
+        return await patiently(self.store, lambda: self.store.read_children(path))
 
     async def line(self) -> list[Process]:
         """The primary manager, and those that stand behind it."""
@@ -159,7 +165,7 @@ class Installation(Site):
 
     async def receipts(self) -> list[Receipt]:
         """All receipts, the oldest first."""
-        entries = await self.store.read_children(self.paths.history)
+        entries = await self.records(self.paths.history)
         return [Receipt.decode(entries[name].data) for name in sorted(entries)]
 
     async def said(self, process: Process, text: str, times: int = 1) -> None:
@@ -171,7 +177,7 @@ class Installation(Site):
     def log(self, process: Process) -> list[dict[str, Any]]:
         """What a process has logged."""
         assert process.log is not None
-        return [json.loads(line) for line in process.log.read_text().splitlines() if line.startswith("{")]
+        return logged(process.log)
 
 
 def _is_of(name: str, manager: Process) -> bool:

@@ -20,6 +20,7 @@ from rfprotocol.paths import Paths
 from rfprotocol.store import Put, StoreState
 from rfprotocol.topology import Node, Phase, Topology
 from rfprotocol.zkstore import ZkStore
+from tests.support.logged import logged
 from tests.support.stores import States
 
 
@@ -58,9 +59,7 @@ class Program:
 
     def events(self, name: str = "") -> list[dict[str, Any]]:
         """What it has logged, or all events of one name."""
-        lines = self.log.read_text().splitlines() if self.log.exists() else []
-        found = [json.loads(line) for line in lines if line.startswith("{")]
-        return [event for event in found if name in ("", event["event"])]
+        return [event for event in logged(self.log) if name in ("", event["event"])]
 
     def wait_for(self, name: str, times: int = 1) -> dict[str, Any]:
         """Return the last of so many events of that name."""

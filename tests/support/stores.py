@@ -6,10 +6,24 @@ import asyncio
 import os
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
+from rfprotocol.errors import StoreUnavailable
 from rfprotocol.store import StoreState, TopologyStore
+from rfprotocol.zkstore import ZkStore
 from tests.support.zookeeper import ZooKeeperServer
+
+Answer = TypeVar("Answer")
+
+
+async def patiently(store: ZkStore, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+    """What `ask()` returns once ZooKeeper can be asked; for what may be done twice."""
+    while True:
+        try:
+            return await ask()
+        except StoreUnavailable:
+            await store.reachable()
 
 
 class States:

@@ -115,6 +115,9 @@ async def test_a_reset_is_heard_as_such_and_the_next_connection_is_well(relay: R
 
 
 async def test_what_breaks_on_one_side_is_closed_on_the_other(caplog: pytest.LogCaptureFixture) -> None:
+    gc.collect()  # what tests before this one have left behind
+    caplog.clear()
+
     def break_off(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writer.transport.abort()

@@ -51,7 +51,7 @@ async def reported(site: Installation, server: RedisServer, condition: str) -> N
         return said == [condition] * len(site.managers)
 
     changes = Changes(site.store, site.paths.managers)
-    while not all_say_so(await site.store.read_children(site.paths.managers)):
+    while not all_say_so(await site.records(site.paths.managers)):
         await changes.next()
     changes.end()
 

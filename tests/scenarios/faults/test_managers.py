@@ -44,7 +44,6 @@ class Crashes:
 
 @pytest.mark.fault
 @pytest.mark.elaborate
-@pytest.mark.timeout(300)
 async def test_17_manager_crashes_at_each_step_of_a_failover(site: Installation, findings: Findings) -> None:
     crashes = Crashes(site, FAILOVER)
     async with Trial(site, findings) as trial:
@@ -65,7 +64,6 @@ async def test_17_manager_crashes_at_each_step_of_a_failover(site: Installation,
 
 @pytest.mark.fault
 @pytest.mark.elaborate
-@pytest.mark.timeout(300)
 async def test_17_manager_crashes_at_each_step_of_a_switchover(site: Installation, findings: Findings) -> None:
     crashes = Crashes(site, SWITCHOVER)
     async with Trial(site, findings) as trial:
@@ -94,7 +92,6 @@ async def test_18_manager_freezes_past_its_session(site: Installation, findings:
 
 @pytest.mark.fault
 @pytest.mark.elaborate
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("failpoint", ["after-fence", "after-seal", "after-mark", "after-promote"])
 async def test_18_manager_freezes_past_its_session_earlier(
     site: Installation, findings: Findings, failpoint: str

@@ -242,7 +242,7 @@ async def test_13_slow_replica(site: Spread, findings: Findings) -> None:
 
 async def available(site: Spread, node: Node) -> bool:
     """Whether most managers see it up."""
-    reports = await site.store.read_children(site.paths.managers)
+    reports = await site.records(site.paths.managers)
     said = [ManagerReport.decode(name, entry.data).nodes for name, entry in reports.items()]
     return sum(report.available for nodes in said for report in nodes if report.node == node) > len(said) / 2
 
