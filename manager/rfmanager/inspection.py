@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from rfmanager import operations
 from rfmanager.doctor import NEEDED, SETTINGS, GroupFacts, ServerFacts
-from rfmanager.redis_admin import Credentials, RedisAdmin
+from rfmanager.redis_admin import Credentials, RedisAdmin, info_fields
 from rfprotocol.errors import NodeRefused, NodeUnreachable, OperationFailed
 from rfprotocol.paths import Paths
 from rfprotocol.store import TopologyStore
@@ -52,14 +52,14 @@ class Inspector(RedisAdmin):
 
     async def facts(self) -> ServerFacts:
         """All of them. Raises NodeRefused, NodeUnreachable."""
-        info = await self._ask("INFO")
+        info = info_fields(await self._ask("INFO"))
         settings = await self._settings()
         user, denied = await self._rights()
         clock, clock_error = await self._clock()
         return ServerFacts(
             self.node,
-            role=str(info.get("role", "")),
-            supervised=str(info.get("process_supervised", "no")),
+            role=info.get("role", ""),
+            supervised=info.get("process_supervised", "no"),
             settings=settings,
             user=user,
             denied=denied,

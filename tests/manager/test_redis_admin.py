@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import redis
 
-from rfmanager.redis_admin import Canary, Credentials, RedisAdmin, parse_info
+from rfmanager.redis_admin import Canary, Credentials, RedisAdmin, info_fields, parse_info
 from rfprotocol.errors import NodeRefused, NodeUnreachable
 from rfprotocol.topology import Node, NodeReport
 from tests.support.redis import RedisGroup, RedisServer, free_port
@@ -218,9 +218,12 @@ async def test_a_replica_whose_full_transfer_was_interrupted_still_has_and_says_
     assert (report.offset, report.replid, report.empty) == (before.offset, before.replid, False)
 
 
-async def test_something_else_than_info_is_an_answer_that_nobody_can_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def garbled(*command: str) -> dict[str, str]:
-        return {"role": "master", "master_repl_offset": "many"}
+@pytest.mark.parametrize("said", ["role:master\r\nmaster_repl_offset:many\r\n", "well", 1, ["role"], None])
+async def test_something_else_than_info_is_an_answer_that_nobody_can_read(
+    monkeypatch: pytest.MonkeyPatch, said: object
+) -> None:
+    async def garbled(*command: str) -> object:
+        return said
 
     admin = RedisAdmin(Node("h", 1))
     monkeypatch.setattr(admin, "_ask", garbled)
@@ -231,8 +234,10 @@ async def test_something_else_than_info_is_an_answer_that_nobody_can_read(monkey
 
 
 def test_a_replica_that_has_forgotten_its_master_while_loading_has_no_offset_to_compare() -> None:
-    info = {"role": "slave", "slave_repl_offset": 0, "master_repl_offset": 5000, "master_link_status": "down"}
-    assert parse_info(Node("h", 1), info, 0.0).offset == -1
+    said = (
+        "# Replication\r\nrole:slave\r\nmaster_link_status:down\r\nslave_repl_offset:0\r\nmaster_repl_offset:5000\r\n"
+    )
+    assert parse_info(Node("h", 1), info_fields(said), 0.0).offset == -1
 
 
 async def test_a_closed_port_and_a_silent_server_are_unreachable() -> None:
