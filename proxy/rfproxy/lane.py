@@ -68,6 +68,9 @@ class LaneOwner(Protocol):
     def may_relay(self, lane: Lane, now: float) -> bool:
         """Whether a reply that arrives on this lane at this moment may be believed."""
 
+    def lane_waits(self, lane: Lane) -> None:
+        """What the lane may not relay, or send, at this moment it keeps until `go_on`, or until it is lost."""
+
 
 class LaneState(Enum):
     """See the drawing at the head of this module."""
@@ -104,6 +107,7 @@ class Lane:
         self._greeting = Greeting(key, run_id)
         self._scanner = ReplyScanner()
         self._writer: Writer | None = None
+        self._withheld = b""  # replies that came when nobody knew whether to believe them
         self._queue: list[Run] = []
         self._in_flight: deque[Run] = deque()
 
@@ -161,7 +165,7 @@ class Lane:
             return
         if not self._owner.may_send(self, now):
             if self.guest is not None:
-                self._owner.discard(self, now)  # what the session knows of it runs ahead of what was sent
+                self._owner.lane_waits(self)  # what the session knows of it runs ahead of what was sent
             else:
                 self._give_back(now, unsent_only=True)
             return
@@ -180,8 +184,11 @@ class Lane:
         if self.state is _GREETING:
             self._greeted(data, now)
         elif self.state is not _CLOSED:
+            if self._withheld:
+                data, self._withheld = self._withheld + data, b""
             if not self._owner.may_relay(self, now):
-                self.lose(now)
+                self._withheld = data
+                self._owner.lane_waits(self)
                 return
             if self._tunnel and self.guest is not None:
                 self.guest.client.write(data)
@@ -191,6 +198,12 @@ class Lane:
                 self._distribute(now)
             except ProtocolError:
                 self.lose(now)
+
+    def go_on(self, now: float) -> None:
+        """The server is known to be what it was: relay what it has replied, send what has waited."""
+        if self._withheld:
+            self.feed(b"", now)
+        self.flush(now)
 
     def retire(self, now: float) -> None:
         """Accept no more runs, and close when those in flight are answered."""

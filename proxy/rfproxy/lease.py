@@ -18,7 +18,7 @@ from __future__ import annotations
 MARGIN = 1 / 3
 """Part of the session timeout that is not relied upon."""
 NEWS = 1.0
-"""Seconds for which reads wait, too, when the lease has run out: for what the store has to say."""
+"""Seconds for which reads, and what the master replies, wait for news of the store when the lease has run out."""
 
 
 class Lease:

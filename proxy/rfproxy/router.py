@@ -134,6 +134,7 @@ class Router:
         self._pool: dict[LaneKey, list[Lane]] = {}
         self._retiring: dict[Lane, None] = {}
         self._dirty: list[Lane] = []
+        self._in_doubt: dict[Lane, None] = {}  # lanes that wait for a lease
         self._shed: dict[Node, float] = {}
         self._own_rest = float("-inf")  # see OWN_REST
 
@@ -300,6 +301,10 @@ class Router:
         """No success of a master is relayed that may have been deposed before it was executed."""
         return lane.duty is not _MASTER or self.gate.trusts(now)
 
+    def lane_waits(self, lane: Lane) -> None:
+        """The lease has run out: the lane goes on when there is one again, and still the same master."""
+        self._in_doubt[lane] = None
+
     def flush(self, now: float) -> None:
         """Send what sessions have queued since the last turn of the loop."""
         dirty, self._dirty = self._dirty, []
@@ -378,10 +383,16 @@ class Router:
             self.process, self.cursors = process, Cursors(process)
 
     def lapse(self, now: float) -> None:
-        """The lease ran out: what is in flight on the master can no longer be believed when it comes."""
+        """The lease ran out: nothing more is sent to the master, and what it replies waits for news.
+
+        A process that stood still for a moment finds its lease run out, and often gets the next one at once.
+        """
         self._shell.wake_at(self.gate.lapse(now))
+
+    def _part_with_master(self, now: float) -> None:
+        """There is no news: what is in flight is given up, and reads go on from whatever there is."""
         for lane in self.lanes:
-            if lane.duty is _MASTER and not self.gate.trusts(now):
+            if lane.duty is _MASTER:
                 self._forget(lane)
                 lane.lose(now)
 
@@ -392,6 +403,8 @@ class Router:
             self.let_go(now)
         for session in self.gate.expired(now) if self.pause is None else []:
             session.attend(session.give_up, now)
+        if not self.gate.trusts(now) and self.gate.stale_reads(now):
+            self._part_with_master(now)
         self.resume(now)
         # There is one alarm, and the one that rang may have been set for another reason, or a hair too early.
         times = [self.gate.next_expiry(), self.gate.rest_until, self._own_rest, *self._shed.values()]
@@ -401,6 +414,10 @@ class Router:
 
     def resume(self, now: float) -> None:
         """Let everyone who waits look again."""
+        if self._in_doubt and self.gate.trusts(now):
+            lanes, self._in_doubt = self._in_doubt, {}
+            for lane in lanes:
+                lane.go_on(now)
         for session in self.gate.waiting():
             session.attend(session.pump, now)
 
@@ -481,6 +498,7 @@ class Router:
             del self._shared[lane.key]
         self._exclusive.pop(lane, None)
         self._retiring.pop(lane, None)
+        self._in_doubt.pop(lane, None)
         pooled = self._pool.get(lane.key, [])
         if lane in pooled:
             pooled.remove(lane)

@@ -218,6 +218,8 @@ def test_what_replicas_confirm_behind_the_end_of_the_lease_is_not_believed(play:
     connection = waited(play, "INCR n").answers(b":1\r\n")
     play.lease.revoke()
     connection.answers(ENOUGH)
+    client.hears_nothing()
+    play.topology(3, master="r:1")
     assert connection.closed
     client.hears_error("UNCERTAIN INCR may or may not have been applied")
 

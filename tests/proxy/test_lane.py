@@ -139,6 +139,7 @@ def test_what_a_deposed_master_answers_too_late_is_not_believed(play: Playbook) 
     connection = play.server("m:1").hears("INCR", "a")
     play.lease.revoke()
     connection.answers(b":1\r\n")
+    play.topology(3, master="r:1")
     client.hears_error("UNCERTAIN INCR")
     assert connection.closed
 

@@ -6,6 +6,7 @@ import pytest
 
 from rfproxy.durable import Durability
 from rfproxy.gate import FIRST_REST
+from rfproxy.lease import NEWS
 from rfproxy.rotation import LANES, create_router
 from rfproxy.router import OWN_REST, Policy, Reads, Router
 from tests.support.playbook import FakeClient, FakeConnection, Playbook
@@ -105,6 +106,7 @@ def test_a_lease_that_runs_out_closes_them_too(play: Playbook) -> None:
     connection = writes(play, client, "k")
     play.lease.revoke()
     play.router.lapse(play.time)
+    play.wait(NEWS)
     assert connection.closed
     client.hears_error("UNCERTAIN INCR")
 

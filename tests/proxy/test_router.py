@@ -127,12 +127,74 @@ def test_a_master_that_was_restarted_meanwhile_is_not_read_from_without_a_lease(
     client.hears_nothing()
 
 
+def regain(play: Playbook) -> None:
+    play.lease.renew(play.time, 1e9)
+    play.router.resume(play.time)
+    play.settle()
+
+
 def test_a_success_that_arrives_after_the_lease_ran_out_is_not_relayed(play: Playbook) -> None:
     client = play.client().says("INCR", "k")
     connection = play.server("m:1").hears("INCR", "k")
     play.lease.revoke()
     connection.answers(b":1\r\n")
+    lapse(play)
+    client.hears_nothing()
+    play.wait(NEWS)
     client.hears_error("UNCERTAIN INCR")
+    assert connection.closed
+
+
+def test_what_arrived_without_a_lease_is_relayed_when_there_is_one_and_the_same_master(play: Playbook) -> None:
+    client = play.client().says("INCR", "k").says("INCR", "k")
+    play.server("m:1").hears("INCR", "k")
+    connection = play.server("m:1").hears("INCR", "k")
+    lapse(play)
+    connection.answers(b":1\r")
+    connection.answers(b"\n")
+    client.hears_nothing()
+    regain(play)
+    client.hears(b":1\r\n")
+    connection.answers(b":2\r\n")
+    client.hears(b":2\r\n")
+    assert play.server("m:1").live == [connection]
+
+
+def test_what_arrived_without_a_lease_stays_in_order(play: Playbook) -> None:
+    client = play.client().says("INCR", "k").says("INCR", "k")
+    play.server("m:1").hears("INCR", "k")
+    connection = play.server("m:1").hears("INCR", "k")
+    play.lease.revoke()
+    connection.answers(b":1\r\n")
+    play.lease.renew(play.time, 1e9)
+    connection.answers(b":2\r\n")  # before anybody has noticed that there is a lease again
+    client.hears(b":1\r\n:2\r\n")
+
+
+def test_what_arrived_without_a_lease_is_not_relayed_when_there_is_another_master(play: Playbook) -> None:
+    client = play.client().says("INCR", "k")
+    connection = play.server("m:1").hears("INCR", "k")
+    lapse(play)
+    connection.answers(b":1\r\n")
+    play.topology(3, master="r:1")
+    assert connection.closed
+    client.hears_error("UNCERTAIN INCR")
+    regain(play)
+    client.hears_nothing()
+
+
+def test_a_transaction_that_met_the_end_of_a_lease_goes_on_with_the_next_one(play: Playbook) -> None:
+    client = play.client().says("WATCH", "k")
+    connection = play.server("m:1").hears("WATCH", "k", exclusive=True).answers(b"+OK\r\n")
+    client.hears(b"+OK\r\n")
+    lapse(play)
+    client.says("MULTI").says("INCR", "k").says("EXEC")
+    play.server("m:1").hears_nothing()
+    regain(play)
+    for command in (["MULTI"], ["INCR", "k"], ["EXEC"]):
+        assert play.server("m:1").hears(*command, exclusive=True) is connection
+    connection.answers(b"+OK\r\n+QUEUED\r\n*1\r\n:1\r\n")
+    client.hears(b"+OK\r\n+QUEUED\r\n*1\r\n:1\r\n")
 
 
 def test_what_was_queued_before_the_lease_ran_out_is_not_sent(play: Playbook) -> None:

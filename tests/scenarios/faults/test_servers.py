@@ -20,6 +20,9 @@ from tests.support.installation import Installation
 from tests.support.redis import RedisGroup
 from tests.support.relay import Relay
 
+PROBE_TIMEOUT = 1.5
+"""Seconds: thrice the default, for the same number of probes have to fail on a machine that is slow itself."""
+
 
 @pytest.mark.fault
 @pytest.mark.elaborate
@@ -31,12 +34,14 @@ async def test_08_master_is_slow(
     async with Relay(slow.bind, slow.port) as relay:
         slow.front = Node(relay.host, relay.port)
         site = Installation(redis_group, zookeeper_hosts, tmp_path, proxies=2)
+        for manager in site.managers:
+            manager.argv += ["--probe-timeout", str(PROBE_TIMEOUT)]
         async with Trial(site, findings) as trial:
             relay.delay(0.15)
             await trial.flows()
             relay.delay(0)
             for _ in range(4):
-                await asyncio.to_thread(slow.command, "DEBUG", "SLEEP", 0.9)
+                await asyncio.to_thread(slow.command, "DEBUG", "SLEEP", 2.2 * PROBE_TIMEOUT)
                 await trial.flows(20)
             assert (await site.serving()).master == slow.node
             assert await site.receipts() == []
