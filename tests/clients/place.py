@@ -18,6 +18,7 @@ class Place(Installation):
 
     def __init__(self, group: RedisGroup, zookeeper: str, folder: Path) -> None:
         super().__init__(group, zookeeper, folder, proxies=2)
+        self.unhurried()
         first = self.proxies[self.ports[0]]
         first.env = {**(first.env or {}), "RFPROXY_READS": "master"}
 

@@ -51,6 +51,13 @@ class Installation(Site):
             self.proxy("--workers", str(workers))
         self._workers = workers
 
+    def unhurried(self) -> None:
+        """Call no process dead because it is slow: for tests in which none freezes. To be called before the start."""
+        for process in self.processes:
+            process.argv += ["--session-timeout", str(2 * PATIENCE)]
+        for manager in self.managers:
+            manager.argv += ["--probe-timeout", str(PATIENCE / 2)]
+
     @property
     def ports(self) -> list[int]:
         """Of the proxies."""

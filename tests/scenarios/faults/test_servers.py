@@ -34,6 +34,7 @@ async def test_08_master_is_slow(
     async with Relay(slow.bind, slow.port) as relay:
         slow.front = Node(relay.host, relay.port)
         site = Installation(redis_group, zookeeper_hosts, tmp_path, proxies=2)
+        site.unhurried()
         for manager in site.managers:
             manager.argv += ["--probe-timeout", str(PROBE_TIMEOUT)]
         async with Trial(site, findings) as trial:

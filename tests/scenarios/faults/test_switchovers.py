@@ -18,6 +18,7 @@ TURNS = 4
 async def test_25_planned_switchover_under_pipelines_MULTI_BLPOP_pub_sub_and_EVAL(
     site: Installation, findings: Findings
 ) -> None:
+    site.unhurried()
     async with Trial(site, findings) as trial:
         users = Users(trial.client)
         async with users.at_work():
@@ -35,6 +36,7 @@ async def test_25_planned_switchover_under_pipelines_MULTI_BLPOP_pub_sub_and_EVA
 @pytest.mark.elaborate
 @pytest.mark.parametrize("failpoint", ["after-drain", "after-catch-up"])
 async def test_25_the_candidate_is_lost_half_way(site: Installation, findings: Findings, failpoint: str) -> None:
+    site.unhurried()
     manager = site.managers[0]
     site.arm(manager, f"{failpoint}:STOP")
     async with Trial(site, findings) as trial:
