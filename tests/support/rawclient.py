@@ -8,7 +8,7 @@ from typing import Self
 
 from rfprotocol.topology import Node
 
-PATIENCE = 30.0
+PATIENCE = 120.0
 """Seconds that a client waits for bytes."""
 
 
