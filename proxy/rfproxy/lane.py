@@ -164,13 +164,19 @@ class Lane:
         if not self._queue or self._writer is None or not (self.state is _READY or self.state is _RETIRED):
             return
         if not self._owner.may_send(self, now):
-            if self.guest is not None:
-                self._owner.lane_waits(self)  # what the session knows of it runs ahead of what was sent
-            else:
-                self._give_back(now, unsent_only=True)
+            self._cannot_send(now)
             return
         self.used = now
         self._send(self._writer)
+
+    def _cannot_send(self, now: float) -> None:
+        guest = self.guest
+        if guest is None:
+            self._give_back(now, unsent_only=True)
+        elif guest.blocked or self._owner.may_relay(self, now):
+            self._owner.discard(self, now)  # what the session knows of it runs ahead of what was sent
+        else:
+            self._owner.lane_waits(self)
 
     def _send(self, writer: Writer) -> None:
         queue, self._queue = self._queue, []
@@ -188,6 +194,7 @@ class Lane:
                 data, self._withheld = self._withheld + data, b""
             if not self._owner.may_relay(self, now):
                 self._withheld = data
+                self.read_on(False)
                 self._owner.lane_waits(self)
                 return
             if self._tunnel and self.guest is not None:
@@ -202,6 +209,7 @@ class Lane:
     def go_on(self, now: float) -> None:
         """The server is known to be what it was: relay what it has replied, send what has waited."""
         if self._withheld:
+            self.read_on(self.guest is None or not self.guest.choked)
             self.feed(b"", now)
         self.flush(now)
 
@@ -226,6 +234,7 @@ class Lane:
             return
         self.welcome = welcome or self.welcome
         self.state = _CLOSED
+        self._withheld = b""
         if self._writer is not None:
             self._writer.abort()
         self._give_back(now)

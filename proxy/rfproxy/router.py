@@ -256,6 +256,7 @@ class Router:
         alone = lane in self._exclusive and lane.guest is not None
         in_service = self._is_shared(lane) or alone
         self._forget(lane)
+        self._in_doubt.pop(lane, None)
         denied = lane.welcome is not None and lane.welcome.refusal is Refusal.DENIED
         if in_service and not denied:
             reason = lane.welcome.text if lane.welcome and lane.welcome.refusal else "connection lost"
@@ -360,6 +361,8 @@ class Router:
         """Follow another topology."""
         if topology.master is None:
             self.disturbed()
+        if topology.epoch != self.epoch and not self.gate.trusts(now):
+            self._part_with_master(now)  # it may be the same one again, and another one have been there in between
         self.topology = topology
         self._turn += 1
         self.log.info(
@@ -390,7 +393,7 @@ class Router:
         self._shell.wake_at(self.gate.lapse(now))
 
     def _part_with_master(self, now: float) -> None:
-        """There is no news: what is in flight is given up, and reads go on from whatever there is."""
+        """What is in flight can no longer be believed when it is answered."""
         for lane in self.lanes:
             if lane.duty is _MASTER:
                 self._forget(lane)
@@ -404,7 +407,7 @@ class Router:
         for session in self.gate.expired(now) if self.pause is None else []:
             session.attend(session.give_up, now)
         if not self.gate.trusts(now) and self.gate.stale_reads(now):
-            self._part_with_master(now)
+            self._part_with_master(now)  # there is no news: reads go on from whatever there is
         self.resume(now)
         # There is one alarm, and the one that rang may have been set for another reason, or a hair too early.
         times = [self.gate.next_expiry(), self.gate.rest_until, self._own_rest, *self._shed.values()]
@@ -414,10 +417,10 @@ class Router:
 
     def resume(self, now: float) -> None:
         """Let everyone who waits look again."""
-        if self._in_doubt and self.gate.trusts(now):
-            lanes, self._in_doubt = self._in_doubt, {}
-            for lane in lanes:
-                lane.go_on(now)
+        while self._in_doubt and self.gate.trusts(now):
+            lane = next(iter(self._in_doubt))
+            del self._in_doubt[lane]
+            lane.go_on(now)
         for session in self.gate.waiting():
             session.attend(session.pump, now)
 
@@ -498,7 +501,6 @@ class Router:
             del self._shared[lane.key]
         self._exclusive.pop(lane, None)
         self._retiring.pop(lane, None)
-        self._in_doubt.pop(lane, None)
         pooled = self._pool.get(lane.key, [])
         if lane in pooled:
             pooled.remove(lane)

@@ -183,6 +183,91 @@ def test_what_arrived_without_a_lease_is_not_relayed_when_there_is_another_maste
     client.hears_nothing()
 
 
+@pytest.mark.parametrize("noticed", [False, True])
+def test_a_master_that_had_a_successor_in_between_is_not_believed(play: Playbook, noticed: bool) -> None:
+    client, late = play.client().says("INCR", "k"), play.client().says("INCR", "k")
+    play.server("m:1").hears("INCR", "k")
+    connection = play.server("m:1").hears("INCR", "k")
+    play.lease.revoke()
+    if noticed:
+        lapse(play)
+    connection.answers(b":1\r\n")  # which the successor never had
+    play.topology(5, master="m:1", replicas=["r:1", "r:2"])
+    regain(play)
+    connection.answers(b":2\r\n")
+    client.hears_error("UNCERTAIN INCR")
+    late.hears_error("UNCERTAIN INCR")
+
+
+def test_a_planned_change_that_begins_without_a_lease_is_acknowledged(play: Playbook) -> None:
+    client = play.client().says("INCR", "k")
+    connection = play.server("m:1").hears("INCR", "k")
+    lapse(play)
+    connection.answers(b":1\r\n")
+    play.topology(2, draining=("m:1", "r:1"), replicas=["r:1", "r:2"])
+    client.hears_error("UNCERTAIN INCR")
+    assert play.acknowledged[-1] == 2
+
+
+def test_what_is_drained_when_the_lease_runs_out_is_answered_with_the_next_one(play: Playbook) -> None:
+    client = play.client().says("INCR", "k")
+    connection = play.server("m:1").hears("INCR", "k")
+    play.topology(2, draining=("m:1", "r:1"), replicas=["r:1", "r:2"])
+    lapse(play)
+    connection.answers(b":1\r\n")
+    play.topology(2, draining=("m:1", "r:1"), replicas=["r:1"])
+    regain(play)
+    client.hears(b":1\r\n")
+    assert play.acknowledged[-1] == 2
+
+
+def test_without_a_lease_replies_are_not_even_read(play: Playbook) -> None:
+    client = play.client().says("INCR", "k")
+    connection = play.server("m:1").hears("INCR", "k")
+    lapse(play)
+    connection.answers(b":")
+    assert not connection.read
+    regain(play)
+    assert connection.read
+    connection.answers(b"1\r\n")
+    client.hears(b":1\r\n")
+
+
+def test_an_unsent_blocking_command_does_not_outwait_its_patience_in_a_planned_change(play: Playbook) -> None:
+    client = play.client()
+    client.session.feed(b"*3\r\n$5\r\nBLPOP\r\n$1\r\nk\r\n$1\r\n0\r\n", play.time)  # its lane is being opened
+    play.topology(2, draining=("m:1", "r:1"), replicas=["r:1", "r:2"])
+    play.wait(3600)
+    client.hears_error("MASTERDOWN")
+
+
+def test_the_time_of_a_blocking_command_passes_without_a_lease(play: Playbook) -> None:
+    client = play.client()
+    client.session.feed(b"*3\r\n$5\r\nBLPOP\r\n$1\r\nk\r\n$1\r\n1\r\n", play.time)
+    lapse(play)
+    play.wait(0.9)
+    regain(play)
+    play.server("m:1").hears("BLPOP", "k", "0.100", exclusive=True)
+
+
+def test_a_defect_that_one_session_meets_with_a_new_lease_costs_the_others_nothing(
+    play: Playbook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listener = play.client().says("SUBSCRIBE", "c")
+    own = play.server("m:1").hears("SUBSCRIBE", "c", exclusive=True)
+    own.answers(b"*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n")
+    client = play.client().says("INCR", "k")
+    connection = play.server("m:1").hears("INCR", "k")
+    lapse(play)
+    own.answers(b"*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nx\r\n")
+    connection.answers(b":1\r\n")
+    monkeypatch.setattr(listener.session, "overhears", lambda frame: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        regain(play)
+    play.router.resume(play.time)
+    client.hears(b":1\r\n")
+
+
 def test_a_transaction_that_met_the_end_of_a_lease_goes_on_with_the_next_one(play: Playbook) -> None:
     client = play.client().says("WATCH", "k")
     connection = play.server("m:1").hears("WATCH", "k", exclusive=True).answers(b"+OK\r\n")
