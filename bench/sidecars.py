@@ -29,7 +29,7 @@ from rfproxy.cache import TopologyCache
 from rfproxy.limits import Limits
 from rfproxy.listening import address_of, open_sockets
 from rfproxy.membership import Membership
-from rfproxy.router import Policy
+from rfproxy.policy import Policy
 from rfproxy.server import Server
 
 SWITCH = 0.0005

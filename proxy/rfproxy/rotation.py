@@ -18,7 +18,8 @@ from rfproxy.entries import Need
 from rfproxy.greeting import Duty, Identity, LaneKey
 from rfproxy.lane import Lane, LaneState
 from rfproxy.lease import Lease
-from rfproxy.router import Log, Policy, Router, Shell
+from rfproxy.policy import Policy
+from rfproxy.router import Log, Router, Shell
 from rfproxy.stats import Stats
 
 if TYPE_CHECKING:

@@ -13,19 +13,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 from rfprotocol.commands import Command, lookup
 from rfprotocol.topology import Node, Phase, Topology
 from rfproxy.cursors import Cursors
-from rfproxy.durable import Durability, may_replicate
+from rfproxy.durable import may_replicate
 from rfproxy.entries import Need, Run, Verb
 from rfproxy.gate import Gate, GateState
-from rfproxy.greeting import Account, Duty, Identity, LaneKey, Refusal
+from rfproxy.greeting import Duty, Identity, LaneKey, Refusal
 from rfproxy.lane import Lane, LaneState
 from rfproxy.lease import Lease
-from rfproxy.replay import RetryWrites
+from rfproxy.policy import Policy, Reads
 from rfproxy.scripts import Scripts
 from rfproxy.stats import ChangeStats, Stats
 
@@ -40,27 +39,6 @@ POOL = 64
 """Exclusive lanes kept for the next session that needs one."""
 IDLE = 60.0
 """Seconds after which a lane that nobody used is closed, unless it is one of the default account and database."""
-
-
-class Reads(Enum):
-    """Where reads go."""
-
-    REPLICA = "replica"
-    MASTER = "master"
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """The options that the core needs. Times in seconds."""
-
-    reads: Reads = Reads.REPLICA
-    hold_timeout: float = 30.0
-    hold_bytes: int = 256 << 20
-    retry_writes: RetryWrites = RetryWrites.IDEMPOTENT
-    leaseless: bool = False  # on_store_loss: continue
-    account: Account | None = None  # of clients that do not say who they are
-    allow_admin: bool = False  # pass on what would undo what the managers do
-    durable: Durability | None = None  # write_safety: durable
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,9 @@ from rfproxy.lane import Lane
 from rfproxy.lease import Lease
 from rfproxy.limits import Limits
 from rfproxy.listening import BACKLOG
+from rfproxy.policy import Policy
 from rfproxy.rotation import create_router
-from rfproxy.router import Log, Policy
+from rfproxy.router import Log
 from rfproxy.stats import Stats
 
 CONNECT_TIMEOUT = 1.0

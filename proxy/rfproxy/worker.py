@@ -36,8 +36,8 @@ from rfproxy.greeting import Account
 from rfproxy.limits import Limits
 from rfproxy.listening import address_of
 from rfproxy.membership import Membership
+from rfproxy.policy import Policy, Reads
 from rfproxy.replay import RetryWrites
-from rfproxy.router import Policy, Reads
 from rfproxy.server import Server
 
 READY = signal.Signals(signal.SIGRTMIN)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from rfproxy.durable import Durability
-from rfproxy.router import Policy
+from rfproxy.policy import Policy
 from tests.interleavings.test_interleavings import EVERYTHING, Interleavings, clients
 
 ANSWER = len(b":2\r\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rfproxy.durable import Durability
-from rfproxy.router import Policy
+from rfproxy.policy import Policy
 from tests.support.durability import (
     ENOUGH,
     INVALID,

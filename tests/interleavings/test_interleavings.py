@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from rfproxy.router import Policy
+from rfproxy.policy import Policy
 from tests.interleavings.model import Link, Model
 from tests.interleavings.story import TEMPLATES, Story
 from tests.support.playbook import Playbook

@@ -7,7 +7,7 @@ from hashlib import sha1
 import pytest
 
 from rfprotocol.resp import encode_command
-from rfproxy.router import Policy
+from rfproxy.policy import Policy
 from tests.proxy.test_redirection import in_resp3, listener, own, redirect
 from tests.support.playbook import FakeClient, FakeConnection, Playbook
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rfproxy.router import Policy
+from rfproxy.policy import Policy
 from tests.support.playbook import FakeClient, FakeConnection, Playbook
 
 OK = b"+OK\r\n"

@@ -6,7 +6,7 @@ import pytest
 
 from rfprotocol.commands import lookup
 from rfproxy.durable import Durability, may_replicate
-from rfproxy.router import Policy
+from rfproxy.policy import Policy
 from tests.support.durability import DENIED, ENOUGH, OK, PONG, QUEUED, READONLY, TOO_FEW, heard, short, waited
 from tests.support.playbook import FakeClient, Playbook
 

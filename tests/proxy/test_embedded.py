@@ -16,7 +16,7 @@ from rfproxy.embedded import Embedded
 from rfproxy.limits import Limits
 from rfproxy.listening import address_of, open_sockets
 from rfproxy.membership import Membership
-from rfproxy.router import Policy
+from rfproxy.policy import Policy
 from rfproxy.server import Server
 from tests.support.playbook import SilentLog
 from tests.support.redis import RedisGroup

@@ -18,7 +18,7 @@ from rfproxy import membership
 from rfproxy.cache import TopologyCache
 from rfproxy.limits import Limits
 from rfproxy.membership import Membership
-from rfproxy.router import Policy
+from rfproxy.policy import Policy
 from rfproxy.server import Server
 from tests.support.eventually import eventually
 from tests.support.playbook import SilentLog

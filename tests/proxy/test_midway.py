@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rfprotocol.framing import LONG
-from rfproxy.router import Policy, Reads
+from rfproxy.policy import Policy, Reads
 from tests.support.playbook import FakeClient, FakeConnection, Playbook
 
 VALUE = bytes(range(256)) * (LONG // 128)

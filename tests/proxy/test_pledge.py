@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from rfproxy.durable import Durability, told_of_exec
-from rfproxy.router import Policy
+from rfproxy.policy import Policy
 from tests.support.playbook import Playbook
 from tests.support.transactions import (
     EXECABORT,

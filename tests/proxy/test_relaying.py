@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rfproxy.greeting import Identity
+from rfproxy.policy import Policy
 from rfproxy.replay import RetryWrites
-from rfproxy.router import Policy
 from tests.support.playbook import FakeConnection, Playbook
 
 OK = b"+OK\r\n"

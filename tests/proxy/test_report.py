@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rfproxy.durable import Durability
+from rfproxy.policy import Policy
 from rfproxy.report import report
-from rfproxy.router import Policy
 from tests.support.playbook import Playbook
 
 

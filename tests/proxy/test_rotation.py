@@ -7,8 +7,9 @@ import pytest
 from rfproxy.durable import Durability
 from rfproxy.gate import FIRST_REST
 from rfproxy.lease import NEWS
+from rfproxy.policy import Policy, Reads
 from rfproxy.rotation import LANES, create_router
-from rfproxy.router import OWN_REST, Policy, Reads, Router
+from rfproxy.router import OWN_REST, Router
 from tests.support.playbook import FakeClient, FakeConnection, Playbook
 
 OK = b"+OK\r\n"

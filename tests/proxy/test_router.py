@@ -6,7 +6,8 @@ import pytest
 
 from rfproxy.greeting import Identity
 from rfproxy.lease import NEWS
-from rfproxy.router import IDLE, POOL, Policy, Reads
+from rfproxy.policy import Policy, Reads
+from rfproxy.router import IDLE, POOL
 from tests.support.playbook import Playbook
 
 OK = b"+OK\r\n"

@@ -15,7 +15,7 @@ from rfprotocol.topology import Node, Phase, Topology
 from rfproxy import server as server_module
 from rfproxy.limits import Limits
 from rfproxy.listening import BACKLOG
-from rfproxy.router import Policy
+from rfproxy.policy import Policy
 from rfproxy.server import Server
 from tests.support.eventually import eventually
 from tests.support.front import Front, fronting

@@ -6,8 +6,8 @@ import pytest
 
 from rfprotocol.resp import encode_command
 from rfproxy.greeting import Identity
+from rfproxy.policy import Policy, Reads
 from rfproxy.replay import RetryWrites
-from rfproxy.router import Policy, Reads
 from tests.support.playbook import Playbook
 
 OK = b"+OK\r\n"

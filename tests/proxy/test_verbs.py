@@ -6,7 +6,7 @@ import pytest
 
 from rfprotocol.resp import encode_command
 from rfproxy.greeting import Account
-from rfproxy.router import Policy
+from rfproxy.policy import Policy
 from tests.support.playbook import FakeClient, Playbook
 
 OK = b"+OK\r\n"

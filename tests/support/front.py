@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from rfprotocol.topology import Node, Phase, Topology
 from rfproxy.limits import Limits
 from rfproxy.listening import address_of, open_sockets
-from rfproxy.router import Policy
+from rfproxy.policy import Policy
 from rfproxy.server import Server
 from tests.support.playbook import SilentLog
 

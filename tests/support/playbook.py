@@ -22,8 +22,8 @@ from rfprotocol.topology import Change, Kind, Node, Phase, Topology
 from rfproxy.greeting import Duty
 from rfproxy.lane import Lane, LaneState
 from rfproxy.lease import Lease
+from rfproxy.policy import Policy
 from rfproxy.rotation import create_router
-from rfproxy.router import Policy
 from rfproxy.session import Session
 from rfproxy.stats import Stats
 

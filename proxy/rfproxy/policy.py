@@ -1,0 +1,31 @@
+"""What operators want, as far as the core has to know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from rfproxy.durable import Durability
+from rfproxy.greeting import Account
+from rfproxy.replay import RetryWrites
+
+
+class Reads(Enum):
+    """Where reads go."""
+
+    REPLICA = "replica"
+    MASTER = "master"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The options that the core needs. Times in seconds."""
+
+    reads: Reads = Reads.REPLICA
+    hold_timeout: float = 30.0
+    hold_bytes: int = 256 << 20
+    retry_writes: RetryWrites = RetryWrites.IDEMPOTENT
+    leaseless: bool = False  # on_store_loss: continue
+    account: Account | None = None  # of clients that do not say who they are
+    allow_admin: bool = False  # pass on what would undo what the managers do
+    durable: Durability | None = None  # write_safety: durable
