@@ -1,11 +1,25 @@
-"""The lease: counted from when a proof was sent, with a margin, never resurrected by an old session."""
+"""The lease: how long it lasts, and what becomes of commands and replies when it has run out."""
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rfproxy.lease import MARGIN, NEWS, Lease
+from rfproxy.policy import Policy, Reads
+from tests.support.playbook import Playbook
+
+
+@pytest.fixture
+def play() -> Playbook:
+    play = Playbook()
+    play.topology(1, master="m:1", replicas=["r:1", "r:2"], run_id="one")
+    play.server("m:1").run_id = "one"
+    return play
+
+
+# --- how long
 
 
 def test_without_a_proof_nothing_is_believed() -> None:
@@ -49,3 +63,234 @@ def test_it_never_outlasts_the_longest_session_that_was_proved(proofs: list[tupl
     for sent, timeout in proofs:
         lease.renew(sent, timeout)
     assert lease.until <= max(sent + timeout * (1 - MARGIN) for sent, timeout in proofs)
+
+
+# --- and then
+
+
+def lapse(play: Playbook) -> None:
+    play.lease.revoke()
+    play.router.lapse(play.time)
+    play.settle()
+
+
+def test_when_the_lease_runs_out_writes_wait_and_reads_go_on(play: Playbook) -> None:
+    lapse(play)
+    writer, reader = play.client().says("INCR", "k"), play.client().says("GET", "k")
+    play.server("m:1").hears_nothing()
+    play.server("r:1").hears("GET", "k").answers(b"$-1\r\n")
+    reader.hears(b"$-1\r\n")
+    play.lease.renew(play.time, 1e9)
+    play.router.resume(play.time)
+    play.server("m:1").hears("INCR", "k").answers(b":1\r\n")
+    writer.hears(b":1\r\n")
+
+
+@pytest.mark.parametrize("reads", list(Reads))
+def test_without_a_lease_and_a_replica_the_last_known_master_is_read_from(reads: Reads) -> None:
+    play = Playbook(Policy(reads=reads))
+    play.topology(1, master="m:1")
+    lapse(play)
+    client = play.client().says("GET", "k")
+    play.server("m:1").hears_nothing()  # perhaps there is another one: the store may be about to say so
+    play.wait(NEWS)
+    play.server("m:1").hears("GET", "k").answers(b"$-1\r\n")
+    client.hears(b"$-1\r\n")
+
+
+def test_who_was_frozen_hears_of_another_master_before_the_former_one_is_read_from() -> None:
+    play = Playbook(Policy(reads=Reads.MASTER))
+    play.topology(1, master="m:1")
+    play.lease.revoke()
+    client = play.client().says("GET", "k")  # before the timer that notices it
+    lapse(play)
+    play.server("m:1").hears_nothing()
+    play.topology(3, master="r:1")
+    play.lease.renew(play.time, 1e9)
+    play.router.resume(play.time)
+    play.server("r:1").hears("GET", "k").answers(b"$1\r\nv\r\n")
+    client.hears(b"$1\r\nv\r\n")
+
+
+def test_a_master_that_was_restarted_meanwhile_is_not_read_from_without_a_lease() -> None:
+    play = Playbook(Policy(reads=Reads.MASTER))
+    play.topology(1, master="m:1", run_id="one")
+    play.server("m:1").run_id = "two"
+    lapse(play)
+    client = play.client().says("GET", "k")
+    play.wait(NEWS)
+    play.server("m:1").hears_nothing()
+    client.hears_nothing()
+
+
+def regain(play: Playbook) -> None:
+    play.lease.renew(play.time, 1e9)
+    play.router.resume(play.time)
+    play.settle()
+
+
+def test_a_success_that_arrives_after_the_lease_ran_out_is_not_relayed(play: Playbook) -> None:
+    client = play.client().says("INCR", "k")
+    connection = play.server("m:1").hears("INCR", "k")
+    play.lease.revoke()
+    connection.answers(b":1\r\n")
+    lapse(play)
+    client.hears_nothing()
+    play.wait(NEWS)
+    client.hears_error("UNCERTAIN INCR")
+    assert connection.closed
+
+
+def test_what_arrived_without_a_lease_is_relayed_when_there_is_one_and_the_same_master(play: Playbook) -> None:
+    client = play.client().says("INCR", "k").says("INCR", "k")
+    play.server("m:1").hears("INCR", "k")
+    connection = play.server("m:1").hears("INCR", "k")
+    lapse(play)
+    connection.answers(b":1\r")
+    connection.answers(b"\n")
+    client.hears_nothing()
+    regain(play)
+    client.hears(b":1\r\n")
+    connection.answers(b":2\r\n")
+    client.hears(b":2\r\n")
+    assert play.server("m:1").live == [connection]
+
+
+def test_what_arrived_without_a_lease_stays_in_order(play: Playbook) -> None:
+    client = play.client().says("INCR", "k").says("INCR", "k")
+    play.server("m:1").hears("INCR", "k")
+    connection = play.server("m:1").hears("INCR", "k")
+    play.lease.revoke()
+    connection.answers(b":1\r\n")
+    play.lease.renew(play.time, 1e9)
+    connection.answers(b":2\r\n")  # before anybody has noticed that there is a lease again
+    client.hears(b":1\r\n:2\r\n")
+
+
+def test_what_arrived_without_a_lease_is_not_relayed_when_there_is_another_master(play: Playbook) -> None:
+    client = play.client().says("INCR", "k")
+    connection = play.server("m:1").hears("INCR", "k")
+    lapse(play)
+    connection.answers(b":1\r\n")
+    play.topology(3, master="r:1")
+    assert connection.closed
+    client.hears_error("UNCERTAIN INCR")
+    regain(play)
+    client.hears_nothing()
+
+
+@pytest.mark.parametrize("noticed", [False, True])
+def test_a_master_that_had_a_successor_in_between_is_not_believed(play: Playbook, noticed: bool) -> None:
+    client, late = play.client().says("INCR", "k"), play.client().says("INCR", "k")
+    play.server("m:1").hears("INCR", "k")
+    connection = play.server("m:1").hears("INCR", "k")
+    play.lease.revoke()
+    if noticed:
+        lapse(play)
+    connection.answers(b":1\r\n")  # which the successor never had
+    play.topology(5, master="m:1", replicas=["r:1", "r:2"])
+    regain(play)
+    connection.answers(b":2\r\n")
+    client.hears_error("UNCERTAIN INCR")
+    late.hears_error("UNCERTAIN INCR")
+
+
+def test_a_planned_change_that_begins_without_a_lease_is_acknowledged(play: Playbook) -> None:
+    client = play.client().says("INCR", "k")
+    connection = play.server("m:1").hears("INCR", "k")
+    lapse(play)
+    connection.answers(b":1\r\n")
+    play.topology(2, draining=("m:1", "r:1"), replicas=["r:1", "r:2"])
+    client.hears_error("UNCERTAIN INCR")
+    assert play.acknowledged[-1] == 2
+
+
+def test_what_is_drained_when_the_lease_runs_out_is_answered_with_the_next_one(play: Playbook) -> None:
+    client = play.client().says("INCR", "k")
+    connection = play.server("m:1").hears("INCR", "k")
+    play.topology(2, draining=("m:1", "r:1"), replicas=["r:1", "r:2"])
+    lapse(play)
+    connection.answers(b":1\r\n")
+    play.topology(2, draining=("m:1", "r:1"), replicas=["r:1"])
+    regain(play)
+    client.hears(b":1\r\n")
+    assert play.acknowledged[-1] == 2
+
+
+def test_without_a_lease_replies_are_not_even_read(play: Playbook) -> None:
+    client = play.client().says("INCR", "k")
+    connection = play.server("m:1").hears("INCR", "k")
+    lapse(play)
+    connection.answers(b":")
+    assert not connection.read
+    regain(play)
+    assert connection.read
+    connection.answers(b"1\r\n")
+    client.hears(b":1\r\n")
+
+
+def test_an_unsent_blocking_command_does_not_outwait_its_patience_in_a_planned_change(play: Playbook) -> None:
+    client = play.client()
+    client.session.feed(b"*3\r\n$5\r\nBLPOP\r\n$1\r\nk\r\n$1\r\n0\r\n", play.time)  # its lane is being opened
+    play.topology(2, draining=("m:1", "r:1"), replicas=["r:1", "r:2"])
+    play.wait(3600)
+    client.hears_error("MASTERDOWN")
+
+
+def test_the_time_of_a_blocking_command_passes_without_a_lease(play: Playbook) -> None:
+    client = play.client()
+    client.session.feed(b"*3\r\n$5\r\nBLPOP\r\n$1\r\nk\r\n$1\r\n1\r\n", play.time)
+    lapse(play)
+    play.wait(0.9)
+    regain(play)
+    play.server("m:1").hears("BLPOP", "k", "0.100", exclusive=True)
+
+
+def test_a_defect_that_one_session_meets_with_a_new_lease_costs_the_others_nothing(
+    play: Playbook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listener = play.client().says("SUBSCRIBE", "c")
+    own = play.server("m:1").hears("SUBSCRIBE", "c", exclusive=True)
+    own.answers(b"*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n")
+    client = play.client().says("INCR", "k")
+    connection = play.server("m:1").hears("INCR", "k")
+    lapse(play)
+    own.answers(b"*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nx\r\n")
+    connection.answers(b":1\r\n")
+    monkeypatch.setattr(listener, "write", lambda data: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        regain(play)
+    play.router.resume(play.time)
+    client.hears(b":1\r\n")
+
+
+def test_a_transaction_that_met_the_end_of_a_lease_goes_on_with_the_next_one(play: Playbook) -> None:
+    client = play.client().says("WATCH", "k")
+    connection = play.server("m:1").hears("WATCH", "k", exclusive=True).answers(b"+OK\r\n")
+    client.hears(b"+OK\r\n")
+    lapse(play)
+    client.says("MULTI").says("INCR", "k").says("EXEC")
+    play.server("m:1").hears_nothing()
+    regain(play)
+    for command in (["MULTI"], ["INCR", "k"], ["EXEC"]):
+        assert play.server("m:1").hears(*command, exclusive=True) is connection
+    connection.answers(b"+OK\r\n+QUEUED\r\n*1\r\n:1\r\n")
+    client.hears(b"+OK\r\n+QUEUED\r\n*1\r\n:1\r\n")
+
+
+def test_what_was_queued_before_the_lease_ran_out_is_not_sent(play: Playbook) -> None:
+    warm = play.client().says("INCR", "k")
+    play.server("m:1").hears("INCR", "k").answers(b":1\r\n")
+    warm.hears(b":1\r\n")
+    session = play.client().session
+    session.feed(b"*2\r\n$4\r\nINCR\r\n$1\r\na\r\n", play.time)
+    play.lease.revoke()
+    play.server("m:1").hears_nothing()
+
+
+def test_continue_means_to_go_on_without_a_lease() -> None:
+    play = Playbook(Policy(leaseless=True))
+    play.topology(1, master="m:1")
+    lapse(play)
+    play.client().says("INCR", "k")
+    play.server("m:1").hears("INCR", "k")
