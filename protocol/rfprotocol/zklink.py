@@ -15,6 +15,7 @@ lines marked otherwise, which only hand over to it (`_hop`). What kazoo does dif
 * It hides the session timeout that the server granted. Here it is read from the handshake.
 * It insists on a server that knows all it has seen, also when the servers have lost that (their data was removed, or an
   old backup restored). Here it insists no more when its session counts as lost, because all is read anew then.
+* It makes an epoll object for each look at a socket, five times per request. Here it polls.
 * Its connection thread can die of an answer it does not understand. Here a new client takes over.
 * A refused transaction is a successful call to it, with an error per operation. Here errors are outcomes throughout.
 """
@@ -24,12 +25,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
+import select
 import socket
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 from kazoo import exceptions as zk
@@ -50,6 +54,7 @@ Answer = AsyncResult
 Request = Callable[[Client], Answer]
 
 _TICK = 0.5  # seconds between two looks at the connection
+_SWITCH = 0.0005  # seconds that kazoo's threads wait for a busy loop: an answer passes through three, and 5 ms is usual
 
 _CONSUMED = {
     EventType.CREATED: (Watched.RECORD, Watched.CHILDREN),
@@ -148,6 +153,7 @@ class Link:
         """Begin to connect, on the running loop."""
         if self._phase is _Phase.IDLE:
             self._loop = asyncio.get_running_loop()
+            sys.setswitchinterval(min(_SWITCH, sys.getswitchinterval()))
             self._move(_Phase.LOST)
             self._client.start_async()
             self._tick()
@@ -303,6 +309,13 @@ class Link:
             self._loop.call_soon_threadsafe(callback, *args)
 
 
+class _Pollable(Protocol):
+    """A socket of ours, or of kazoo's."""
+
+    def fileno(self) -> int:
+        """Its descriptor; -1 when it is closed."""
+
+
 class _Client(KazooClient):
     """A kazoo client with our sockets, our pauses and our idea of what to log."""
 
@@ -360,6 +373,18 @@ class _Wire(SequentialThreadingHandler):
         self._opened = time.monotonic()
         self._socket = _Socket(plain, self._listen)
         return self._socket
+
+    def select(
+        self, reads: Sequence[_Pollable], writes: Sequence[_Pollable], _: object, timeout: float | None = None
+    ) -> tuple[list[_Pollable], list[_Pollable], list[_Pollable]]:
+        """Called by kazoo: `select.select`, for descriptors of any number. Raises ValueError for a closed one."""
+        poll = select.poll()
+        for pollable in reads:
+            poll.register(pollable, select.POLLIN)
+        for pollable in writes:
+            poll.register(pollable, select.POLLOUT)
+        ready = {fd for fd, _ in poll.poll(None if timeout is None else math.ceil(timeout * 1000))}
+        return [r for r in reads if r.fileno() in ready], [w for w in writes if w.fileno() in ready], []
 
     def _listen(self) -> None:
         self.heard = time.monotonic()

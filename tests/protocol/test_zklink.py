@@ -316,6 +316,20 @@ async def test_a_server_that_accepts_and_does_not_answer_is_given_up_after_the_t
         await attempts.acquire()
 
 
+def test_kazoo_is_told_which_sockets_are_ready() -> None:
+    wire, (here, there) = _Wire(patience=1.0), socket.socketpair()
+    with here, there:
+        assert wire.select([here], [], [], 0) == ([], [], [])
+        assert wire.select([here], [there], [], None) == ([], [there], [])
+        there.send(b"x")
+        assert wire.select([here, there], [], [], 3600) == ([here], [], [])
+        there.close()
+        here.recv(1)
+        assert wire.select([here], [], []) == ([here], [], [])
+        with pytest.raises(ValueError, match="negative"):
+            wire.select([there], [], [], 0)
+
+
 def test_a_host_that_swallows_packets_is_given_up_after_its_share_of_the_session_timeout() -> None:
     with socket.socket() as door, contextlib.ExitStack() as waiting:
         door.bind(("127.0.0.1", free_port()))
