@@ -19,6 +19,9 @@ from rfprotocol.topology import ManagerReport, Topology
 NEVER_ACKNOWLEDGED = ProxyRecord(epoch=-1)
 """A proxy whose record cannot be read has acknowledged nothing."""
 
+_ALL = ""
+"""Stands for every record below a path, where names of records are meant."""
+
 Decoded = TypeVar("Decoded")
 
 
@@ -52,7 +55,7 @@ class Mirror:
             paths.manual_failover: self._read_request,
             paths.paused: self._read_paused,
         }
-        self._stale = set(self._readers)
+        self._stale = {path: {_ALL} for path in self._readers}
         self._complained: set[tuple[str, int, int]] = set()
         self._watches: dict[str, Callable[[], None]] = {}
 
@@ -76,20 +79,20 @@ class Mirror:
     def _watch(self, *paths: str) -> None:
         for path in paths:
             if path not in self._watches:
-                self._watches[path] = self._store.watch(path, partial(self.spoil, path))
+                self._watches[path] = self._store.watch_each(path, partial(self.spoil, path))
 
     def _end(self, *paths: str) -> None:
         for path in paths:
             self._watches.pop(path)()
 
-    def spoil(self, path: str) -> None:
-        """The record at `path` has to be read again."""
-        self._stale.add(path)
+    def spoil(self, path: str, child: str = _ALL) -> None:
+        """What is at `path` has to be read again, or only the record `child` below it."""
+        self._stale.setdefault(path, set()).add(child)
         self._changed()
 
     def spoil_all(self) -> None:
         """Everything has to be read again: at the start of a tenure, or after an unknown outcome."""
-        self._stale.update(self._readers)
+        self._stale = {path: {_ALL} for path in self._readers}
         self._changed()
 
     def wrote(self, topology: Topology) -> None:
@@ -101,23 +104,24 @@ class Mirror:
         entry, before = self.topology_entry, self.topology
         self.topology = topology
         if entry is None:
-            self._stale.add(self._paths.nodes)
+            self._stale[self._paths.nodes] = {_ALL}
         else:
             self.topology_entry = replace(entry, data=topology.encode(), version=entry.version + 1)
         if before is None or before.epoch != topology.epoch:
-            self._stale |= {self._paths.proxies, self._paths.manual_failover}
+            self._stale |= {path: {_ALL} for path in (self._paths.proxies, self._paths.manual_failover)}
 
     async def refresh(self, *paths: str) -> None:
         """Read what is stale of these, or of everything. Raises StoreUnavailable, after which it is still stale."""
-        stale = self._stale & set(paths or self._readers)
-        self._stale -= stale
-        results = await asyncio.gather(*(self._readers[path]() for path in stale), return_exceptions=True)
+        stale = {path: self._stale.pop(path) for path in paths or self._readers if path in self._stale}
+        readings = (self._readers[path](names) for path, names in stale.items())
+        results = await asyncio.gather(*readings, return_exceptions=True)
         failures = [failure for failure in results if isinstance(failure, BaseException)]
         if failures:
-            self._stale |= stale
+            for path, names in stale.items():
+                self._stale.setdefault(path, set()).update(names)
             raise failures[0]
 
-    async def _read_topology(self) -> None:
+    async def _read_topology(self, _: set[str]) -> None:
         entry = await self._store.read(self._paths.nodes)
         if entry is None:
             self.topology, self.readable = None, True
@@ -131,27 +135,31 @@ class Mirror:
     async def _receipts(self) -> list[str]:
         return [name for name in await self._store.read_children(self._paths.history) if name.isdigit()]
 
-    async def _read_reports(self) -> None:
-        entries = await self._store.read_children(self._paths.managers)
-        decoded = {
+    async def _read_reports(self, names: set[str]) -> None:
+        changed = {
             name: self._decode(self._paths.manager(name), entry, partial(ManagerReport.decode, name))
-            for name, entry in entries.items()
+            for name, entry in (await self._read_below(self._paths.managers, names)).items()
         }
-        self.reports = {name: report for name, report in decoded.items() if report is not None}
+        self.reports = _unchanged(self.reports, names) | {name: report for name, report in changed.items() if report}
 
-    async def _read_proxies(self) -> None:
-        entries = await self._store.read_children(self._paths.proxies)
-        self.proxies = {
+    async def _read_proxies(self, names: set[str]) -> None:
+        changed = {
             name: self._decode(self._paths.proxy(name), entry, ProxyRecord.decode) or NEVER_ACKNOWLEDGED
-            for name, entry in entries.items()
+            for name, entry in (await self._read_below(self._paths.proxies, names)).items()
         }
+        self.proxies = _unchanged(self.proxies, names) | changed
 
-    async def _read_request(self) -> None:
+    async def _read_below(self, path: str, names: set[str]) -> Mapping[str, Entry]:
+        """With thousands of proxies, each of which acknowledges, it matters not to read all for one."""
+        store = self._store
+        return await (store.read_children(path) if _ALL in names else store.read_some(path, names))
+
+    async def _read_request(self, _: set[str]) -> None:
         self.request_entry = await self._store.read(self._paths.manual_failover)
         entry = self.request_entry
         self.request = self._decode(self._paths.manual_failover, entry, ManualRequest.decode) if entry else None
 
-    async def _read_paused(self) -> None:
+    async def _read_paused(self, _: set[str]) -> None:
         paused = await self._store.read(self._paths.paused) is not None
         if paused != self.paused:
             self._log.warning("paused: only watching" if paused else "not paused")
@@ -166,3 +174,7 @@ class Mirror:
                 self._complained = {known for known in self._complained if known[0] != path} | {version}
                 self._log.error("a record cannot be read and is left alone", path=path, error=str(error))
             return None
+
+
+def _unchanged(known: Mapping[str, Decoded], changed: set[str]) -> dict[str, Decoded]:
+    return {} if _ALL in changed else {name: record for name, record in known.items() if name not in changed}

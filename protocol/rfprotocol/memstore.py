@@ -9,7 +9,7 @@ off, expire on the other side, and lose a request or the answer to one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from itertools import count
@@ -195,7 +195,7 @@ class MemStore:
         self._link = _Link.IDLE
         self._loss: Loss | None = None
         self._listeners: list[Callable[[StoreState], None]] = []
-        self._watches: dict[object, tuple[str, Callable[[], None]]] = {}
+        self._watches: dict[object, tuple[str, Callable[[str], None]]] = {}
         self._campaigns: list[Event] = []
         self._moved = tree.new_event()
         tree.listen(self._record_changed)
@@ -241,6 +241,11 @@ class MemStore:
         with self._call():
             return self._tree.children(path)
 
+    async def read_some(self, path: str, names: Collection[str]) -> Mapping[str, Entry]:
+        """Those of the records `names` directly below `path` that are there."""
+        with self._call():
+            return {name: entry for name, entry in self._tree.children(path).items() if name in names}
+
     async def commit(self, *changes: Change, fence: Fence | None = None) -> None:
         """Apply all changes or none. Raises FenceLost, StoreConflict, StoreUnavailable."""
         with self._call():
@@ -250,6 +255,10 @@ class MemStore:
 
     def watch(self, path: str, changed: Callable[[], None]) -> Callable[[], None]:
         """Call `changed` after each change at or directly below `path`, and after each (re)connection."""
+        return self.watch_each(path, lambda _: changed())
+
+    def watch_each(self, path: str, changed: Callable[[str], None]) -> Callable[[], None]:
+        """As `watch`; `changed` is called with the name of a child that changed, came or went, else with ""."""
         key = object()
         self._watches[key] = (path, changed)
 
@@ -335,7 +344,7 @@ class MemStore:
             self._session = self._tree.open_session()
         self._move(_Link.UP)
         for _, changed in list(self._watches.values()):
-            changed()
+            changed("")
 
     def _move(self, link: _Link) -> None:
         """The only place where the connection changes."""
@@ -351,7 +360,7 @@ class MemStore:
         if self._link is _Link.UP:
             for watched, changed in list(self._watches.values()):
                 if watched in (path, _parent(path)):
-                    changed()
+                    changed(path.rpartition("/")[2] if watched != path else "")
 
     @contextmanager
     def _call(self) -> Iterator[None]:

@@ -11,7 +11,7 @@ All methods are coroutines bound to the event loop they were started on. Each is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -92,6 +92,9 @@ class TopologyStore(Protocol):
     async def read_children(self, path: str) -> Mapping[str, Entry]:
         """The records directly below `path`, by name; empty when there are none or `path` does not exist."""
 
+    async def read_some(self, path: str, names: Collection[str]) -> Mapping[str, Entry]:
+        """Those of the records `names` directly below `path` that are there."""
+
     async def commit(self, *changes: Change, fence: Fence | None = None) -> None:
         """Apply all changes or none, in order, in one transaction. Missing parents are created beforehand.
 
@@ -105,6 +108,12 @@ class TopologyStore(Protocol):
         At least once per change, possibly once for several, never with the change itself: read to learn it.
         Also called once after each (re)connection, because changes may have been missed. `path` need not
         exist. Returns the function that ends the watch.
+        """
+
+    def watch_each(self, path: str, changed: Callable[[str], None]) -> Callable[[], None]:
+        """As `watch`, for who need not read everything below `path` when one record there has changed.
+
+        `changed` is called with the name of a child whose data changed, and with "" when it may be anything.
         """
 
     async def announce(self, path: str, data: bytes) -> None:

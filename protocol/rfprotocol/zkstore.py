@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 
 from rfprotocol import election
@@ -117,6 +117,13 @@ class ZkStore:
         self._children[path] = names
         return {name: entry for name in names if (entry := _entry(found[name]))}
 
+    async def read_some(self, path: str, names: Collection[str]) -> Mapping[str, Entry]:
+        """Those of the records `names` directly below `path` that are there."""
+        _, *answers = await self._link.ask(
+            lambda client: client.sync_async(self._chroot or "/"), *_gets(self._full(path), names)
+        )
+        return {name: entry for name, found in zip(names, answers, strict=True) if (entry := _entry(found))}
+
     async def commit(self, *changes: Change, fence: Fence | None = None) -> None:
         """Apply all changes or none. Raises FenceLost, StoreConflict, StoreUnavailable."""
         try:
@@ -128,7 +135,11 @@ class ZkStore:
 
     def watch(self, path: str, changed: Callable[[], None]) -> Callable[[], None]:
         """Call `changed` after each change at or directly below `path`, and after each (re)connection."""
-        return self._watches.add(self._full(path), lambda: self._link.soon(changed))
+        return self.watch_each(path, lambda _: changed())
+
+    def watch_each(self, path: str, changed: Callable[[str], None]) -> Callable[[], None]:
+        """As `watch`; `changed` is called with the name of a child whose data changed, else with ""."""
+        return self._watches.add(self._full(path), partial(self._link.soon, changed))
 
     async def announce(self, path: str, data: bytes) -> None:
         """Create or update a record that lives as long as this session, in place of another session's."""

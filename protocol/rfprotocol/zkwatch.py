@@ -30,11 +30,14 @@ class Watches:
     def __init__(self, arm: Callable[[Watched, str], None]) -> None:
         self._send = arm
         self._armed: set[tuple[Watched, str]] = set()
-        self._callbacks: defaultdict[str, dict[object, Callable[[], None]]] = defaultdict(dict)
+        self._callbacks: defaultdict[str, dict[object, Callable[[str], None]]] = defaultdict(dict)
         self._children: defaultdict[str, set[str]] = defaultdict(set)
 
-    def add(self, path: str, changed: Callable[[], None]) -> Callable[[], None]:
-        """Begin to watch `path`; returns the function that ends it."""
+    def add(self, path: str, changed: Callable[[str], None]) -> Callable[[], None]:
+        """Begin to watch `path`; returns the function that ends it.
+
+        `changed` is called with the name of the child whose data alone has changed, else with "".
+        """
         key = object()
         if path not in self._callbacks:
             self._armed -= {(Watched.RECORD, path), (Watched.CHILDREN, path)}
@@ -71,9 +74,10 @@ class Watches:
             self._arm(path)
             self._notify(path)
         if Watched.RECORD in about and parent in self._callbacks:
-            if path in self._children[parent]:
+            is_there = path in self._children[parent]
+            if is_there:
                 self._want(Watched.RECORD, path)  # the others are set: there may be thousands
-            self._notify(parent)
+            self._notify(parent, path.rpartition("/")[2] if is_there else "")
 
     def listed(self, path: str, names: Iterable[str]) -> None:
         """The children of `path` were listed and the list is watched."""
@@ -102,6 +106,6 @@ class Watches:
             self._armed.add((watched, path))
             self._send(watched, path)
 
-    def _notify(self, path: str) -> None:
+    def _notify(self, path: str, child: str = "") -> None:
         for changed in list(self._callbacks.get(path, {}).values()):
-            changed()
+            changed(child)

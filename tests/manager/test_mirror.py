@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from rfmanager.mirror import NEVER_ACKNOWLEDGED, Mirror
 from rfprotocol.errors import StoreUnavailable
-from rfprotocol.memstore import MemStore, MemTree
+from rfprotocol.memstore import Loss, MemStore, MemTree
 from rfprotocol.paths import Paths
 from rfprotocol.records import ManualRequest, ProxyRecord
 from rfprotocol.store import Delete, Put
@@ -150,6 +150,33 @@ async def test_what_could_not_be_read_is_read_again_later(copy: Copy) -> None:
     copy.store.resume()
     await copy.mirror.refresh()
     assert copy.mirror.topology == TOPOLOGY
+
+
+async def test_a_record_that_could_not_be_read_is_read_again_later(copy: Copy) -> None:
+    await copy.store.announce(PATHS.proxy("p"), ProxyRecord(1).encode())
+    await copy.mirror.refresh()
+    await copy.store.announce(PATHS.proxy("p"), ProxyRecord(2).encode())
+    copy.store.lose_next(Loss.REQUEST)
+    with pytest.raises(StoreUnavailable):
+        await copy.mirror.refresh()
+    await copy.mirror.refresh()
+    assert copy.mirror.proxies == {"p": ProxyRecord(2)}
+
+
+async def test_of_many_records_only_the_one_that_changed_is_read(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("p", "q"):
+        await copy.store.announce(PATHS.proxy(name), ProxyRecord(1).encode())
+        await copy.store.announce(PATHS.manager(name), ManagerReport(name, 1).encode())
+    await copy.mirror.refresh()
+    monkeypatch.setattr(copy.store, "read_children", None)
+    await copy.store.announce(PATHS.proxy("p"), ProxyRecord(2).encode())
+    await copy.store.announce(PATHS.manager("q"), ManagerReport("q", 2).encode())
+    await copy.mirror.refresh()
+    assert copy.mirror.proxies == {"p": ProxyRecord(2), "q": ProxyRecord(1)}
+    assert copy.mirror.reports == {"p": ManagerReport("p", 1), "q": ManagerReport("q", 2)}
+    await copy.store.withdraw(PATHS.proxy("p"))
+    await copy.mirror.refresh()
+    assert copy.mirror.proxies == {"q": ProxyRecord(1)}
 
 
 async def test_who_looks_on_is_told_of_the_servers_alone(copy: Copy) -> None:

@@ -176,6 +176,13 @@ async def test_children_that_came_went_and_changed_since_they_were_last_read(sto
         assert await store.read_children("/a") == {}
 
 
+async def test_some_children_are_read_those_that_are_there(store: TopologyStore) -> None:
+    assert await store.read_some("/a", {"one"}) == {}
+    await store.commit(*(Put(f"/a/{name}", name.encode()) for name in ("one", "two", "three")))
+    found = await store.read_some("/a", {"one", "three", "four"})
+    assert found == {name: await store.read(f"/a/{name}") for name in ("one", "three")}
+
+
 async def test_one_refused_change_leaves_all_others_of_the_transaction_undone(store: TopologyStore) -> None:
     await store.commit(Put("/a", b"before"), Put("/b", b"before"))
     with pytest.raises(StoreConflict, match="/b"):
@@ -269,6 +276,56 @@ async def test_whoever_reads_after_each_call_of_a_watch_ends_up_with_the_newest_
     for version in range(200):
         await writer.commit(Put("/a/child", str(version + 1).encode(), version))
     await following
+
+
+async def test_whoever_reads_only_what_a_watch_names_ends_up_with_the_newest_data(connect: Connect) -> None:
+    watcher, writer = await connect(), await connect()
+    known: dict[str, bytes] = {}
+    named: set[str] = set()
+    told = asyncio.Event()
+
+    def changed(name: str) -> None:
+        named.add(name)
+        told.set()
+
+    watcher.watch_each("/a", changed)
+
+    async def follow() -> None:
+        while known != {"one": b"40", "two": b"40", "last": b""}:
+            await told.wait()
+            told.clear()
+            names = named.copy()
+            named.clear()
+            if "" in names:
+                known.clear()
+                found = await watcher.read_children("/a")
+            else:
+                found = await watcher.read_some("/a", names)
+            for name in names:
+                known.pop(name, None)
+            known.update({name: entry.data for name, entry in found.items()})
+
+    following = asyncio.create_task(follow())
+    await writer.commit(*(Put(f"/a/{name}", b"0") for name in ("one", "two", "gone")))
+    for version in range(40):
+        for name in ("one", "two"):
+            await writer.commit(Put(f"/a/{name}", str(version + 1).encode(), version))
+    await writer.commit(Delete("/a/gone"), Put("/a/last", b""))
+    await following
+
+
+async def test_the_data_of_one_child_is_all_that_has_changed(connect: Connect) -> None:
+    watcher, writer = await connect(), await connect()
+    await writer.commit(Put("/a/one", b"0"), Put("/a/two", b"0"))
+    told: list[str] = []
+    changes = Changes(watcher, "/a")
+    watcher.watch_each("/a", told.append)
+    await settled(changes, watcher)
+    told.clear()
+    await writer.commit(Put("/a/one", b"1", 0))
+    await changes.next()
+    await settled(changes, watcher)
+    assert told == ["one"]
 
 
 async def test_all_watches_of_one_path_are_told_until_they_are_ended(connect: Connect) -> None:

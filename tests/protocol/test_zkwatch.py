@@ -20,7 +20,7 @@ class Conversation:
         self.watches = Watches(lambda watched, path: self._heard.append(f"{watched.value} {path}"))
 
     def watch(self, path: str, name: str = "changed") -> Callable[[], None]:
-        return self.watches.add(path, lambda: self._heard.append(name))
+        return self.watches.add(path, lambda child: self._heard.append(f"{name} {child}".rstrip()))
 
     def since(self) -> list[str]:
         heard, self._heard = self._heard, []
@@ -58,14 +58,19 @@ def test_the_root_can_be_watched() -> None:
     talk.watches.listed("/", ["one"])
     talk.since()
     talk.watches.fired("/one", RECORD)
-    assert talk.since() == ["record /one", "changed"]
+    assert talk.since() == ["record /one", "changed one"]
 
 
 def test_a_used_up_watch_is_set_again_before_anybody_is_told(talk: Conversation) -> None:
     talk.watches.fired("/a", RECORD)
     assert talk.since() == ["record /a", "changed"]
     talk.watches.fired("/a/one", RECORD)
-    assert talk.since() == ["record /a/one", "changed"]
+    assert talk.since() == ["record /a/one", "changed one"]
+
+
+def test_a_child_that_is_gone_is_not_all_that_may_have_changed(talk: Conversation) -> None:
+    talk.watches.fired("/a/one", *BOTH)
+    assert talk.since() == ["changed"]
 
 
 def test_a_child_that_comes_is_watched_and_told_of_twice(talk: Conversation) -> None:
@@ -137,7 +142,7 @@ def test_a_record_watched_itself_and_with_its_parent_tells_both(talk: Conversati
     talk.watch("/a/one", "child")
     talk.since()
     talk.watches.fired("/a/one", RECORD)
-    assert sorted(talk.since()) == ["changed", "child", "record /a/one"]
+    assert sorted(talk.since()) == ["changed one", "child", "record /a/one"]
 
 
 def test_an_ended_watch_is_neither_told_nor_set_again() -> None:
