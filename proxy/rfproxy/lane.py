@@ -68,6 +68,9 @@ class LaneOwner(Protocol):
     def may_relay(self, lane: Lane, now: float) -> bool:
         """Whether a reply that arrives on this lane at this moment may be believed."""
 
+    def lane_laden(self, lane: Lane, now: float) -> None:
+        """A long reply has begun, and whatever is behind it on this lane has to wait."""
+
     def lane_waits(self, lane: Lane) -> None:
         """What the lane may not relay, or send, at this moment it keeps until `go_on`, or until it is lost."""
 
@@ -265,6 +268,7 @@ class Lane:
                 run = in_flight[0]
                 taken = scanner.take(run.left)
                 if not taken.data and scanner.holds_long_reply:
+                    self._owner.lane_laden(self, now)
                     taken = scanner.take(1, parts=run.session.relays(run))
                 if not taken.data:
                     break

@@ -111,6 +111,7 @@ class Router:
         self._exclusive: dict[Lane, None] = {}
         self._pool: dict[LaneKey, list[Lane]] = {}
         self._retiring: dict[Lane, None] = {}
+        self._laden: dict[Lane, None] = {}  # with a long reply; closed behind what is in flight
         self._dirty: list[Lane] = []
         self._in_doubt: dict[Lane, None] = {}  # lanes that wait for a lease
         self._shed: dict[Node, float] = {}
@@ -279,6 +280,14 @@ class Router:
     def may_relay(self, lane: Lane, now: float) -> bool:
         """No success of a master is relayed that may have been deposed before it was executed."""
         return lane.duty is not _MASTER or self.gate.trusts(now)
+
+    def lane_laden(self, lane: Lane, now: float) -> None:
+        """Nobody else is to wait behind a long reply: the next command of who has nothing in flight opens a lane."""
+        if self._shared.get(lane.key) is lane:
+            del self._shared[lane.key]
+            self._laden[lane] = None
+            self._turn += 1
+            lane.retire(now)
 
     def lane_waits(self, lane: Lane) -> None:
         """The lease has run out: the lane goes on when there is one again, and still the same master."""
@@ -472,13 +481,14 @@ class Router:
     @property
     def lanes(self) -> list[Lane]:
         """All that are not closed."""
-        return [*self._all_shared(), *self._exclusive, *self._retiring]
+        return [*self._all_shared(), *self._exclusive, *self._retiring, *self._laden]
 
     def _forget(self, lane: Lane) -> None:
         if self._shared.get(lane.key) is lane:
             del self._shared[lane.key]
         self._exclusive.pop(lane, None)
         self._retiring.pop(lane, None)
+        self._laden.pop(lane, None)
         pooled = self._pool.get(lane.key, [])
         if lane in pooled:
             pooled.remove(lane)

@@ -39,9 +39,10 @@ def test_a_long_reply_is_passed_on_as_it_comes(play: Playbook) -> None:
 
 
 def test_replies_behind_it_go_where_they_belong(play: Playbook) -> None:
-    client, connection = half_way(play, "GET", "big")
-    other = play.client().says("GET", "small")
-    play.server("r:1").hears("GET", "small")
+    client, other = play.client().says("GET", "big"), play.client().says("GET", "small")
+    play.server("r:1").hears("GET", "big")
+    connection = play.server("r:1").hears("GET", "small").answers(REPLY[:CUT])
+    client.hears(REPLY[:CUT])
     connection.answers(REPLY[CUT:] + b"$1\r\nx\r\n")
     client.hears(REPLY[CUT:])
     other.hears(b"$1\r\nx\r\n")
