@@ -1,5 +1,44 @@
 """Fixtures of the tests of the shared library."""
 
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from rfprotocol.memstore import MemStore, MemTree
+from rfprotocol.store import StoreState, TopologyStore
+from rfprotocol.zkstore import ZkStore
 from tests.fuzz.conftest import build
+from tests.support.stores import States
 
 __all__ = ["build"]
+
+NewStore = Callable[[], TopologyStore]
+Connect = Callable[[], Awaitable[TopologyStore]]
+
+
+@pytest.fixture(params=["memory", "zookeeper"])
+def new_store(request: pytest.FixtureRequest) -> NewStore:
+    """Makes one more client of the same tree, not started."""
+    if request.param == "memory":
+        tree = MemTree(asyncio.Event)
+        return lambda: MemStore(tree, session_timeout=4)
+    hosts = request.getfixturevalue("zookeeper_hosts")
+    return lambda: ZkStore(hosts, session_timeout=4)
+
+
+@pytest.fixture
+async def connect(new_store: NewStore) -> AsyncIterator[Connect]:
+    """Makes one more client of the same tree, connected; all are closed in the end."""
+    stores = []
+
+    async def connect() -> TopologyStore:
+        stores.append(store := new_store())
+        states = States(store)
+        await store.start()
+        await states.until(StoreState.CONNECTED)
+        return store
+
+    yield connect
+    for store in stores:
+        await store.close()

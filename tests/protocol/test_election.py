@@ -7,9 +7,11 @@ import asyncio
 import pytest
 
 from rfprotocol.election import campaign, seats_of, vacate
-from rfprotocol.errors import StoreUnavailable
+from rfprotocol.errors import FenceLost, StoreUnavailable
 from rfprotocol.memstore import Loss, MemStore, MemTree
-from rfprotocol.store import Fence, Put
+from rfprotocol.store import Delete, Fence, Put, TopologyStore
+from tests.protocol.conftest import Connect, NewStore
+from tests.support.stores import Changes
 
 
 @pytest.fixture
@@ -118,3 +120,109 @@ async def test_vacating_waits_for_the_connection_and_ends_with_the_store(store: 
     await store.close()
     with pytest.raises(StoreUnavailable):
         await vacating
+
+
+# By every kind of store
+
+
+async def queue(store: TopologyStore, path: str, length: int) -> None:
+    """Return when that many contend."""
+    changes = Changes(store, path)
+    while len(await store.read_children(path)) != length:
+        await changes.next()
+    changes.end()
+
+
+async def test_the_only_contender_leads_and_says_who_it_is(connect: Connect) -> None:
+    store = await connect()
+    fence = await store.campaign("/lock", "manager-1")
+    seat = await store.read(fence.path)
+    assert seat
+    assert (seat.data, seat.owner) == (b"manager-1", store.session)
+
+
+async def test_contenders_lead_in_order_of_arrival_each_when_the_one_before_resigns(connect: Connect) -> None:
+    stores = [await connect() for _ in range(3)]
+    campaigns: list[asyncio.Task[Fence]] = []
+    for number, store in enumerate(stores):
+        campaigns.append(asyncio.create_task(store.campaign("/lock", str(number))))
+        await queue(store, "/lock", number + 1)
+    for number, store in enumerate(stores):
+        fence = await campaigns[number]
+        assert not any(campaign.done() for campaign in campaigns[number + 1 :])
+        await store.resign(fence)
+        await store.resign(fence)
+
+
+async def test_the_next_contender_leads_when_the_leader_is_closed(connect: Connect) -> None:
+    first, second = await connect(), await connect()
+    await first.campaign("/lock", "first")
+    campaign = asyncio.create_task(second.campaign("/lock", "second"))
+    await queue(second, "/lock", 2)
+    await first.close()
+    await campaign
+
+
+async def test_a_cancelled_campaign_leaves_the_contest(connect: Connect) -> None:
+    first, second, third = await connect(), await connect(), await connect()
+    fence = await first.campaign("/lock", "first")
+    waiting = asyncio.create_task(second.campaign("/lock", "second"))
+    await queue(first, "/lock", 2)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await queue(first, "/lock", 1)
+    campaign = asyncio.create_task(third.campaign("/lock", "third"))
+    await first.resign(fence)
+    await campaign
+
+
+async def test_a_campaign_ends_with_an_error_when_its_store_is_closed(connect: Connect) -> None:
+    first, second = await connect(), await connect()
+    await first.campaign("/lock", "first")
+    campaign = asyncio.create_task(second.campaign("/lock", "second"))
+    await queue(first, "/lock", 2)
+    await second.close()
+    with pytest.raises(StoreUnavailable):
+        await campaign
+
+
+async def test_a_campaign_may_begin_before_the_store_is_connected(new_store: NewStore) -> None:
+    store = new_store()
+    campaign = asyncio.create_task(store.campaign("/lock", "early"))
+    await asyncio.sleep(0)
+    await store.start()
+    await campaign
+    await store.close()
+
+
+async def test_a_change_under_a_fence_is_made_while_the_leadership_lasts_and_refused_afterwards(
+    connect: Connect,
+) -> None:
+    first, second = await connect(), await connect()
+    old = await first.campaign("/lock", "first")
+    await first.commit(Put("/nodes", b"by first"), fence=old)
+    await first.resign(old)
+    new = await second.campaign("/lock", "second")
+    with pytest.raises(FenceLost):
+        await first.commit(Put("/nodes", b"too late", 0), fence=old)
+    await second.commit(Put("/nodes", b"by second", 0), fence=new)
+    entry = await first.read("/nodes")
+    assert entry
+    assert (entry.data, entry.version) == (b"by second", 1)
+
+
+async def test_a_lost_fence_outranks_every_other_objection(connect: Connect) -> None:
+    store = await connect()
+    with pytest.raises(FenceLost):
+        await store.commit(Put("/a/b", b""), Delete("/none"), fence=Fence("/lock/none"))
+    assert await store.read("/a/b") is None
+
+
+async def test_a_fence_can_be_checked_without_changing_anything(connect: Connect) -> None:
+    store = await connect()
+    fence = await store.campaign("/lock", "me")
+    await store.commit(fence=fence)
+    await store.resign(fence)
+    with pytest.raises(FenceLost):
+        await store.commit(fence=fence)

@@ -3,45 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from rfprotocol.errors import FenceLost, StoreConflict, StoreUnavailable
-from rfprotocol.memstore import MemStore, MemTree
-from rfprotocol.store import Delete, Fence, Put, StoreState, TopologyStore
-from rfprotocol.zkstore import ZkStore
+from rfprotocol.errors import StoreConflict, StoreUnavailable
+from rfprotocol.store import Delete, Put, StoreState, TopologyStore
+from tests.protocol.conftest import Connect, NewStore
 from tests.support.stores import Changes, States, settled
-
-NewStore = Callable[[], TopologyStore]
-Connect = Callable[[], Awaitable[TopologyStore]]
-
-
-@pytest.fixture(params=["memory", "zookeeper"])
-def new_store(request: pytest.FixtureRequest) -> NewStore:
-    """Makes one more client of the same tree, not started."""
-    if request.param == "memory":
-        tree = MemTree(asyncio.Event)
-        return lambda: MemStore(tree, session_timeout=4)
-    hosts = request.getfixturevalue("zookeeper_hosts")
-    return lambda: ZkStore(hosts, session_timeout=4)
-
-
-@pytest.fixture
-async def connect(new_store: NewStore) -> AsyncIterator[Connect]:
-    """Makes one more client of the same tree, connected; all are closed in the end."""
-    stores = []
-
-    async def connect() -> TopologyStore:
-        stores.append(store := new_store())
-        states = States(store)
-        await store.start()
-        await states.until(StoreState.CONNECTED)
-        return store
-
-    yield connect
-    for store in stores:
-        await store.close()
 
 
 @pytest.fixture
@@ -421,106 +389,3 @@ async def test_nothing_can_be_put_below_a_record_that_lives_with_a_session(store
     await store.announce("/proxies/p", b"")
     with pytest.raises(StoreConflict):
         await store.commit(Put("/proxies/p/child", b""))
-
-
-# Leading
-
-
-async def queue(store: TopologyStore, path: str, length: int) -> None:
-    """Return when that many contend."""
-    changes = Changes(store, path)
-    while len(await store.read_children(path)) != length:
-        await changes.next()
-    changes.end()
-
-
-async def test_the_only_contender_leads_and_says_who_it_is(store: TopologyStore) -> None:
-    fence = await store.campaign("/lock", "manager-1")
-    seat = await store.read(fence.path)
-    assert seat
-    assert (seat.data, seat.owner) == (b"manager-1", store.session)
-
-
-async def test_contenders_lead_in_order_of_arrival_each_when_the_one_before_resigns(connect: Connect) -> None:
-    stores = [await connect() for _ in range(3)]
-    campaigns: list[asyncio.Task[Fence]] = []
-    for number, store in enumerate(stores):
-        campaigns.append(asyncio.create_task(store.campaign("/lock", str(number))))
-        await queue(store, "/lock", number + 1)
-    for number, store in enumerate(stores):
-        fence = await campaigns[number]
-        assert not any(campaign.done() for campaign in campaigns[number + 1 :])
-        await store.resign(fence)
-        await store.resign(fence)
-
-
-async def test_the_next_contender_leads_when_the_leader_is_closed(connect: Connect) -> None:
-    first, second = await connect(), await connect()
-    await first.campaign("/lock", "first")
-    campaign = asyncio.create_task(second.campaign("/lock", "second"))
-    await queue(second, "/lock", 2)
-    await first.close()
-    await campaign
-
-
-async def test_a_cancelled_campaign_leaves_the_contest(connect: Connect) -> None:
-    first, second, third = await connect(), await connect(), await connect()
-    fence = await first.campaign("/lock", "first")
-    waiting = asyncio.create_task(second.campaign("/lock", "second"))
-    await queue(first, "/lock", 2)
-    waiting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
-    await queue(first, "/lock", 1)
-    campaign = asyncio.create_task(third.campaign("/lock", "third"))
-    await first.resign(fence)
-    await campaign
-
-
-async def test_a_campaign_ends_with_an_error_when_its_store_is_closed(connect: Connect) -> None:
-    first, second = await connect(), await connect()
-    await first.campaign("/lock", "first")
-    campaign = asyncio.create_task(second.campaign("/lock", "second"))
-    await queue(first, "/lock", 2)
-    await second.close()
-    with pytest.raises(StoreUnavailable):
-        await campaign
-
-
-async def test_a_campaign_may_begin_before_the_store_is_connected(new_store: NewStore) -> None:
-    store = new_store()
-    campaign = asyncio.create_task(store.campaign("/lock", "early"))
-    await asyncio.sleep(0)
-    await store.start()
-    await campaign
-    await store.close()
-
-
-async def test_a_change_under_a_fence_is_made_while_the_leadership_lasts_and_refused_afterwards(
-    connect: Connect,
-) -> None:
-    first, second = await connect(), await connect()
-    old = await first.campaign("/lock", "first")
-    await first.commit(Put("/nodes", b"by first"), fence=old)
-    await first.resign(old)
-    new = await second.campaign("/lock", "second")
-    with pytest.raises(FenceLost):
-        await first.commit(Put("/nodes", b"too late", 0), fence=old)
-    await second.commit(Put("/nodes", b"by second", 0), fence=new)
-    entry = await first.read("/nodes")
-    assert entry
-    assert (entry.data, entry.version) == (b"by second", 1)
-
-
-async def test_a_lost_fence_outranks_every_other_objection(store: TopologyStore) -> None:
-    with pytest.raises(FenceLost):
-        await store.commit(Put("/a/b", b""), Delete("/none"), fence=Fence("/lock/none"))
-    assert await store.read("/a/b") is None
-
-
-async def test_a_fence_can_be_checked_without_changing_anything(store: TopologyStore) -> None:
-    fence = await store.campaign("/lock", "me")
-    await store.commit(fence=fence)
-    await store.resign(fence)
-    with pytest.raises(FenceLost):
-        await store.commit(fence=fence)
