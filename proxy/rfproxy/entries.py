@@ -44,7 +44,20 @@ _PLAIN = Form.PLAIN  # by name: looking up a member of an enumeration costs seve
 class Run:
     """Consecutive commands that travel together: as the bytes they came in, and parsed, in case they go elsewhere."""
 
-    __slots__ = ("_commands", "count", "cursors", "flushes", "form", "home", "left", "need", "raw", "reply", "session")
+    __slots__ = (
+        "_commands",
+        "count",
+        "cursors",
+        "flushes",
+        "form",
+        "home",
+        "left",
+        "lost_on",
+        "need",
+        "raw",
+        "reply",
+        "session",
+    )
 
     def __init__(
         self,
@@ -71,6 +84,8 @@ class Run:
         """Of a CURSOR: the server process that it was sent to."""
         self.flushes = 0
         """Of one that needs a lane of its own: see Scripts.executed."""
+        self.lost_on = ""
+        """Of a write that is sent once more: the server that never replied, and may have executed it."""
         self.home = ""
         """Of scripts that are loaded: where they were sent to."""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from rfprotocol import resp
 from rfprotocol.commands import Command, Route, arity_error, lookup
-from rfproxy import apart, durable, verbs
+from rfproxy import apart, durable, fate, verbs
 from rfproxy.entries import Entry, Form, Need, Ready, Run, Verb
 from rfproxy.execreply import elements, join
 from rfproxy.replay import refused
@@ -180,7 +180,7 @@ def answered(
     if session.adrift or refused(reply):
         apart.drift(session, now)
         again = queueing or command.name in VERBS or command.reads_only or refused(reply)
-        session.recover(session.again(args, need) if again else Ready(_told(session, args, reply)))
+        session.recover(fate.again(session, args, need) if again else Ready(_told(session, args, reply)))
         return
     if queueing and reply == QUEUED:
         transaction.took(args)
@@ -223,7 +223,7 @@ def stood_in(session: Session, run: Run) -> None:
     """The server has refused something in the place of a command that the proxy refuses."""
     transaction = session.ties.transaction if session.ties is not None else None
     if session.adrift:
-        session.recover(session.again(run.commands[0], run.need))
+        session.recover(fate.again(session, run.commands[0], run.need))
         return
     if transaction is not None:
         transaction.failed = True
@@ -256,7 +256,7 @@ def returned(session: Session, run: Run, transaction: Transaction, lane: Lane, *
     """The connection died with these commands unanswered: answer them as far as that can be known."""
     for args in run.unanswered():
         if not sent:
-            session.unsent.append(session.again(args, run.need))
+            session.unsent.append(fate.again(session, args, run.need, run.lost_on))
         elif run.form is Form.STAND_IN and not session.adrift:
             transaction.failed = True
             session.recover(Ready(run.reply))
@@ -269,12 +269,12 @@ def _fate(session: Session, transaction: Transaction, args: list[bytes], need: N
     command = lookup(args)
     queueing = transaction.answered_queueing
     if not queueing and command.name not in VERBS:
-        return session.decide(args, need, lane)
+        return fate.decide(session, args, need, lane)
     if session.adrift:  # behind a command that was refused: nothing was executed, and that one comes first
-        return session.again(args, need)
+        return fate.again(session, args, need)
     if command.name == "EXEC" and queueing and not transaction.failed and not arity_error(command, args):
         transaction.heard("EXEC")
-        return session.uncertain(args, lane)
+        return fate.uncertain(session, args, str(lane.key.node))
     reply = _pretended(session, args, transaction)
     if reply == QUEUED and transaction.answered is State.QUEUEING:
         transaction.took(args)

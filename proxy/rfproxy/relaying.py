@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rfprotocol import resp
 from rfprotocol.commands import Route, lookup
 from rfprotocol.framing import Taken, split
-from rfproxy import apart, durable, muting, pledge, verbs
+from rfproxy import apart, durable, fate, muting, pledge, verbs
 from rfproxy.entries import Entry, Form, Need, Ready, Run, Verb
 from rfproxy.greeting import Refusal
 from rfproxy.midway import Midway
@@ -47,7 +47,7 @@ def _deliver_each(session: Session, run: Run, taken: Taken, now: float) -> None:
     for args, reply in zip(run.commands[first:], split(taken.data), strict=False):
         if run.need is Need.OWN and not reply.startswith(b"-") and reply != pledge.QUEUED:
             session.router.scripts.executed(args, run.flushes)
-        _judge(session, args, run.cursors.outgoing(reply) if run.cursors else reply, run.need, now)
+        _judge(session, run, args, run.cursors.outgoing(reply) if run.cursors else reply, now)
 
 
 def _deliver_part(session: Session, run: Run, taken: Taken, now: float) -> None:
@@ -68,8 +68,9 @@ def break_off(session: Session, reason: str, now: float) -> None:
     session.close(now)
 
 
-def _judge(session: Session, args: list[bytes], reply: bytes, need: Need, now: float) -> None:
+def _judge(session: Session, run: Run, args: list[bytes], reply: bytes, now: float) -> None:
     """Relay one reply, or see that its command is sent again."""
+    need = run.need
     transaction = session.ties.transaction if session.ties is not None else None
     if transaction is not None and not transaction.pretending:
         pledge.answered(session, transaction, args, reply, need, now)
@@ -77,11 +78,13 @@ def _judge(session: Session, args: list[bytes], reply: bytes, need: Need, now: f
         session.recover(_doubt(session, args, reply))
     elif refused(reply):
         _refused(session, reply, now)
-        session.recover(session.again(args, need))
+        session.recover(fate.again(session, args, need, run.lost_on))
+    elif run.lost_on and reply.startswith(b"-"):
+        session.recover(fate.uncertain(session, args, run.lost_on))  # refused by the second one
     elif session.recovered is None:
         session.client.write(reply if session.shortfall is None else durable.told(session, args, reply))
     elif lookup(args).reads_only:  # beside something that was not executed: read again behind it
-        session.recover(session.again(args, need))
+        session.recover(fate.again(session, args, need))
     else:
         session.recover(Ready(reply if session.shortfall is None else durable.told(session, args, reply)))
 
@@ -104,7 +107,7 @@ _PING = resp.encode_command([b"PING"])
 def _deliver_doubt(session: Session, run: Run, taken: Taken, now: float) -> None:
     if refused(taken.data):  # it is still loading
         _refused(session, taken.data, now)
-        session.recover(session.again(run.commands[0], run.need))
+        session.recover(fate.again(session, run.commands[0], run.need))
     else:
         session.client.write(run.reply)
 
@@ -124,6 +127,9 @@ def _deliver_together(session: Session, run: Run, taken: Taken, now: float) -> N
     if executed and run.need is Need.OWN:
         for args in run.commands:
             session.router.scripts.executed(args, run.flushes)
+    if run.lost_on and replies[-1].startswith(b"-"):
+        session.recover(_uncertain(session, run))
+        return
     if session.shortfall is not None and run.form is Form.BLOCK:
         run.reply = _told_of_block(session, run, replies, began=began)
     reply = replies[-1] if run.form is Form.LAST else run.reply
@@ -177,7 +183,9 @@ def answer_all_pending(session: Session, text: str) -> None:
     """Nobody will do what waits. What is behind the first came later, but who pipelines has one patience for all."""
     for _ in range(len(session.pending)):
         entry = session.pending.popleft()
-        if isinstance(entry, Run | Verb):
+        if isinstance(entry, Run) and entry.lost_on:
+            entry = _uncertain(session, entry)
+        elif isinstance(entry, Run | Verb):
             count = entry.count if isinstance(entry, Run) else 1
             session.router.stats.errors += count
             entry = Ready(resp.error(text) * count)
@@ -197,9 +205,12 @@ def returned(session: Session, run: Run, lane: Lane, *, sent: bool) -> None:
         count = len(run.unanswered()) if run.form in (Form.PLAIN, Form.BLOCK) else 1
         if session.midway is not None:
             session.midway.broken = lane.welcome.text
-        session.recover(Ready(resp.error(lane.welcome.text) * count))
+        denied = Ready(resp.error(lane.welcome.text) * count)
+        session.recover(_uncertain(session, run) if run.lost_on else denied)
     elif session.busy is not None:
-        session.recover(session.uncertain(session.busy.args, lane) if session.busy.served else session.busy)
+        session.recover(
+            fate.uncertain(session, session.busy.args, str(lane.key.node)) if session.busy.served else session.busy
+        )
     elif transaction is not None and lane is session.own and not lane.usable and run.form is not Form.STREAM:
         pledge.returned(session, run, transaction, lane, sent=sent)
     elif not sent:
@@ -212,10 +223,10 @@ def _returned_unanswered(session: Session, run: Run, lane: Lane) -> None:
     if run.form is Form.BLOCK:
         session.recover(_decide_block(session, run, lane))
     elif run.form is Form.DOUBT:  # the server was no master: the script was refused
-        session.recover(session.again(run.commands[0], run.need))
+        session.recover(fate.again(session, run.commands[0], run.need))
     else:
         for args in run.unanswered():
-            session.recover(session.decide(args, run.need, lane))
+            session.recover(fate.decide(session, args, run.need, lane))
 
 
 def _decide_block(session: Session, run: Run, lane: Lane) -> Entry:
@@ -224,16 +235,26 @@ def _decide_block(session: Session, run: Run, lane: Lane) -> Entry:
     One of reads alone may be repeated, and one of writes alone of which each may be. Reads beside writes would see
     what the first execution wrote. If a command was refused when it was queued, nothing was or will be executed.
     """
-    _, *inside, last = run.commands
+    inside = run.commands[1:-1]
     policy = session.router.policy.retry_writes
     reads = all(lookup(args).reads_only for args in inside)
     writes = all(lookup(args).is_write and may_resend(lookup(args), args, policy) for args in inside)
     replies = split(run.reply)
     aborted = replies[:1] == [pledge.OK] and any(reply.startswith(b"-") for reply in replies)
+    if not reads and not aborted:
+        run.lost_on = str(lane.key.node)
     if reads or writes or aborted:
         session.router.disturbed().replayed += 1
         return _fresh(session, run)
-    return Ready(pledge.OK + pledge.QUEUED * len(inside) + session.uncertain(last, lane).reply)
+    return _uncertain(session, run)
+
+
+def _uncertain(session: Session, run: Run) -> Ready:
+    """The answer to a write, or a transaction, of which nobody will know what the server did that was lost."""
+    answer = fate.uncertain(session, run.commands[-1], run.lost_on)
+    if run.form is not Form.BLOCK:
+        return answer
+    return Ready(pledge.OK + pledge.QUEUED * (len(run.commands) - 2) + answer.reply)
 
 
 def _fresh(session: Session, run: Run) -> Entry:
@@ -244,6 +265,6 @@ def _fresh(session: Session, run: Run) -> Entry:
         return session.entry(run.commands[0])  # without the channels that were confirmed
     if run.form is Form.DOUBT:
         return session.entry(run.commands[0])
-    if run.form is Form.PLAIN:
-        return Run(session, run.commands, run.raw, run.need)
-    return Run(session, run.commands, run.raw, run.need, run.form)
+    fresh = Run(session, run.commands, run.raw, run.need, run.form)
+    fresh.lost_on = run.lost_on
+    return fresh

@@ -30,7 +30,6 @@ from rfproxy.greeting import Identity
 from rfproxy.lane import Lane
 from rfproxy.midway import Midway
 from rfproxy.muting import ClientWriter, Replies
-from rfproxy.replay import may_resend
 from rfproxy.router import Router
 from rfproxy.ties import Ties
 from rfproxy.ways import Ways
@@ -421,25 +420,6 @@ class Session:
         self.outstanding -= run.left
         if self._open:
             relaying.returned(self, run, lane, sent=sent)
-
-    def decide(self, args: list[bytes], need: Need, lane: Lane) -> Entry:
-        """What becomes of a command that was sent and not answered."""
-        stray = lookup(args).name == "EXEC"  # without MULTI; what ends a transaction is decided upon in `pledge`
-        resend = stray or may_resend(lookup(args), args, self.router.policy.retry_writes)
-        return self.again(args, need) if resend else self.uncertain(args, lane)
-
-    def uncertain(self, args: list[bytes], lane: Lane) -> Ready:
-        """The answer for a command of which nobody can know whether it was executed."""
-        self.router.disturbed().uncertain += 1
-        name = lookup(args).name.replace("|", " ")
-        text = f"UNCERTAIN {name} may or may not have been applied: master {lane.key.node} was lost before it replied"
-        self.complain(name, text)
-        return Ready(resp.error(text))
-
-    def again(self, args: list[bytes], need: Need) -> Entry:
-        """A command to be sent once more."""
-        self.router.disturbed().replayed += 1
-        return self.busy or self.entry(args)
 
     def recover(self, entry: Entry) -> None:
         """The next thing in order that replies could not be relayed for."""

@@ -314,7 +314,7 @@ def test_also_who_was_served_on_a_connection_of_its_own_and_is_never_without_a_c
     play.wait(29.0)
     client.hears_nothing()
     play.wait(1.5)
-    client.hears_error("MASTERDOWN held for 30 s")
+    client.hears_error("UNCERTAIN SET")
 
 
 def test_who_does_not_read_what_it_is_told_has_the_whole_patience_when_it_does_again(play: Playbook) -> None:
