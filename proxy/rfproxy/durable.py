@@ -186,7 +186,7 @@ class DurableLane(Lane):
         if self._fence is None:
             super().flush(now)
 
-    def _send(self, writer: Writer) -> None:
+    def _send(self, writer: Writer, now: float) -> None:
         batch, rest = self._cut()
         waits = self._to_be_waited_for(batch)
         if self._in_flight and (waits or _apart(self._in_flight[-1])):

@@ -56,6 +56,7 @@ class Run:
         "need",
         "raw",
         "reply",
+        "sent",
         "session",
     )
 
@@ -84,6 +85,8 @@ class Run:
         """Of a CURSOR: the server process that it was sent to."""
         self.flushes = 0
         """Of one that needs a lane of its own: see Scripts.executed."""
+        self.sent = 0.0
+        """When it was handed to the connection; seconds."""
         self.lost_on = ""
         """Of a write that is sent once more: the server that never replied, and may have executed it."""
         self.home = ""

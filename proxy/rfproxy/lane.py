@@ -26,6 +26,7 @@ from rfprotocol.errors import ProtocolError
 from rfprotocol.framing import ReplyScanner, Taken
 from rfproxy.entries import Form, Run
 from rfproxy.greeting import Duty, Greeting, LaneKey, Welcome
+from rfproxy.replicas import Pace
 
 if TYPE_CHECKING:
     from rfproxy.session import Session
@@ -71,6 +72,9 @@ class LaneOwner(Protocol):
     def lane_laden(self, lane: Lane, now: float) -> None:
         """A long reply has begun, and whatever is behind it on this lane has to wait."""
 
+    def lane_slow(self, lane: Lane, now: float) -> None:
+        """The server of this lane has taken long for its replies for a while."""
+
     def lane_waits(self, lane: Lane) -> None:
         """What the lane may not relay, or send, at this moment it keeps until `go_on`, or until it is lost."""
 
@@ -99,6 +103,7 @@ class Lane:
         self.duty = key.duty
         self.run_id = run_id
         self.guest = guest
+        self.pace = Pace() if key.duty is Duty.REPLICA else None
         self.writes = key.duty is Duty.MASTER  # it takes more than reads
         self.used = float("-inf")  # when runs were last sent; seconds
         self.state = LaneState.CONNECTING
@@ -170,7 +175,7 @@ class Lane:
             self._cannot_send(now)
             return
         self.used = now
-        self._send(self._writer)
+        self._send(self._writer, now)
 
     def _cannot_send(self, now: float) -> None:
         guest = self.guest
@@ -181,10 +186,11 @@ class Lane:
         else:
             self._owner.lane_waits(self)
 
-    def _send(self, writer: Writer) -> None:
+    def _send(self, writer: Writer, now: float) -> None:
         queue, self._queue = self._queue, []
         for run in queue:
             if run.left:
+                run.sent = now
                 self._in_flight.append(run)
         writer.write(queue[0].raw if len(queue) == 1 else b"".join([run.raw for run in queue]))
 
@@ -203,11 +209,20 @@ class Lane:
             if self._tunnel and self.guest is not None:
                 self.guest.client.write(data)
                 return
+            self._time(now)
             try:
                 self._scanner.feed(data)
                 self._distribute(now)
             except ProtocolError:
                 self.lose(now)
+
+    def _time(self, now: float) -> None:
+        """Something has come: for how long has the oldest command waited?"""
+        pace = self.pace
+        if pace is None or not self._in_flight or self._scanner.holds_long_reply:
+            return
+        if pace.replied(now - self._in_flight[0].sent, now):
+            self._owner.lane_slow(self, now)
 
     def go_on(self, now: float) -> None:
         """The server is known to be what it was: relay what it has replied, send what has waited."""

@@ -12,46 +12,30 @@ so: `acknowledged`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from rfprotocol.commands import Command, lookup
 from rfprotocol.topology import Node, Phase, Topology
 from rfproxy.cursors import Cursors
-from rfproxy.durable import may_replicate
 from rfproxy.entries import Need, Run, Verb
 from rfproxy.gate import Gate, GateState
 from rfproxy.greeting import Duty, Identity, LaneKey, Refusal
 from rfproxy.lane import Lane, LaneState
 from rfproxy.lease import Lease
+from rfproxy.pausing import Pause
 from rfproxy.policy import Policy, Reads
+from rfproxy.replicas import SHED, SLOW_REST, Replicas
 from rfproxy.scripts import Scripts
 from rfproxy.stats import ChangeStats, Stats
 
 if TYPE_CHECKING:
     from rfproxy.session import Session
 
-SHED = 0.1
-"""Seconds for which a replica that failed is passed over, unless the topology changes before."""
 OWN_REST = 0.05
 """Seconds for which no lane is opened that others can stand in for, after one failed while those are well."""
 POOL = 64
 """Exclusive lanes kept for the next session that needs one."""
 IDLE = 60.0
 """Seconds after which a lane that nobody used is closed, unless it is one of the default account and database."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """CLIENT PAUSE: commands wait until that time (seconds, monotonic)."""
-
-    until: float
-    writes_only: bool
-
-
-def _held_back(command: Command) -> bool:
-    """Whether CLIENT PAUSE ... WRITE holds it back (CMD_MAY_REPLICATE in Redis, which lists PFCOUNT)."""
-    return may_replicate(command) or command.name == "PFCOUNT"
 
 
 class Shell(Protocol):
@@ -114,7 +98,7 @@ class Router:
         self._laden: dict[Lane, None] = {}  # with a long reply; closed behind what is in flight
         self._dirty: list[Lane] = []
         self._in_doubt: dict[Lane, None] = {}  # lanes that wait for a lease
-        self._shed: dict[Node, float] = {}
+        self._replicas = Replicas()
         self._own_rest = float("-inf")  # see OWN_REST
 
     # --- where to
@@ -175,14 +159,12 @@ class Router:
         if need is _WRITES or need is _URGENT or need is Need.OWN:
             return self._master_key(identity, now)
         if self._reads_replicas:
-            replicas = topology.replicas
-            for turn in range(len(replicas)):
-                node = replicas[(number + turn) % len(replicas)]
-                if self._shed.get(node, now) <= now:
-                    return LaneKey(node, _REPLICA, identity)
+            replica = self._replicas.choose(topology.replicas, number, now)
+            if replica is not None:
+                return LaneKey(replica, _REPLICA, identity)
             self.stats.spilled += 1
         if topology.master and self.gate.state(now) is GateState.LAPSED:
-            if self._shed.get(topology.master, now) > now or not self.gate.stale_reads(now):
+            if self._replicas.passed_over(topology.master, now) or not self.gate.stale_reads(now):
                 return None
             return LaneKey(topology.master, Duty.ANY, identity)
         return self._master_key(identity, now)
@@ -225,7 +207,7 @@ class Router:
                 session.check_limits()
         if lane.duty is _MASTER:
             self.gate.recovered()
-        if self._shed.pop(lane.key.node, None) is not None:
+        if self._replicas.serves(lane.key.node):
             self._turn += 1
         if lane.guest is not None:
             lane.guest.lane_ready(now)
@@ -258,11 +240,24 @@ class Router:
         """The server behind a lane did not serve: leave it alone for a moment."""
         self._turn += 1
         if lane.duty is not _MASTER:
-            self._shed[lane.key.node] = now + SHED
-            self._shell.wake_at(now + SHED)
+            self._pass_over(lane.key.node, now + SHED)
         elif self.topology and lane.key.node == self.topology.master:
             # Lanes that fail together are one failure: only what fails after a rest calls for a longer one.
             self._shell.wake_at(self.gate.rest(now) if now >= self.gate.rest_until else self.gate.rest_until)
+
+    def lane_slow(self, lane: Lane, now: float) -> None:
+        """A replica takes long for its replies: its sessions move to another one that does not."""
+        node = lane.key.node
+        slow = {other.key.node for other in self._all_shared() if other.pace is not None and other.pace.slow}
+        replicas = self.topology.replicas if self.topology else ()
+        if not all(replica in slow or self._replicas.passed_over(replica, now) for replica in replicas):
+            self.log.info("replica_slow", node=str(node), epoch=self.epoch)
+            self._turn += 1
+            self._pass_over(node, now + SLOW_REST)
+
+    def _pass_over(self, node: Node, until: float) -> None:
+        self._replicas.pass_over(node, until)
+        self._shell.wake_at(until)
 
     def lane_dirty(self, lane: Lane) -> None:
         """A lane has something to flush."""
@@ -361,7 +356,7 @@ class Router:
             unavailable=[str(node) for node in topology.unavailable],
         )
         self.gate.apply(topology)
-        self._shed.clear()
+        self._replicas.forget()
         self._know_process(topology)
         self._depose([lane for lane in self.lanes if not self._fits(lane, topology)], now)
         self._acknowledge()
@@ -397,7 +392,7 @@ class Router:
             self._part_with_master(now)  # there is no news: reads go on from whatever there is
         self.resume(now)
         # There is one alarm, and the one that rang may have been set for another reason, or a hair too early.
-        times = [self.gate.next_expiry(), self.gate.rest_until, self._own_rest, *self._shed.values()]
+        times = [self.gate.next_expiry(), self.gate.rest_until, self._own_rest, *self._replicas.times()]
         times += [self.gate.reads_from, self.pause.until if self.pause else math.inf]
         if coming := [when for when in times if now < when < math.inf]:
             self._shell.wake_at(min(coming))
@@ -426,12 +421,7 @@ class Router:
 
     def paused(self, entry: Run | Verb, now: float) -> bool:
         """Whether a pause holds these commands back."""
-        if self.pause is None or now >= self.pause.until:
-            return False
-        if isinstance(entry, Verb) and entry.command.name == "CLIENT|UNPAUSE":
-            return False
-        commands = entry.commands if isinstance(entry, Run) else [entry.args]
-        return not self.pause.writes_only or any(_held_back(lookup(args)) for args in commands)
+        return self.pause is not None and self.pause.holds(entry, now)
 
     def _last_used(self, lane: Lane) -> float:
         return lane.used

@@ -1,0 +1,102 @@
+"""Which replica a session reads from while one of them fails, or is slow."""
+
+from __future__ import annotations
+
+import pytest
+
+from rfprotocol.topology import Node
+from rfproxy.replicas import SLOW, SLOW_FOR, SLOW_REST, Pace, Replicas
+from tests.support.playbook import FakeClient, Playbook
+
+ONE, TWO = Node("r", 1), Node("r", 2)
+NIL = b"$-1\r\n"
+
+
+def test_sessions_are_spread_and_each_has_always_the_same_one() -> None:
+    replicas = Replicas()
+    assert [replicas.choose([ONE, TWO], number, 0.0) for number in (0, 1, 2, 0)] == [ONE, TWO, ONE, ONE]
+
+
+def test_one_that_is_passed_over_is_stood_in_for_until_its_time_is_over_or_it_serves() -> None:
+    replicas = Replicas()
+    replicas.pass_over(ONE, 5.0)
+    assert replicas.choose([ONE, TWO], 0, 4.9) == TWO
+    assert replicas.choose([ONE], 0, 4.9) is None
+    assert replicas.choose([ONE, TWO], 0, 5.0) == ONE
+    assert replicas.serves(ONE)
+    assert not replicas.serves(ONE)
+    assert replicas.choose([ONE, TWO], 0, 4.9) == ONE
+
+
+def test_replies_are_slow_when_none_was_quick_for_a_while() -> None:
+    pace = Pace()
+    assert not pace.replied(SLOW, 1.0)
+    assert pace.slow
+    assert not pace.replied(SLOW / 2, 1.1)
+    assert not pace.slow
+    assert not pace.replied(SLOW, 1.2)
+    assert pace.replied(SLOW, 1.2 + SLOW_FOR)
+
+
+# --- in the proxy
+
+
+@pytest.fixture
+def play() -> Playbook:
+    play = Playbook()
+    play.topology(1, master="m:1", replicas=["r:1", "r:2"])
+    return play
+
+
+def read(play: Playbook, client: FakeClient, server: str, takes: float) -> None:
+    client.says("GET", "k")
+    connection = play.server(server).hears("GET", "k")
+    play.wait(takes)
+    connection.answers(NIL)
+    client.hears(NIL)
+
+
+def test_who_reads_from_a_slow_replica_moves_to_another_one_and_comes_back(play: Playbook) -> None:
+    client = play.client()
+    for _ in range(4):
+        read(play, client, "r:1", takes=0.1)
+    assert play.log.events("replica_slow")
+    read(play, client, "r:2", takes=0.001)
+    play.wait(SLOW_REST)
+    read(play, client, "r:1", takes=0.001)
+
+
+def test_one_slow_reply_among_others_moves_nobody(play: Playbook) -> None:
+    client = play.client()
+    for _ in range(4):
+        read(play, client, "r:1", takes=0.3)
+        read(play, client, "r:1", takes=0.001)
+
+
+def test_nobody_moves_when_all_are_slow(play: Playbook) -> None:
+    client = play.client()
+    for _ in range(4):
+        read(play, client, "r:1", takes=0.1)
+    for _ in range(6):
+        read(play, client, "r:2", takes=0.1)
+    assert len(play.log.events("replica_slow")) == 1
+
+
+def test_a_command_behind_a_quick_one_is_timed_itself(play: Playbook) -> None:
+    client = play.client()
+    for _ in range(8):
+        client.pipelines("GET a", "GET b")
+        connection = play.server("r:1").hears("GET", "a")
+        play.server("r:1").hears("GET", "b")
+        connection.answers(NIL)
+        play.wait(SLOW / 2)
+        connection.answers(NIL)
+        client.hears(NIL + NIL)
+    assert not play.log.events("replica_slow")
+
+
+def test_a_single_replica_is_read_from_however_slow_it_is(play: Playbook) -> None:
+    play.topology(1, master="m:1", replicas=["r:1"])
+    client = play.client()
+    for _ in range(6):
+        read(play, client, "r:1", takes=0.1)
