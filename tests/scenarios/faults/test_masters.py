@@ -88,9 +88,8 @@ async def test_11_master_restarts_and_loads_for_long(site: Installation, finding
 @pytest.mark.fault
 @pytest.mark.servers(appendonly="yes", appendfsync="always")
 async def test_16_all_replicas_are_down_and_then_the_master(site: Installation, findings: Findings) -> None:
-    options = ["--hold-timeout", "2"]
     refused = "held for 2 s and not sent: there is no master"
-    async with Trial(site, findings, options=options, refusals=(refused,)) as trial, trial.client() as client:
+    async with Trial(site, findings, hold_timeout=2.0, refusals=(refused,)) as trial, trial.client() as client:
         before = await site.serving()
         master, replicas = site.server_of(before), [site.group[node] for node in before.replicas]
         await client.ping()

@@ -44,18 +44,23 @@ class Trial:
         options: Sequence[str] = (),
         ports: Sequence[int] | None = None,
         refusals: tuple[str, ...] = (),
+        hold_timeout: float = 30.0,
         clients: int = CLIENTS,
         seed: int = 1,
     ) -> None:
-        """`options` of the proxies; `ports` of those with clients; errors beginning with `refusals` are in order."""
+        """`options` of the proxies; `ports` of those with clients; errors beginning with `refusals` are in order.
+
+        What could not be sent again within `hold_timeout` (seconds) may be uncertain, too.
+        """
         for proxy in site.proxies.values():
-            proxy.argv += ["--reads", "master", *options]
+            proxy.argv += ["--reads", "master", "--hold-timeout", str(hold_timeout), *options]
         self.site = site
         self.verdict = Verdict()
         self._clients = clients
         self.recorder = Recorder(ports or site.ports, clients, seed)
         self._findings = findings
         self._refusals = refusals
+        self._hold_timeout = hold_timeout
         self._kills: list[Kill] = []
         self._begun = self._ended = -math.inf
         self._stack = contextlib.AsyncExitStack()
@@ -155,7 +160,8 @@ class Trial:
         self._findings("changes", ", ".join(f"{r.kind.value} {r.outcome.value}" for r in receipts) or "none")
 
     def _judge(self) -> None:
-        repeatable = [operation for operation in self.uncertain() if operation.asked.kind in IDEMPOTENT]
+        soon = [o for o in self.uncertain() if o.heard.at - o.asked.at < self._hold_timeout]
+        repeatable = [operation for operation in soon if operation.asked.kind in IDEMPOTENT]
         assert self.verdict.violations == [], "\n".join(map(str, self.verdict.violations))
         assert self._refused() == [], self._refused()
         assert repeatable == [], repeatable
