@@ -100,6 +100,11 @@ class ReplyScanner:
         """Whether it is worth while to ask for a part of a reply."""
         return self._held >= self._long
 
+    @property
+    def in_long_reply(self) -> bool:
+        """Whether a long reply has begun and is not complete, be its parts here or given out."""
+        return self._given or self._held >= self._long
+
     def take(self, most: int, *, parts: bool = False) -> Taken:
         """Up to `most` complete replies, the same object that was fed if it holds nothing else.
 

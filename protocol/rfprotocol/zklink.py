@@ -16,6 +16,7 @@ lines marked otherwise, which only hand over to it (`_hop`). What kazoo does dif
 * It insists on a server that knows all it has seen, also when the servers have lost that (their data was removed, or an
   old backup restored). Here it insists no more when its session counts as lost, because all is read anew then.
 * It makes an epoll object for each look at a socket, five times per request. Here it polls.
+* It has a thread for answers and one for events of watches, so that they overtake each other. Here they share one.
 * Its connection thread can die of an answer it does not understand. Here a new client takes over.
 * A refused transaction is a successful call to it, with an error per operation. Here errors are outcomes throughout.
 """
@@ -39,7 +40,7 @@ import structlog
 from kazoo import exceptions as zk
 from kazoo.client import KazooClient
 from kazoo.handlers.threading import AsyncResult, SequentialThreadingHandler
-from kazoo.protocol.states import EventType, KazooState, WatchedEvent
+from kazoo.protocol.states import Callback, EventType, KazooState, WatchedEvent
 from kazoo.retry import KazooRetry
 
 from rfprotocol.errors import ConfigError, StoreConflict, StoreError, StoreUnavailable
@@ -363,6 +364,10 @@ class _Wire(SequentialThreadingHandler):
         thread = super().spawn(func, *args, **kwargs)
         self._threads.append(thread)
         return thread
+
+    def dispatch_callback(self, callback: Callback) -> None:
+        """Called by kazoo with each event of a watch: what ZooKeeper says first is to be heard first."""
+        self.completion_queue.put(lambda: callback.func(*callback.args))
 
     def create_connection(
         self, address: tuple[str, int], hostname: str | None = None, timeout: float | None = None, **options: Any

@@ -11,6 +11,7 @@ their transaction is broken (EXEC will answer nil).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rfprotocol import resp
@@ -199,12 +200,14 @@ def block(session: Session, verb: Verb, now: float) -> bool:
     lane = session.choose(Need.OWN, now)
     if lane is None:
         return False
-    session.busy = Verb(verb.args, verb.command, verb.raw, since)
+    session.busy = replace(verb, blocked_since=since)
     raw = resp.encode_command(args)
     if name in ("WAIT", "WAITAOF"):
         # A server waits for the offset at the end of the connection's last command, so one has to come first.
         return session.send(Run(session, [verb.args], _PING + raw, Need.OWN, Form.LAST, 2), lane)
-    return session.send(Run(session, [verb.args], raw, Need.OWN), lane)
+    run = Run(session, [verb.args], raw, Need.OWN)
+    run.lost_on = verb.lost_on
+    return session.send(run, lane)
 
 
 _PING = resp.encode_command([b"PING"])

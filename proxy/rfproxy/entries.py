@@ -123,6 +123,8 @@ class Verb:
     served: bool = False
     """Whether a blocking command has taken something: then it blocks no more, and may not be asked again. Its reply is
     kept until replicas have what it did (`durable`)."""
+    lost_on: str = ""
+    """As of a Run: a blocking command that is asked again may have taken something from the server that was lost."""
 
 
 @dataclass(frozen=True, slots=True)

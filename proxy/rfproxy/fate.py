@@ -6,11 +6,12 @@ nothing has happened: `Run.lost_on` remembers.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rfprotocol import resp
 from rfprotocol.commands import lookup
-from rfproxy.entries import Entry, Need, Ready, Run
+from rfproxy.entries import Entry, Need, Ready, Run, Verb
 from rfproxy.replay import may_resend
 
 if TYPE_CHECKING:
@@ -25,6 +26,13 @@ def decide(session: Session, args: list[bytes], need: Need, lane: Lane) -> Entry
     if not harmless and not may_resend(command, args, session.router.policy.retry_writes):
         return uncertain(session, args, node)
     return again(session, args, need, "" if harmless else node)
+
+
+def of_busy(session: Session, verb: Verb, node: str, *, sent: bool) -> Entry:
+    """For a blocking command, or one that waits for the server's consent, that was on a lane to `node` that is lost."""
+    if verb.served:
+        return uncertain(session, verb.args, node)
+    return replace(verb, lost_on=node) if sent and verb.command.is_write else verb
 
 
 def uncertain(session: Session, args: list[bytes], node: str) -> Ready:

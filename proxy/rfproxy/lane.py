@@ -72,6 +72,9 @@ class LaneOwner(Protocol):
     def lane_laden(self, lane: Lane, now: float) -> None:
         """A long reply has begun, and whatever is behind it on this lane has to wait."""
 
+    def lane_light(self, lane: Lane, now: float) -> None:
+        """A parked lane has no long reply any more."""
+
     def lane_slow(self, lane: Lane, now: float) -> None:
         """The server of this lane has taken long for its replies for a while."""
 
@@ -109,6 +112,7 @@ class Lane:
         self.state = LaneState.CONNECTING
         self.welcome: Welcome | None = None
         self.spoilt = False  # the server's end is not as it was: no other session may have it
+        self.parked = False  # it takes no more runs as long as this is so
         self._listening = False
         self._tunnel = False
         self._owner = owner
@@ -122,7 +126,7 @@ class Lane:
     @property
     def usable(self) -> bool:
         """Whether runs may be enqueued."""
-        return self.state is _READY or self.state is _CONNECTING or self.state is _GREETING
+        return not self.parked and (self.state is _READY or self.state is _CONNECTING or self.state is _GREETING)
 
     @property
     def idle(self) -> bool:
@@ -203,7 +207,8 @@ class Lane:
                 data, self._withheld = self._withheld + data, b""
             if not self._owner.may_relay(self, now):
                 self._withheld = data
-                self.read_on(False)
+                if self._writer is not None:
+                    self._writer.pause_reading()  # at any rate: also what is awaited is not to pile up here
                 self._owner.lane_waits(self)
                 return
             if self._tunnel and self.guest is not None:
@@ -219,7 +224,7 @@ class Lane:
     def _time(self, now: float) -> None:
         """Something has come: for how long has the oldest command waited?"""
         pace = self.pace
-        if pace is None or not self._in_flight or self._scanner.holds_long_reply:
+        if pace is None or not self._in_flight or self._scanner.in_long_reply:
             return
         if pace.replied(now - self._in_flight[0].sent, now):
             self._owner.lane_slow(self, now)
@@ -230,6 +235,11 @@ class Lane:
             self.read_on(self.guest is None or not self.guest.choked)
             self.feed(b"", now)
         self.flush(now)
+
+    def park(self, now: float) -> None:
+        """Accept no more runs for the time being; those that were not sent go elsewhere."""
+        self.parked = True
+        self._give_back(now, unsent_only=True)
 
     def retire(self, now: float) -> None:
         """Accept no more runs, and close when those in flight are answered."""
@@ -292,6 +302,8 @@ class Lane:
                     in_flight.popleft()
                 self._deliver(run, taken, now)
             scanner.pushes.clear()  # nobody on this lane has asked for any
+            if self.parked and not scanner.in_long_reply:
+                self._owner.lane_light(self, now)
         if self.state is _RETIRED:
             self._close_if_done(now)
 

@@ -75,12 +75,12 @@ def _judge(session: Session, run: Run, args: list[bytes], reply: bytes, now: flo
     if transaction is not None and not transaction.pretending:
         pledge.answered(session, transaction, args, reply, need, now)
     elif refused(reply) and lookup(args).route is Route.OWN:
-        session.recover(_doubt(session, args, reply))
+        session.recover(_doubt(session, run, args, reply))
     elif refused(reply):
         _refused(session, reply, now)
         session.recover(fate.again(session, args, need, run.lost_on))
-    elif run.lost_on and reply.startswith(b"-"):
-        session.recover(fate.uncertain(session, args, run.lost_on))  # refused by the second one
+    elif run.lost_on and reply.startswith(b"-") and not reply.startswith(_SAME_ANYWHERE):
+        session.recover(fate.uncertain(session, args, run.lost_on))
     elif session.recovered is None:
         session.client.write(reply if session.shortfall is None else durable.told(session, args, reply))
     elif lookup(args).reads_only:  # beside something that was not executed: read again behind it
@@ -89,7 +89,12 @@ def _judge(session: Session, run: Run, args: list[bytes], reply: bytes, now: flo
         session.recover(Ready(reply if session.shortfall is None else durable.told(session, args, reply)))
 
 
-def _doubt(session: Session, args: list[bytes], reply: bytes) -> Run:
+_SAME_ANYWHERE = (b"-ERR ", b"-WRONGTYPE ")
+"""How errors begin that speak of the command or of the data. Others are about the server, and the lost one may have
+executed what this one refuses."""
+
+
+def _doubt(session: Session, doubted: Run, args: list[bytes], reply: bytes) -> Run:
     """A script may make up a refusal, after it had effects. Whether the server refused it will show on another lane:
     if that is greeted as one to a master, the reply is the script's."""
     if session.ties is not None:
@@ -97,7 +102,7 @@ def _doubt(session: Session, args: list[bytes], reply: bytes) -> Run:
     if session.own is not None:
         session.own.spoilt = True
     run = Run(session, [args], _PING, Need.OWN, Form.DOUBT)
-    run.reply = reply
+    run.reply, run.lost_on = reply, doubted.lost_on
     return run
 
 
@@ -107,7 +112,9 @@ _PING = resp.encode_command([b"PING"])
 def _deliver_doubt(session: Session, run: Run, taken: Taken, now: float) -> None:
     if refused(taken.data):  # it is still loading
         _refused(session, taken.data, now)
-        session.recover(fate.again(session, run.commands[0], run.need))
+        session.recover(fate.again(session, run.commands[0], run.need, run.lost_on))
+    elif run.lost_on:
+        session.recover(_uncertain(session, run))
     else:
         session.client.write(run.reply)
 
@@ -183,7 +190,7 @@ def answer_all_pending(session: Session, text: str) -> None:
     """Nobody will do what waits. What is behind the first came later, but who pipelines has one patience for all."""
     for _ in range(len(session.pending)):
         entry = session.pending.popleft()
-        if isinstance(entry, Run) and entry.lost_on:
+        if isinstance(entry, Run | Verb) and entry.lost_on:
             entry = _uncertain(session, entry)
         elif isinstance(entry, Run | Verb):
             count = entry.count if isinstance(entry, Run) else 1
@@ -208,9 +215,7 @@ def returned(session: Session, run: Run, lane: Lane, *, sent: bool) -> None:
         denied = Ready(resp.error(lane.welcome.text) * count)
         session.recover(_uncertain(session, run) if run.lost_on else denied)
     elif session.busy is not None:
-        session.recover(
-            fate.uncertain(session, session.busy.args, str(lane.key.node)) if session.busy.served else session.busy
-        )
+        session.recover(fate.of_busy(session, session.busy, str(lane.key.node), sent=sent))
     elif transaction is not None and lane is session.own and not lane.usable and run.form is not Form.STREAM:
         pledge.returned(session, run, transaction, lane, sent=sent)
     elif not sent:
@@ -223,7 +228,7 @@ def _returned_unanswered(session: Session, run: Run, lane: Lane) -> None:
     if run.form is Form.BLOCK:
         session.recover(_decide_block(session, run, lane))
     elif run.form is Form.DOUBT:  # the server was no master: the script was refused
-        session.recover(fate.again(session, run.commands[0], run.need))
+        session.recover(fate.again(session, run.commands[0], run.need, run.lost_on))
     else:
         for args in run.unanswered():
             session.recover(fate.decide(session, args, run.need, lane))
@@ -249,22 +254,21 @@ def _decide_block(session: Session, run: Run, lane: Lane) -> Entry:
     return _uncertain(session, run)
 
 
-def _uncertain(session: Session, run: Run) -> Ready:
+def _uncertain(session: Session, entry: Run | Verb) -> Ready:
     """The answer to a write, or a transaction, of which nobody will know what the server did that was lost."""
-    answer = fate.uncertain(session, run.commands[-1], run.lost_on)
-    if run.form is not Form.BLOCK:
+    commands = entry.commands if isinstance(entry, Run) else [entry.args]
+    answer = fate.uncertain(session, commands[-1], entry.lost_on)
+    if isinstance(entry, Verb) or entry.form is not Form.BLOCK:
         return answer
-    return Ready(pledge.OK + pledge.QUEUED * (len(run.commands) - 2) + answer.reply)
+    return Ready(pledge.OK + pledge.QUEUED * (len(commands) - 2) + answer.reply)
 
 
 def _fresh(session: Session, run: Run) -> Entry:
     """The same run as it was before it was sent."""
     if session.busy is not None:
         return session.busy
-    if run.form is Form.STREAM:
-        return session.entry(run.commands[0])  # without the channels that were confirmed
-    if run.form is Form.DOUBT:
-        return session.entry(run.commands[0])
-    fresh = Run(session, run.commands, run.raw, run.need, run.form)
-    fresh.lost_on = run.lost_on
+    again = run.form in (Form.STREAM, Form.DOUBT)  # a stream without the channels that were confirmed
+    fresh = session.entry(run.commands[0]) if again else Run(session, run.commands, run.raw, run.need, run.form)
+    if isinstance(fresh, Run):
+        fresh.lost_on = run.lost_on
     return fresh

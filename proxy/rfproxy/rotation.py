@@ -19,7 +19,8 @@ from rfproxy.greeting import Duty, Identity, LaneKey
 from rfproxy.lane import Lane, LaneState
 from rfproxy.lease import Lease
 from rfproxy.policy import Policy
-from rfproxy.router import Log, Router, Shell
+from rfproxy.router import Router
+from rfproxy.shell import Log, Shell
 from rfproxy.stats import Stats
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ so: `acknowledged`.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from rfprotocol.topology import Node, Phase, Topology
 from rfproxy.cursors import Cursors
@@ -21,10 +21,12 @@ from rfproxy.gate import Gate, GateState
 from rfproxy.greeting import Duty, Identity, LaneKey, Refusal
 from rfproxy.lane import Lane, LaneState
 from rfproxy.lease import Lease
+from rfproxy.parking import Parking
 from rfproxy.pausing import Pause
 from rfproxy.policy import Policy, Reads
 from rfproxy.replicas import SHED, SLOW_REST, Replicas
 from rfproxy.scripts import Scripts
+from rfproxy.shell import Log, Shell
 from rfproxy.stats import ChangeStats, Stats
 
 if TYPE_CHECKING:
@@ -36,32 +38,6 @@ POOL = 64
 """Exclusive lanes kept for the next session that needs one."""
 IDLE = 60.0
 """Seconds after which a lane that nobody used is closed, unless it is one of the default account and database."""
-
-
-class Shell(Protocol):
-    """What the core asks of the event loop that drives it."""
-
-    def connect(self, lane: Lane) -> None:
-        """Open a connection to `lane.key.node`, then call `lane.connected`, or `lane.lose` when that fails."""
-
-    def flush_soon(self) -> None:
-        """Call `Router.flush` once, when what has arrived in this turn of the loop is dealt with."""
-
-    def wake_at(self, when: float) -> None:
-        """Call `Router.tick` at that time (seconds, monotonic), or earlier."""
-
-    def acknowledge(self, epoch: int) -> None:
-        """Tell the managers that nothing is sent to a master of an earlier epoch any more."""
-
-
-class Log(Protocol):
-    """The part of structlog's loggers that the core uses."""
-
-    def info(self, event: str, **fields: object) -> object:
-        """Something an operator may want to know."""
-
-    def warning(self, event: str, **fields: object) -> object:
-        """Something an operator should look at."""
 
 
 # By name: looking up a member of an enumeration costs several times as much, and this is done for each run.
@@ -95,7 +71,7 @@ class Router:
         self._exclusive: dict[Lane, None] = {}
         self._pool: dict[LaneKey, list[Lane]] = {}
         self._retiring: dict[Lane, None] = {}
-        self._laden: dict[Lane, None] = {}  # with a long reply; closed behind what is in flight
+        self._parking = Parking()
         self._dirty: list[Lane] = []
         self._in_doubt: dict[Lane, None] = {}  # lanes that wait for a lease
         self._replicas = Replicas()
@@ -118,7 +94,12 @@ class Router:
     def find(self, number: int, identity: Identity, need: Need, now: float) -> Lane | None:
         """The same for session `number`, if it were this somebody; looked for anew."""
         key = self._key(number, identity, need, now)
-        return self._shared.get(key) or self._open(key) if key else None
+        if key is None:
+            return None
+        lane = self._shared.get(key)
+        if need is _URGENT and (lane is None or lane.state is not LaneState.READY):
+            lane = self._parking.any(key) or lane  # to a server that is busy no other can be opened
+        return lane or self._open(key)
 
     def open(self, now: float) -> bool:
         """Whether commands may be sent to the master."""
@@ -222,7 +203,10 @@ class Router:
         if in_service and not denied:
             reason = lane.welcome.text if lane.welcome and lane.welcome.refusal else "connection lost"
             self.log.info("lane_lost", node=str(lane.key.node), reason=reason, epoch=self.epoch)
-            if self._others_serve(lane):
+            stand_in = self._parking.any(lane.key) if not alone else None
+            if stand_in is not None:  # better a long wait than none to serve
+                self._unpark(stand_in)
+            if stand_in is not None or self._others_serve(lane):
                 self._own_rest = now + OWN_REST
                 self._shell.wake_at(self._own_rest)
             else:
@@ -233,7 +217,7 @@ class Router:
         """Whether the server is well, although it closed or refused this connection, and nobody else misses that."""
         node = lost.key.node
         return lost.guest is not None and any(
-            lane.key.node == node and lane.state is LaneState.READY for lane in self._all_shared()
+            lane.key.node == node and lane.state is LaneState.READY for lane in (*self._all_shared(), *self._parking)
         )
 
     def rest(self, lane: Lane, now: float) -> None:
@@ -277,12 +261,30 @@ class Router:
         return lane.duty is not _MASTER or self.gate.trusts(now)
 
     def lane_laden(self, lane: Lane, now: float) -> None:
-        """Nobody else is to wait behind a long reply: the next command of who has nothing in flight opens a lane."""
-        if self._shared.get(lane.key) is lane:
-            del self._shared[lane.key]
-            self._laden[lane] = None
-            self._turn += 1
-            lane.retire(now)
+        """Nobody else is to wait behind a long reply: another lane serves who has nothing in flight on this one."""
+        spare = self._parking.spare(lane.key)
+        if self._shared.get(lane.key) is not lane or now < self._own_rest:
+            return
+        if spare is None and self._parking.full(lane.key):
+            return
+        del self._shared[lane.key]
+        if spare is not None:
+            self._unpark(spare)
+        self._parking.put(lane)
+        self._turn += 1
+        lane.park(now)
+
+    def lane_light(self, lane: Lane, now: float) -> None:
+        """It can serve again, or stand by."""
+        lane.parked = False
+        if lane.key not in self._shared:
+            self._unpark(lane)
+
+    def _unpark(self, lane: Lane) -> None:
+        self._parking.take(lane)
+        lane.parked = False
+        self._shared[lane.key] = lane
+        self._turn += 1
 
     def lane_waits(self, lane: Lane) -> None:
         """The lease has run out: the lane goes on when there is one again, and still the same master."""
@@ -431,6 +433,7 @@ class Router:
         plain = Identity(account=self.policy.account)
         unused = [lane for lane in self._all_shared() if lane.key.identity != plain and lane.idle]
         unused += [lane for pooled in self._pool.values() for lane in pooled]
+        unused += [lane for lane in self._parking if lane.idle]
         for lane in unused:
             if now - self._last_used(lane) > IDLE:
                 self.discard(lane, now)
@@ -471,14 +474,14 @@ class Router:
     @property
     def lanes(self) -> list[Lane]:
         """All that are not closed."""
-        return [*self._all_shared(), *self._exclusive, *self._retiring, *self._laden]
+        return [*self._all_shared(), *self._exclusive, *self._retiring, *self._parking]
 
     def _forget(self, lane: Lane) -> None:
         if self._shared.get(lane.key) is lane:
             del self._shared[lane.key]
         self._exclusive.pop(lane, None)
         self._retiring.pop(lane, None)
-        self._laden.pop(lane, None)
+        self._parking.take(lane)
         pooled = self._pool.get(lane.key, [])
         if lane in pooled:
             pooled.remove(lane)

@@ -19,7 +19,7 @@ from rfproxy.limits import Limits
 from rfproxy.listening import BACKLOG
 from rfproxy.policy import Policy
 from rfproxy.rotation import create_router
-from rfproxy.router import Log
+from rfproxy.shell import Log
 from rfproxy.stats import Stats
 
 CONNECT_TIMEOUT = 1.0

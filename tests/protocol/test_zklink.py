@@ -11,9 +11,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
+from kazoo.protocol.states import Callback
 from structlog.testing import capture_logs
 
 from rfprotocol.errors import ConfigError, StoreConflict, StoreUnavailable
@@ -314,6 +316,16 @@ async def test_a_server_that_accepts_and_does_not_answer_is_given_up_after_the_t
     async with fake_server(be_silent) as address, following(address, session_timeout=3600):
         await attempts.acquire()
         await attempts.acquire()
+
+
+def test_what_zookeeper_says_is_heard_in_its_order_events_and_answers_alike() -> None:
+    wire, heard = _Wire(patience=1.0), list[int]()
+    wire.start()
+    for number in range(0, 1000, 2):
+        wire.dispatch_callback(Callback("watch", heard.append, (number,)))
+        wire.completion_queue.put(partial(heard.append, number + 1))
+    wire.stop()
+    assert heard == list(range(1000))
 
 
 def test_kazoo_is_told_which_sockets_are_ready() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from rfproxy.policy import Policy
 from rfproxy.replay import RetryWrites
-from tests.proxy.test_relaying import EXECABORT, LOADING, OK, QUEUED, fail_over, told
+from tests.proxy.test_relaying import EXECABORT, LOADING, OK, QUEUED, READONLY, fail_over, told
 from tests.support.playbook import FakeClient, Playbook
 
 
@@ -93,3 +93,59 @@ def test_a_repeated_script_that_succeeds_is_no_longer_in_doubt() -> None:
     fail_over(play)
     play.server("r:1").hears("EVAL", "return 1", "0", exclusive=True).answers(b":1\r\n")
     client.hears(b":1\r\n")
+
+
+@pytest.mark.parametrize(
+    "error", [b"-ERR wrong number of arguments for 'set' command\r\n", b"-WRONGTYPE Operation against a key\r\n"]
+)
+def test_what_fails_anywhere_has_failed(play: Playbook, error: bytes) -> None:
+    client = lose_a_write(play, "SET k")
+    play.topology(3, master="r:1")
+    told(play, "r:1", "SET k").answers(error)
+    client.hears(error)
+
+
+@pytest.mark.parametrize("command", ["BLPOP q 0", "BLMOVE a b LEFT LEFT 0", "XREADGROUP GROUP g c BLOCK 0 STREAMS s >"])
+@pytest.mark.parametrize("then", ["it waits too long", "it is refused"])
+def test_a_blocking_command_may_have_taken_something_from_the_server_that_was_lost(
+    play: Playbook, command: str, then: str
+) -> None:
+    client = play.client().says(*command.split())
+    told(play, "m:1", command, exclusive=True)
+    play.server("m:1").dies()
+    play.topology(2, replicas=["r:1"])
+    if then == "it is refused":
+        play.topology(3, master="r:1")
+        told(play, "r:1", command, exclusive=True).answers(b"-OOM command not allowed\r\n")
+    play.wait(31.0)
+    client.hears_error(f"UNCERTAIN {command.split(maxsplit=1)[0]}")
+
+
+def test_a_blocking_read_has_taken_nothing(play: Playbook) -> None:
+    client = play.client().says("XREAD", "BLOCK", "0", "STREAMS", "s", "$")
+    play.server("m:1").dies()
+    play.server("r:1").dies()
+    play.topology(2)
+    play.wait(31.0)
+    client.hears_error("MASTERDOWN")
+
+
+@pytest.mark.parametrize("then", ["the script made it up", "it is given up"])
+def test_a_refusal_that_a_script_may_have_made_up_does_not_say_what_the_first_one_did(then: str) -> None:
+    play = Playbook(Policy(retry_writes=RetryWrites.ALWAYS))
+    play.topology(1, master="m:1")
+    client = play.client().says("EVAL", "x", "0")
+    play.server("m:1").hears("EVAL", "x", "0", exclusive=True)
+    play.server("m:1").dies()
+    fail_over(play)
+    connection = play.server("r:1").hears("EVAL", "x", "0", exclusive=True)
+    if then == "it is given up":
+        play.server("r:1").denies = {b"ROLE": LOADING}
+    connection.answers(READONLY)
+    play.wait(1.0)
+    if then == "it is given up":
+        play.topology(4)
+        play.wait(31.0)
+    else:
+        play.server("r:1").hears("PING", exclusive=True).answers(b"+PONG\r\n")
+    client.hears_error("UNCERTAIN EVAL")

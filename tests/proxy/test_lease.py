@@ -229,6 +229,18 @@ def test_without_a_lease_replies_are_not_even_read(play: Playbook) -> None:
     client.hears(b":1\r\n")
 
 
+def test_a_long_reply_is_not_read_without_a_lease_either(play: Playbook) -> None:
+    client = play.client().says("INCR", "big")
+    connection = play.server("m:1").hears("INCR", "big").answers(b"$%d\r\n" % (3 << 20) + b"x" * (1 << 20))
+    client.output = b""
+    lapse(play)
+    connection.answers(b"x" * (1 << 20))
+    assert not connection.read
+    regain(play)
+    connection.answers(b"x" * (1 << 20) + b"\r\n")
+    client.hears(b"x" * (2 << 20) + b"\r\n")
+
+
 def test_an_unsent_blocking_command_does_not_outwait_its_patience_in_a_planned_change(play: Playbook) -> None:
     client = play.client()
     client.session.feed(b"*3\r\n$5\r\nBLPOP\r\n$1\r\nk\r\n$1\r\n0\r\n", play.time)  # its lane is being opened

@@ -69,65 +69,6 @@ def test_without_any_topology_everything_waits() -> None:
     play.server("m:1").hears("GET", "k")
 
 
-# --- long replies
-
-BIG = b"$%d\r\n" % (3 << 20)
-PART = b"x" * (1 << 20)
-
-
-def test_nobody_waits_behind_a_long_reply_who_has_nothing_in_flight_there(play: Playbook) -> None:
-    reader, behind, other = play.client(), play.client(), play.client()
-    reader.says("INCR", "big")
-    behind.says("INCR", "k")
-    play.server("m:1").hears("INCR", "big")
-    busy = play.server("m:1").hears("INCR", "k")
-    busy.answers(BIG + PART)
-    other.says("INCR", "k")
-    quick = play.server("m:1").hears("INCR", "k")
-    assert quick is not busy
-    quick.answers(b":2\r\n")
-    other.hears(b":2\r\n")
-    behind.hears_nothing()
-    behind.says("INCR", "next")
-    busy.answers(PART * 2 + b"\r\n:1\r\n")
-    reader.hears(BIG + PART * 3 + b"\r\n")
-    behind.hears(b":1\r\n")
-    assert play.server("m:1").hears("INCR", "next") is quick
-    assert play.server("m:1").live == [quick]
-
-
-def test_a_long_reply_of_a_replica_does_not_delay_an_acknowledgement(play: Playbook) -> None:
-    client = play.client().says("GET", "big")
-    busy = play.server("r:1").hears("GET", "big")
-    busy.answers(BIG + PART)
-    play.topology(2, replicas=["r:1", "r:2"])
-    assert play.acknowledged[-1] == 2
-    busy.answers(PART * 2 + b"\r\n")
-    client.hears(BIG + PART * 3 + b"\r\n")
-    assert busy.closed
-
-
-def test_a_long_reply_of_the_master_is_waited_for_in_a_planned_change(play: Playbook) -> None:
-    client = play.client().says("INCR", "big")
-    busy = play.server("m:1").hears("INCR", "big")
-    busy.answers(BIG + PART)
-    play.topology(2, draining=("m:1", "r:1"), replicas=["r:1", "r:2"])
-    assert play.acknowledged[-1] == 1
-    busy.answers(PART * 2 + b"\r\n")
-    client.hears(BIG + PART * 3 + b"\r\n")
-    assert play.acknowledged[-1] == 2
-
-
-def test_a_long_reply_of_a_master_that_failed_ends_at_once(play: Playbook) -> None:
-    client = play.client().says("INCR", "big")
-    busy = play.server("m:1").hears("INCR", "big")
-    busy.answers(BIG + PART)
-    play.topology(2, replicas=["r:1", "r:2"])
-    assert busy.closed
-    assert play.acknowledged[-1] == 2
-    assert client.closed  # it has the beginning of the reply
-
-
 # --- acknowledgements
 
 

@@ -1,0 +1,34 @@
+"""What the core asks of the program around it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from rfproxy.lane import Lane
+
+
+class Shell(Protocol):
+    """What the core asks of the event loop that drives it."""
+
+    def connect(self, lane: Lane) -> None:
+        """Open a connection to `lane.key.node`, then call `lane.connected`, or `lane.lose` when that fails."""
+
+    def flush_soon(self) -> None:
+        """Call `Router.flush` once, when what has arrived in this turn of the loop is dealt with."""
+
+    def wake_at(self, when: float) -> None:
+        """Call `Router.tick` at that time (seconds, monotonic), or earlier."""
+
+    def acknowledge(self, epoch: int) -> None:
+        """Tell the managers that nothing is sent to a master of an earlier epoch any more."""
+
+
+class Log(Protocol):
+    """The part of structlog's loggers that the core uses."""
+
+    def info(self, event: str, **fields: object) -> object:
+        """Something an operator may want to know."""
+
+    def warning(self, event: str, **fields: object) -> object:
+        """Something an operator should look at."""

@@ -1,0 +1,132 @@
+"""Who waits behind a long reply, and who does not."""
+
+from __future__ import annotations
+
+import pytest
+
+from rfproxy.parking import PARKED
+from rfproxy.router import IDLE
+from tests.support.playbook import Playbook
+
+BIG = b"$%d\r\n" % (3 << 20)
+PART = b"x" * (1 << 20)
+
+
+@pytest.fixture
+def play() -> Playbook:
+    play = Playbook()
+    play.topology(1, master="m:1", replicas=["r:1", "r:2"])
+    return play
+
+
+def test_nobody_waits_behind_a_long_reply_who_has_nothing_in_flight_there(play: Playbook) -> None:
+    reader, behind, other = play.client(), play.client(), play.client()
+    reader.says("INCR", "big")
+    behind.says("INCR", "k")
+    play.server("m:1").hears("INCR", "big")
+    busy = play.server("m:1").hears("INCR", "k")
+    busy.answers(BIG + PART)
+    other.says("INCR", "k")
+    quick = play.server("m:1").hears("INCR", "k")
+    assert quick is not busy
+    quick.answers(b":2\r\n")
+    other.hears(b":2\r\n")
+    behind.hears_nothing()
+    behind.says("INCR", "next")
+    busy.answers(PART * 2 + b"\r\n:1\r\n")
+    reader.hears(BIG + PART * 3 + b"\r\n")
+    behind.hears(b":1\r\n")
+    assert play.server("m:1").hears("INCR", "next") is quick
+
+
+def test_connections_that_had_long_replies_take_turns(play: Playbook) -> None:
+    client = play.client()
+    for _ in range(20):
+        client.says("INCR", "big")
+        play.server("m:1").hears("INCR", "big").answers(BIG + PART).answers(PART * 2 + b"\r\n")
+        client.hears(BIG + PART * 3 + b"\r\n")
+    assert len(play.server("m:1").live) == 1
+    play.client().says("INCR", "k")
+    play.server("m:1").hears("INCR", "k")
+
+
+def test_as_many_connections_serve_long_replies_and_no_more(play: Playbook) -> None:
+    answering = []
+    for _ in range(10):
+        play.client().says("INCR", "big")
+        connection = play.server("m:1").hears("INCR", "big")
+        if connection not in answering:
+            answering.append(connection.answers(BIG + PART))
+    assert play.server("m:1").live == answering
+    assert len(answering) == PARKED + 1
+
+
+def test_a_spare_connection_is_closed_when_nobody_needs_it(play: Playbook) -> None:
+    reader, other = play.client().says("INCR", "big"), play.client()
+    busy = play.server("m:1").hears("INCR", "big").answers(BIG + PART)
+    other.says("INCR", "k")
+    play.server("m:1").hears("INCR", "k").answers(b":1\r\n")
+    busy.answers(PART * 2 + b"\r\n")
+    reader.hears(BIG + PART * 3 + b"\r\n")
+    assert not busy.closed
+    play.wait(IDLE + 1)
+    play.router.reap(play.time)
+    assert busy.closed
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_a_server_that_takes_no_more_connections_serves_on(play: Playbook, long: bool) -> None:
+    reader = play.client().says("INCR", "big")
+    busy = play.server("m:1").hears("INCR", "big")
+    play.server("m:1").refuses = True
+    if long:
+        busy.answers(BIG + PART)
+    waiting = play.client().says("INCR", "k")
+    play.wait(0.2)
+    busy.answers(PART * 2 + b"\r\n" if long else b":1\r\n")
+    assert reader.output
+    assert play.server("m:1").hears("INCR", "k") is busy
+    busy.answers(b":1\r\n")
+    waiting.hears(b":1\r\n")
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_a_script_can_be_killed_also_behind_a_long_reply(play: Playbook, long: bool) -> None:
+    play.client().says("INCR", "big")
+    busy = play.server("m:1").hears("INCR", "big")
+    if long:
+        busy.answers(BIG + PART)
+    play.server("m:1").denies = {b"ROLE": b"-BUSY Redis is busy running a script.\r\n"}
+    play.client().says("SCRIPT", "KILL")
+    assert play.server("m:1").hears("SCRIPT", "KILL") is busy
+
+
+def test_a_long_reply_of_a_replica_does_not_delay_an_acknowledgement(play: Playbook) -> None:
+    client = play.client().says("GET", "big")
+    busy = play.server("r:1").hears("GET", "big")
+    busy.answers(BIG + PART)
+    play.topology(2, replicas=["r:1", "r:2"])
+    assert play.acknowledged[-1] == 2
+    busy.answers(PART * 2 + b"\r\n")
+    client.hears(BIG + PART * 3 + b"\r\n")
+
+
+def test_a_long_reply_of_the_master_is_waited_for_in_a_planned_change(play: Playbook) -> None:
+    client = play.client().says("INCR", "big")
+    busy = play.server("m:1").hears("INCR", "big")
+    busy.answers(BIG + PART)
+    play.topology(2, draining=("m:1", "r:1"), replicas=["r:1", "r:2"])
+    assert play.acknowledged[-1] == 1
+    busy.answers(PART * 2 + b"\r\n")
+    client.hears(BIG + PART * 3 + b"\r\n")
+    assert play.acknowledged[-1] == 2
+
+
+def test_a_long_reply_of_a_master_that_failed_ends_at_once(play: Playbook) -> None:
+    client = play.client().says("INCR", "big")
+    busy = play.server("m:1").hears("INCR", "big")
+    busy.answers(BIG + PART)
+    play.topology(2, replicas=["r:1", "r:2"])
+    assert busy.closed
+    assert play.acknowledged[-1] == 2
+    assert client.closed  # it has the beginning of the reply
