@@ -124,5 +124,5 @@ def _per_bucket(event: Event, commands: Iterable[str]) -> list[float]:
 def _told(event: Event) -> str:
     return (
         f"no write for {milliseconds(event.write_gap)}\nno read for {milliseconds(event.read_gap)}\n"
-        f"errors: {listed(event.errors)}"
+        f"errors: {listed(event.errors)}".replace(", ", ",\n")
     )
