@@ -31,10 +31,12 @@ from bench.records import Measurement, Notebook, facts, medians, read
 from bench.tables import comparison, judgement, overview
 from bench.targets import TARGETS, verdicts
 from bench.workloads import WORKLOADS, Workload, fill, get
-from deploy.processes import RedisGroup
+from deploy.processes import ProcessError, RedisGroup
 
 RESULTS = Path("bench/results")
 SMALL = (get(50, 1),)
+MANY = 50_000
+"""Commands that all connections together send at once: with 4 KB each that is 200 MB."""
 _FIRST_TRY = 5000
 """Commands, of a kind that is sent one at a time, from which is seen how many are enough."""
 
@@ -48,11 +50,14 @@ class Contest:
         self._rates: dict[tuple[Workload, Meter], float] = {}
 
     def round(self, workload: Workload, number: int) -> Iterator[Measurement]:
-        """One measurement of each system. Another one begins in the next round. Raises ProcessError."""
+        """One measurement of each system; what fails is left out, and said. Another one begins in the next round."""
         first = number % len(self._meters)
         for meter in (*self._meters[first:], *self._meters[:first]):
-            requests = self._requests(workload, meter)
-            seen = meter.measure(workload, requests, self._seconds, number)
+            try:
+                seen = meter.measure(workload, self._requests(workload, meter), self._seconds, number)
+            except ProcessError as error:
+                print(f"left out: {meter.peer.name}, {workload.name}: {str(error)[-200:]}", file=sys.stderr)
+                continue
             if not workload.third_of:
                 self._rates[workload, meter] = seen.rate
             yield seen
@@ -61,7 +66,8 @@ class Contest:
         """Enough for the time that a measurement should take, and for each connection to send a few times."""
         if workload.third_of:
             return int(self._rate(workload.third_of, self._reference) / 3 * self._seconds)
-        fewest = 4 * workload.connections * workload.pipeline
+        at_once = workload.connections * workload.pipeline
+        fewest = at_once * (1 if at_once > MANY else 4)
         return max(int(self._rate(workload, meter) * self._seconds), fewest)
 
     @property
