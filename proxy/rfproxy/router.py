@@ -197,13 +197,13 @@ class Router:
         """A lane closed. One that failed while it was in service is not replaced at once, to let others serve."""
         alone = lane in self._exclusive and lane.guest is not None
         in_service = self._is_shared(lane) or alone
+        stand_in = self._parking.any(lane.key) if self._shared.get(lane.key) is lane else None
         self._forget(lane)
         self._in_doubt.pop(lane, None)
         denied = lane.welcome is not None and lane.welcome.refusal is Refusal.DENIED
         if in_service and not denied:
             reason = lane.welcome.text if lane.welcome and lane.welcome.refusal else "connection lost"
             self.log.info("lane_lost", node=str(lane.key.node), reason=reason, epoch=self.epoch)
-            stand_in = self._parking.any(lane.key) if not alone else None
             if stand_in is not None:  # better a long wait than none to serve
                 self._unpark(stand_in)
             if stand_in is not None or self._others_serve(lane):
@@ -232,6 +232,8 @@ class Router:
     def lane_slow(self, lane: Lane, now: float) -> None:
         """A replica takes long for its replies: its sessions move to another one that does not."""
         node = lane.key.node
+        if not self._is_shared(lane) or self._replicas.passed_over(node, now):
+            return  # who has a lane of its own may ask for what takes long
         slow = {other.key.node for other in self._all_shared() if other.pace is not None and other.pace.slow}
         replicas = self.topology.replicas if self.topology else ()
         if not all(replica in slow or self._replicas.passed_over(replica, now) for replica in replicas):
@@ -262,9 +264,9 @@ class Router:
 
     def lane_laden(self, lane: Lane, now: float) -> None:
         """Nobody else is to wait behind a long reply: another lane serves who has nothing in flight on this one."""
-        spare = self._parking.spare(lane.key)
         if self._shared.get(lane.key) is not lane or now < self._own_rest:
             return
+        spare = self._parking.spare(lane.key)
         if spare is None and self._parking.full(lane.key):
             return
         del self._shared[lane.key]

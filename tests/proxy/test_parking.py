@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from rfproxy.durable import Durability
 from rfproxy.parking import PARKED
+from rfproxy.policy import Policy, Reads
 from rfproxy.router import IDLE
 from tests.support.playbook import Playbook
 
@@ -99,6 +101,21 @@ def test_a_script_can_be_killed_also_behind_a_long_reply(play: Playbook, long: b
     play.server("m:1").denies = {b"ROLE": b"-BUSY Redis is busy running a script.\r\n"}
     play.client().says("SCRIPT", "KILL")
     assert play.server("m:1").hears("SCRIPT", "KILL") is busy
+
+
+def test_a_lane_for_writes_that_is_lost_is_not_replaced_by_one_for_reads() -> None:
+    play = Playbook(Policy(durable=Durability(1, 1.0), reads=Reads.MASTER))
+    play.topology(1, master="m:1", replicas=["r:1"])
+    play.client().says("GET", "big")
+    play.server("m:1").hears("GET", "big").answers(BIG + PART)
+    play.client().says("GET", "k")
+    reads = play.server("m:1").hears("GET", "k")
+    play.client().says("INCR", "k")
+    play.server("m:1").hears("INCR", "k").lane.lose(play.time)
+    play.topology(2, replicas=["r:1"])
+    assert reads.closed
+    assert play.server("m:1").live == []
+    assert play.acknowledged[-1] == 2
 
 
 def test_a_long_reply_of_a_replica_does_not_delay_an_acknowledgement(play: Playbook) -> None:

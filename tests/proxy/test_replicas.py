@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rfprotocol.topology import Node
+from rfproxy.entries import Need
 from rfproxy.replicas import SLOW, SLOW_FOR, SLOW_REST, Pace, Replicas
 from tests.support.playbook import FakeClient, Playbook
 
@@ -93,6 +94,31 @@ def test_a_command_behind_a_quick_one_is_timed_itself(play: Playbook) -> None:
         connection.answers(NIL)
         client.hears(NIL + NIL)
     assert not play.log.events("replica_slow")
+
+
+def test_what_takes_long_on_a_connection_of_its_own_moves_nobody(play: Playbook) -> None:
+    client = play.client()
+    own = play.router.exclusive(client.session, play.time, Need.ANY_OWN)
+    assert own is not None
+    assert str(own.key.node) == "r:1"
+    play.router.lane_slow(own, play.time)
+    assert not play.log.events("replica_slow")
+    read(play, client, "r:1", takes=0.001)
+
+
+def test_it_is_said_once_that_a_replica_is_slow(play: Playbook) -> None:
+    client, late = play.client(), play.client().says("GET", "late")
+    for _ in range(4):
+        client.says("GET", "k")
+        play.wait(0.1)
+    connection = play.server("r:1").hears("GET", "late")
+    for _ in range(2):
+        play.wait(0.3)
+        connection.answers(NIL)
+    play.wait(0.3)
+    connection.answers(NIL)
+    assert late.output
+    assert len(play.log.events("replica_slow")) == 1
 
 
 def test_a_single_replica_is_read_from_however_slow_it_is(play: Playbook) -> None:
