@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from rfmanager import operations
 from rfmanager.doctor import NEEDED, SETTINGS, GroupFacts, ServerFacts
-from rfmanager.redis_admin import Credentials, RedisAdmin, info_fields
+from rfmanager.redis_admin import Credentials, RedisAdmin
 from rfprotocol.errors import NodeRefused, NodeUnreachable, OperationFailed
 from rfprotocol.paths import Paths
 from rfprotocol.store import TopologyStore
@@ -52,7 +52,7 @@ class Inspector(RedisAdmin):
 
     async def facts(self) -> ServerFacts:
         """All of them. Raises NodeRefused, NodeUnreachable."""
-        info = info_fields(await self._ask("INFO"))
+        info = self._fields(await self._ask("INFO"))
         settings = await self._settings()
         user, denied = await self._rights()
         clock, clock_error = await self._clock()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -68,9 +68,18 @@ class RedisAdmin:
         asked = time.perf_counter()
         return self._read(await self._ask("INFO"), asked)
 
-    def _read(self, info: Any, asked: float) -> NodeReport:
+    def _read(self, said: Any, asked: float) -> NodeReport:
+        with self._understood():
+            return parse_info(self.node, info_fields(said), time.perf_counter() - asked)
+
+    def _fields(self, said: Any) -> Mapping[str, str]:
+        with self._understood():
+            return info_fields(said)
+
+    @contextlib.contextmanager
+    def _understood(self) -> Iterator[None]:
         try:
-            return parse_info(self.node, info_fields(info), time.perf_counter() - asked)
+            yield
         except (ValueError, TypeError, AttributeError) as error:
             raise NodeRefused(f"{self.node} answers INFO with something else: {error}", "UNKNOWN") from None
 
@@ -168,8 +177,14 @@ def _translate(node: Node, error: Exception) -> NodeUnreachable | NodeRefused:
 
 
 def info_fields(said: str) -> Mapping[str, str]:
-    """The answer to INFO by the names of its fields. Raises ValueError, AttributeError when it is something else."""
-    return dict(line.split(":", 1) for line in said.splitlines() if line and line[0] != "#")
+    """The answer to INFO by the names of its fields. Raises ValueError, AttributeError when it is something else.
+
+    A line that is no field is passed over: forks and modules add their own.
+    """
+    fields = dict(line.split(":", 1) for line in said.splitlines() if ":" in line and line[0] != "#")
+    if "role" not in fields:
+        raise ValueError("there is no role in it")
+    return fields
 
 
 def parse_info(node: Node, info: Mapping[str, str], latency: float) -> NodeReport:

@@ -240,6 +240,11 @@ def test_a_replica_that_has_forgotten_its_master_while_loading_has_no_offset_to_
     assert parse_info(Node("h", 1), info_fields(said), 0.0).offset == -1
 
 
+def test_lines_of_info_that_are_no_fields_are_passed_over() -> None:
+    said = "# Replication\r\nrole:master\r\nsomething of a fork\r\n\r\nmaster_repl_offset:7\r\n"
+    assert parse_info(Node("h", 1), info_fields(said), 0.0).offset == 7
+
+
 async def test_a_closed_port_and_a_silent_server_are_unreachable() -> None:
     admin = RedisAdmin(Node("127.0.0.1", free_port()))
     with pytest.raises(NodeUnreachable, match="cannot be reached"):
