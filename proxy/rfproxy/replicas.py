@@ -7,6 +7,7 @@ longer than another one, the next in order stands in.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from math import inf
 from typing import Final
 
@@ -20,7 +21,9 @@ SLOW_FOR: Final = 0.25
 """Seconds without a reply that took less, after which a replica is passed over. A proxy that stood still finds all
 replies late once."""
 SLOW_REST: Final = 10.0
-"""Seconds for which a slow replica is passed over."""
+"""Seconds for which a slow replica is passed over the first time. When it is slow still, twice as long."""
+LONGEST_REST: Final = 160.0
+"""Seconds for which it is passed over at most: each look whether it is well again costs its readers SLOW_FOR."""
 
 
 class Pace:
@@ -43,36 +46,64 @@ class Pace:
         return now - self._since >= SLOW_FOR
 
 
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Until when a slow replica is passed over, and for how long in all; seconds."""
+
+    until: float
+    length: float
+
+    def followed_by(self, now: float) -> Rest:
+        """It is slow again: soon after the rest, or a long time after."""
+        length = min(2 * self.length, LONGEST_REST) if now < self.until + self.length else SLOW_REST
+        return Rest(now + length, length)
+
+
 class Replicas:
     """Those that are passed over. Times are seconds of the caller's monotonic clock."""
 
     def __init__(self) -> None:
-        self._until: dict[Node, float] = {}
+        self._failed: dict[Node, float] = {}
+        self._slow: dict[Node, Rest] = {}
 
     def choose(self, replicas: Sequence[Node], number: int, now: float) -> Node | None:
-        """The one for session `number`; None when all are passed over."""
-        for turn in range(len(replicas)):
-            node = replicas[(number + turn) % len(replicas)]
-            if not self.passed_over(node, now):
-                return node
-        return None
+        """The one for session `number`: a slow one when there is no other; None when all have failed."""
+        order = [replicas[(number + turn) % len(replicas)] for turn in range(len(replicas))]
+        well = [node for node in order if not self.failed(node, now)]
+        return next((node for node in well if not self.slow(node, now)), well[0] if well else None)
 
     def passed_over(self, node: Node, now: float) -> bool:
-        """Whether it is not to be read from at the moment."""
-        return self._until.get(node, now) > now
+        """Whether it is not to be read from when there is another one."""
+        return self.failed(node, now) or self.slow(node, now)
+
+    def failed(self, node: Node, now: float) -> bool:
+        """Whether it did not serve a moment ago."""
+        return self._failed.get(node, now) > now
+
+    def slow(self, node: Node, now: float) -> bool:
+        """Whether others are quicker."""
+        return node in self._slow and self._slow[node].until > now
 
     def pass_over(self, node: Node, until: float) -> None:
-        """It failed, or is slow."""
-        self._until[node] = until
+        """It failed."""
+        self._failed[node] = until
+
+    def rest(self, node: Node, now: float) -> float:
+        """It is slow. Returns until when it is passed over."""
+        former = self._slow.get(node, Rest(-inf, 0.0))
+        self._slow[node] = former.followed_by(now)
+        return self._slow[node].until
 
     def serves(self, node: Node) -> bool:
-        """It has just shown that it is well; False when nobody had doubted that."""
-        return self._until.pop(node, None) is not None
+        """It has just shown that it does not fail; False when nobody had doubted that."""
+        return self._failed.pop(node, None) is not None
 
     def forget(self) -> None:
         """The topology is another one: all may be well."""
-        self._until.clear()
+        self._failed.clear()
+        self._slow.clear()
 
     def times(self) -> Iterable[float]:
         """When to look again."""
-        return self._until.values()
+        yield from self._failed.values()
+        yield from (rest.until for rest in self._slow.values())

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from rfprotocol.topology import Node, Phase, Topology
+from rfprotocol.topology import Phase, Topology
 from rfproxy.cursors import Cursors
 from rfproxy.entries import Need, Run, Verb
 from rfproxy.gate import Gate, GateState
@@ -24,7 +24,7 @@ from rfproxy.lease import Lease
 from rfproxy.parking import Parking
 from rfproxy.pausing import Pause
 from rfproxy.policy import Policy, Reads
-from rfproxy.replicas import SHED, SLOW_REST, Replicas
+from rfproxy.replicas import SHED, Replicas
 from rfproxy.scripts import Scripts
 from rfproxy.shell import Log, Shell
 from rfproxy.stats import ChangeStats, Stats
@@ -145,7 +145,7 @@ class Router:
                 return LaneKey(replica, _REPLICA, identity)
             self.stats.spilled += 1
         if topology.master and self.gate.state(now) is GateState.LAPSED:
-            if self._replicas.passed_over(topology.master, now) or not self.gate.stale_reads(now):
+            if self._replicas.failed(topology.master, now) or not self.gate.stale_reads(now):
                 return None
             return LaneKey(topology.master, Duty.ANY, identity)
         return self._master_key(identity, now)
@@ -224,7 +224,8 @@ class Router:
         """The server behind a lane did not serve: leave it alone for a moment."""
         self._turn += 1
         if lane.duty is not _MASTER:
-            self._pass_over(lane.key.node, now + SHED)
+            self._replicas.pass_over(lane.key.node, now + SHED)
+            self._shell.wake_at(now + SHED)
         elif self.topology and lane.key.node == self.topology.master:
             # Lanes that fail together are one failure: only what fails after a rest calls for a longer one.
             self._shell.wake_at(self.gate.rest(now) if now >= self.gate.rest_until else self.gate.rest_until)
@@ -232,18 +233,15 @@ class Router:
     def lane_slow(self, lane: Lane, now: float) -> None:
         """A replica takes long for its replies: its sessions move to another one that does not."""
         node = lane.key.node
-        if not self._is_shared(lane) or self._replicas.passed_over(node, now):
+        if not self._is_shared(lane) or self._replicas.slow(node, now):
             return  # who has a lane of its own may ask for what takes long
         slow = {other.key.node for other in self._all_shared() if other.pace is not None and other.pace.slow}
         replicas = self.topology.replicas if self.topology else ()
-        if not all(replica in slow or self._replicas.passed_over(replica, now) for replica in replicas):
-            self.log.info("replica_slow", node=str(node), epoch=self.epoch)
-            self._turn += 1
-            self._pass_over(node, now + SLOW_REST)
-
-    def _pass_over(self, node: Node, until: float) -> None:
-        self._replicas.pass_over(node, until)
-        self._shell.wake_at(until)
+        if all(replica in slow or self._replicas.passed_over(replica, now) for replica in replicas):
+            return
+        self.log.info("replica_slow", node=str(node), epoch=self.epoch)
+        self._turn += 1
+        self._shell.wake_at(self._replicas.rest(node, now))
 
     def lane_dirty(self, lane: Lane) -> None:
         """A lane has something to flush."""

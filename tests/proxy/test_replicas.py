@@ -6,7 +6,7 @@ import pytest
 
 from rfprotocol.topology import Node
 from rfproxy.entries import Need
-from rfproxy.replicas import SLOW, SLOW_FOR, SLOW_REST, Pace, Replicas
+from rfproxy.replicas import LONGEST_REST, SLOW, SLOW_FOR, SLOW_REST, Pace, Replicas
 from tests.support.playbook import FakeClient, Playbook
 
 ONE, TWO = Node("r", 1), Node("r", 2)
@@ -27,6 +27,29 @@ def test_one_that_is_passed_over_is_stood_in_for_until_its_time_is_over_or_it_se
     assert replicas.serves(ONE)
     assert not replicas.serves(ONE)
     assert replicas.choose([ONE, TWO], 0, 4.9) == ONE
+
+
+def test_a_slow_one_is_stood_in_for_until_its_rest_is_over_and_still_serves_when_the_other_one_fails() -> None:
+    replicas = Replicas()
+    assert replicas.rest(ONE, 100.0) == 100.0 + SLOW_REST
+    assert replicas.choose([ONE, TWO], 0, 100.0) == TWO
+    assert not replicas.serves(ONE)
+    assert replicas.choose([ONE, TWO], 0, 100.0) == TWO
+    replicas.pass_over(TWO, 101.0)
+    assert replicas.choose([ONE, TWO], 0, 100.0) == ONE
+    assert replicas.choose([ONE, TWO], 0, 100.0 + SLOW_REST) == ONE
+
+
+def test_one_that_is_slow_whenever_it_is_tried_is_tried_less_and_less() -> None:
+    replicas = Replicas()
+    now = 0.0
+    rests = []
+    for _ in range(7):
+        until = replicas.rest(ONE, now)
+        rests.append((until - now) / SLOW_REST)
+        now = until + SLOW_FOR
+    assert rests == [1, 2, 4, 8, 16, 16, 16]
+    assert replicas.rest(ONE, now + 3 * LONGEST_REST) == now + 3 * LONGEST_REST + SLOW_REST
 
 
 def test_replies_are_slow_when_none_was_quick_for_a_while() -> None:
