@@ -55,16 +55,22 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """When each command was sent (monotonic clock), and how long it waited, in seconds; and how many failed."""
+    """When each command was sent (monotonic clock), and how long it waited, in seconds; what failed."""
 
     sent: array[float] = field(default_factory=lambda: array("d"))
     waited: array[float] = field(default_factory=lambda: array("d"))
     errors: list[str] = field(default_factory=list)
+    left_out: list[float] = field(default_factory=list)
+    """When commands were due that were never sent, because this process had no time for them."""
 
     def add(self, sent: float, now: float) -> None:
         """Note one answer, or that there will be none."""
         self.sent.append(sent)
         self.waited.append(now - sent)
+
+    def missing(self, *times: tuple[float, float]) -> int:
+        """How many commands were left out in these times."""
+        return sum(any(since < due <= until for since, until in times) for due in self.left_out)
 
     def during(self, *times: tuple[float, float]) -> Latency:
         """Of commands that waited for an answer at a moment of these times, each from its begin to its end."""
@@ -131,7 +137,7 @@ async def _generate(parent: Connection, address: Node, connections: int, rate: f
     parent.send(None)
     told = asyncio.create_task(asyncio.to_thread(parent.recv))
     if rate:
-        await _send(clients, rate, told)
+        await _send(clients, rate, told, answers.left_out)
     await told
     await asyncio.wait([asyncio.create_task(client.idle()) for client in clients], timeout=PATIENCE)
     for client in clients:
@@ -155,12 +161,14 @@ async def _connect(address: Node, count: int, answers: Answers) -> list[_Client]
     return clients
 
 
-async def _send(clients: Sequence[_Client], rate: float, until: asyncio.Task[None]) -> None:
+async def _send(clients: Sequence[_Client], rate: float, until: asyncio.Task[None], left_out: list[float]) -> None:
     turns = itertools.cycle(clients)
     due = time.monotonic()
     while not until.done():
         now = time.monotonic()
-        due = max(due, now - LATEST)
+        while due < now - LATEST:
+            left_out.append(due)
+            due += 1 / rate
         while due <= now:
             next(turns).send()
             due += 1 / rate

@@ -5,7 +5,8 @@
 A master and two replicas, managers, ZooKeeper and a proxy; 50 connections with a steady load, four reads to one write.
 Each disturbance strikes while that load goes to the master itself, and while it goes through the proxy. What counts is
 the p99 of the commands under way meanwhile: it may be twice what it was before, and by as much more as the disturbance
-adds without a proxy, since that is Redis' own. Prints a table of medians, and which rows hold.
+adds without a proxy, since that is Redis' own. Of what lasts, the first second is shown and does not count: that a
+server is slow is known from late answers only. Prints a table of medians, and which rows hold.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import csv
 import socket
 import statistics
 import sys
@@ -26,9 +26,10 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from bench import records
 from bench.background import Background, Latency
-from bench.systems import let_pass
-from deploy.processes import RedisGroup, RedisServer
+from bench.systems import let_pass, masters
+from deploy.processes import ProcessError, RedisGroup, RedisServer
 from deploy.site import HOST, Site
 from deploy.zookeeper import ZooKeeperServer
 from rfprotocol.resp import encode_command
@@ -37,8 +38,14 @@ from tests.support.relay import Relay
 
 CONNECTIONS = 50
 RATE = 2_000.0
-LASTING = 3.0
-"""Seconds before a disturbance, and of one that does not end by itself."""
+CALM = 3.0
+"""Seconds before a disturbance."""
+ONSET = 1.0
+"""Seconds from the begin of a disturbance that lasts that are shown by themselves."""
+LASTING = 13.0
+"""Seconds of a disturbance that does not end by itself: longer than a slow replica is passed over the first time."""
+MISSING = 0.01
+"""Part of the load that may be missing, because the process that makes it was kept from running."""
 PAUSE = 0.5
 """Seconds of load that are not looked at: at its start, and between two strikes."""
 MOST = 2.0
@@ -60,18 +67,23 @@ class Scene:
 
     group: RedisGroup
     proxy: Node
-    slow: SlowPath
+    path: SlowPath | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Disturbance:
-    """It lasts until `strike` returns, which is given the address that clients use; `heal` undoes it."""
+    """It lasts until `strike` returns, which is given the address that clients use; `heal` undoes it.
+
+    The first `onset` seconds are shown by themselves. `relayed`: the last replica is reached through a relay.
+    """
 
     title: str
     strike: Callable[[Scene, Node], object]
     prepare: Callable[[RedisServer], object] = lambda master: None
     heal: Callable[[Scene], object] = lambda scene: None
     strikes: int = 1
+    onset: float = 0.0
+    relayed: bool = False
 
 
 # --- clients that disturb
@@ -138,20 +150,26 @@ def _restart_replica(scene: Scene) -> None:
 
 
 def _slow_down(scene: Scene, address: Node) -> None:
-    scene.slow.delay(DELAY)
+    _path(scene).delay(DELAY)
     let_pass(LASTING)
 
 
 def _speed_up(scene: Scene) -> None:
-    scene.slow.delay(0.0)
+    _path(scene).delay(0.0)
+
+
+def _path(scene: Scene) -> SlowPath:
+    if scene.path is None:
+        raise ValueError("nothing stands between the proxy and this replica")
+    return scene.path
 
 
 DISTURBANCES = (
-    Disturbance("a client that reads slowly", _read_slowly, _set_medium),
+    Disturbance("a client that reads slowly", _read_slowly, _set_medium, onset=ONSET),
     Disturbance("a reply of 200 MB", _get_big, _set_big, strikes=5),
     Disturbance("KEYS on a million keys", _list_keys, _set_keys, strikes=5),
-    Disturbance("a dead replica", _kill_replica, heal=_restart_replica),
-    Disturbance("a replica at 100 ms", _slow_down, heal=_speed_up),
+    Disturbance("a dead replica", _kill_replica, heal=_restart_replica, onset=ONSET),
+    Disturbance("a replica at 100 ms", _slow_down, heal=_speed_up, onset=ONSET, relayed=True),
 )
 
 
@@ -192,13 +210,13 @@ def scene_of(zookeeper: str, disturbance: Disturbance) -> Iterator[Scene]:
         group = stack.enter_context(RedisGroup(3))
         disturbance.prepare(group.master)
         group.wait_in_sync()
-        slow = stack.enter_context(SlowPath(group.replicas[-1]))
+        path = stack.enter_context(SlowPath(group.replicas[-1])) if disturbance.relayed else None
         site = Site(folder, f"{zookeeper}/{folder.name}", group, "json")
         stack.callback(site.stop)
         for process in (site.manager(), site.manager(), site.proxy()):
             process.start()
         site.wait_until_ready()
-        yield Scene(group, Node(HOST, next(iter(site.proxies))), slow)
+        yield Scene(group, Node(HOST, next(iter(site.proxies))), path)
 
 
 # --- what the others see
@@ -206,13 +224,15 @@ def scene_of(zookeeper: str, disturbance: Disturbance) -> Iterator[Scene]:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One load, once: what it was like before, and meanwhile."""
+    """One load, once: what it was like before, at the onset, and meanwhile; the part of it that is missing."""
 
     title: str
     through: str
     before: Latency
+    onset: Latency
     meanwhile: Latency
     errors: int
+    missing: float
 
 
 def watch(disturbance: Disturbance, scene: Scene, through: str) -> Seen:
@@ -220,8 +240,8 @@ def watch(disturbance: Disturbance, scene: Scene, through: str) -> Seen:
     address = scene.proxy if through == PROXY else scene.group.master.node
     with Background(address, connections=CONNECTIONS, rate=RATE) as load:
         let_pass(PAUSE)
-        calm = (time.monotonic(), time.monotonic() + LASTING)
-        let_pass(LASTING)
+        calm = (time.monotonic(), time.monotonic() + CALM)
+        let_pass(CALM)
         strikes = []
         for _ in range(disturbance.strikes):
             begun = time.monotonic()
@@ -230,7 +250,20 @@ def watch(disturbance: Disturbance, scene: Scene, through: str) -> Seen:
             let_pass(PAUSE)
         answers = load.finish()
     disturbance.heal(scene)
-    return Seen(disturbance.title, through, answers.during(calm), answers.during(*strikes), len(answers.errors))
+    if masters(scene.group) != [scene.group.master]:
+        raise ProcessError(f"{disturbance.title}: the master was replaced")
+    onset = [(begun, begun + disturbance.onset) for begun, _ in strikes] if disturbance.onset else []
+    rest = [(begun + disturbance.onset, ended) for begun, ended in strikes]
+    asked = RATE * sum(ended - begun for begun, ended in (calm, *onset, *rest))
+    return Seen(
+        disturbance.title,
+        through,
+        answers.during(calm),
+        answers.during(*onset),
+        answers.during(*rest),
+        len(answers.errors),
+        answers.missing(calm, *onset, *rest) / asked,
+    )
 
 
 DIRECT, PROXY = "direct", "proxy"
@@ -242,8 +275,10 @@ class Row:
 
     title: str
     before: dict[str, Latency]
+    onset: dict[str, Latency]
     meanwhile: dict[str, Latency]
     errors: int
+    missing: float
 
     @property
     def allowed(self) -> float:
@@ -253,8 +288,15 @@ class Row:
 
     @property
     def holds(self) -> bool:
-        """Whether the others are left alone."""
-        return self.meanwhile[PROXY].p99 <= self.allowed and not self.errors
+        """Whether the others are left alone, as far as the load was there to see it."""
+        return self.meanwhile[PROXY].p99 <= self.allowed and not self.errors and self.missing <= MISSING
+
+    @property
+    def verdict(self) -> str:
+        """In words."""
+        causes = [f"{self.errors} errors"] * bool(self.errors)
+        causes += [f"{self.missing:.1%} of the load is missing"] * (self.missing > MISSING)
+        return "holds" if self.holds else " ".join(["DOES NOT HOLD", *(f"({cause})" for cause in causes)])
 
 
 def rows(seen: Sequence[Seen]) -> list[Row]:
@@ -266,8 +308,10 @@ def rows(seen: Sequence[Seen]) -> list[Row]:
             Row(
                 title,
                 {way: _median([one.before for one in of[way]]) for way in of},
+                {way: _median([one.onset for one in of[way]]) for way in of},
                 {way: _median([one.meanwhile for one in of[way]]) for way in of},
-                sum(one.errors for one in of[PROXY]),
+                sum(one.errors for one in (*of[DIRECT], *of[PROXY])),
+                max((one.missing for one in (*of[DIRECT], *of[PROXY])), default=0.0),
             )
         )
     return found
@@ -282,30 +326,34 @@ def table(found: Sequence[Row]) -> str:
     lines = [
         [
             row.title,
-            *(_cell(latency) for way in (DIRECT, PROXY) for latency in (row.before[way], row.meanwhile[way])),
+            *(_cell(when[way]) for way in (DIRECT, PROXY) for when in (row.before, row.onset, row.meanwhile)),
             *(f"{row.meanwhile[way].p99 / row.before[way].p99:.1f}" for way in (DIRECT, PROXY)),
             f"{row.allowed * 1e3:.1f}",
-            "holds" if row.holds else f"DOES NOT HOLD ({row.errors} errors)" if row.errors else "DOES NOT HOLD",
+            row.verdict,
         ]
         for row in found
     ]
-    headers = ["", "DIRECT BEFORE", "MEANWHILE", "PROXY BEFORE", "MEANWHILE", "RATIO DIRECT", "PROXY", "ALLOWED", ""]
-    alignment = ["left", *["right"] * 7, "left"]
+    headers = ["", *(f"{way} {when}" for way in ("DIRECT", "PROXY") for when in ("BEFORE", "ONSET", "MEANWHILE"))]
+    headers += ["RATIO DIRECT", "PROXY", "ALLOWED", ""]
+    alignment = ["left", *["right"] * 9, "left"]
     return tabulate(lines, headers, tablefmt="plain", disable_numparse=True, colalign=alignment)
 
 
 def _cell(latency: Latency) -> str:
+    if not latency.count:
+        return "-"
     return " / ".join(f"{seconds * 1e3:.1f}" for seconds in (latency.p50, latency.p99, latency.most))
 
 
 def save(path: Path, seen: Sequence[Seen]) -> None:
     """Every round; seconds."""
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["disturbance", "through", "when", *(spec.name for spec in fields(Latency)), "errors"])
-        for one in seen:
-            for when, latency in (("before", one.before), ("meanwhile", one.meanwhile)):
-                writer.writerow([one.title, one.through, when, *astuple(latency), one.errors])
+    names = ["disturbance", "through", "when", *(spec.name for spec in fields(Latency)), "errors", "missing"]
+    lines = (
+        [one.title, one.through, when, *astuple(latency), one.errors, one.missing]
+        for one in seen
+        for when, latency in (("before", one.before), ("onset", one.onset), ("meanwhile", one.meanwhile))
+    )
+    records.save(path, names, lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -326,6 +374,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     seen += [watch(disturbance, scene, through) for through in (DIRECT, PROXY)]
             print(disturbance.title, file=sys.stderr, flush=True)
     found = rows(seen)
+    print(*(f"{name}: {fact}" for name, fact in records.surroundings().items()), "", sep="\n")
     print(f"Milliseconds: p50 / p99 / the longest, of all other clients.\n\n{table(found)}")
     if arguments.csv:
         save(arguments.csv, seen)

@@ -20,7 +20,9 @@ _READS = ("cmdstat_get", "cmdstat_mget", "cmdstat_lrange")
 PATIENCE = 120.0
 """Seconds that one load may take; redis-benchmark tries for ever to reach a server that is gone."""
 _POLL = 0.05
-"""Seconds between two looks at what was done so far."""
+"""Seconds at least between two looks at what was done so far."""
+_LOOKS = 10
+"""At most, in the time that a load should take: they cost CPU time that what is measured has to wait for."""
 _EDGE = 0.1
 """Part of the commands before the accounts are opened and after they are closed: connections come and go then."""
 
@@ -48,14 +50,15 @@ class Meter:
             client.close()
 
     def measure(self, workload: Workload, requests: int, seconds: float, number: int) -> Measurement:
-        """Send so many requests in round `number`; within so many seconds if not as fast as can be.
+        """Send so many requests in round `number`, which should take so many seconds.
 
         Raises ProcessError when the load cannot be run or is answered with an error.
         """
         before = self.account()
         with self._load(workload, requests, seconds) as runs:
-            opened = self._when(before.commands + int(requests * _EDGE), runs)
-            closed = self._when(before.commands + int(requests * (1 - _EDGE)), runs)
+            pause = max(_POLL, seconds / _LOOKS)
+            opened = self._when(before.commands + int(requests * _EDGE), runs, pause)
+            closed = self._when(before.commands + int(requests * (1 - _EDGE)), runs, pause)
             seen = [_result(run) for run in runs]
         if closed.commands == opened.commands:  # all was over at the first look
             opened = before
@@ -88,14 +91,14 @@ class Meter:
             redis=sum(cpu_time(server.pid) for server in self._servers),
         )
 
-    def _when(self, commands: int, runs: Sequence[subprocess.Popen[str]]) -> Account:
+    def _when(self, commands: int, runs: Sequence[subprocess.Popen[str]], pause: float) -> Account:
         """The account when so many commands were done, or one of the runs has ended."""
         while True:
             ended = any(run.poll() is not None for run in runs)
             account = self.account()
             if ended or account.commands >= commands:
                 return account
-            time.sleep(_POLL)
+            time.sleep(pause)
 
     @contextlib.contextmanager
     def _load(self, workload: Workload, requests: int, seconds: float) -> Iterator[list[subprocess.Popen[str]]]:

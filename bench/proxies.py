@@ -6,8 +6,8 @@
 In each round the systems take turns with each workload, and another one begins, so that whatever else the machine does
 meets all of them. The load is redis-benchmark, for about a second; the CPU time per command, of the proxy and of
 Redis, is what the scheduler counted while the middle 80 % of the commands were done. Clients share the CPUs with what
-they measure, so throughput and latency are those of this machine; CPU time hardly depends on that. rfproxy runs as it
-is meant to, with a manager and a lease from ZooKeeper. What is judged by a target gets the most rounds.
+they measure, so throughput and latency are those of this machine; CPU time depends less on that, and its ratios least.
+rfproxy runs as it is meant to, with a manager and a lease from ZooKeeper. What is judged gets the most rounds.
 
 Prints medians of all rounds and the targets. Writes every measurement to NAME.csv, and pictures to NAME.svg and
 NAME-connections.svg. Exit status 0, whether or not the targets hold.
@@ -37,6 +37,8 @@ RESULTS = Path("bench/results")
 SMALL = (get(50, 1),)
 MANY = 50_000
 """Commands that all connections together send at once: with 4 KB each that is 200 MB."""
+STEADINESS = 5
+"""How many times as long a load takes whose p99 is judged: the longer, the less does one pause of the machine count."""
 _FIRST_TRY = 5000
 """Commands, of a kind that is sent one at a time, from which is seen how many are enough."""
 
@@ -54,13 +56,17 @@ class Contest:
         first = number % len(self._meters)
         for meter in (*self._meters[first:], *self._meters[:first]):
             try:
-                seen = meter.measure(workload, self._requests(workload, meter), self._seconds, number)
+                seen = meter.measure(workload, self._requests(workload, meter), self._lasting(workload), number)
             except ProcessError as error:
                 print(f"left out: {meter.peer.name}, {workload.name}: {str(error)[-200:]}", file=sys.stderr)
                 continue
             if not workload.third_of:
                 self._rates[workload, meter] = seen.rate
             yield seen
+
+    def _lasting(self, workload: Workload) -> float:
+        """Seconds that a load should take."""
+        return self._seconds * STEADINESS if workload.third_of else self._seconds
 
     def _requests(self, workload: Workload, meter: Meter) -> int:
         """Enough for the time that a measurement should take, and for each connection to send a few times.
@@ -69,7 +75,7 @@ class Contest:
         says that all clients were disconnected.
         """
         if workload.third_of:
-            return int(self._rate(workload.third_of, self._reference) / 3 * self._seconds)
+            return int(self._rate(workload.third_of, self._reference) / 3 * self._lasting(workload))
         at_once = workload.connections * workload.pipeline
         fewest = at_once * (1 if at_once > MANY else 4)
         pipelines = int(self._rate(workload, meter) * self._seconds) // workload.pipeline

@@ -57,6 +57,15 @@ class Notebook:
         self._file.flush()
 
 
+def save(path: Path, names: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """Write a table of another kind, with the surroundings as comments."""
+    with path.open("w", newline="") as file:
+        file.writelines(f"# {name}: {fact}\n" for name, fact in surroundings().items())
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(names)
+        writer.writerows(rows)
+
+
 def read(path: Path) -> list[Measurement]:
     """All measurements of a file. Raises OSError, or KeyError when it is another kind of file."""
     lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
@@ -74,16 +83,23 @@ def medians(seen: Iterable[Measurement]) -> dict[tuple[str, str], Measurement]:
     }
 
 
-def facts(name: str) -> dict[str, str]:
-    """Of this run. Raises ProcessError when a system is not installed."""
+def surroundings() -> dict[str, str]:
+    """When and where something is measured, and of what."""
     model = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
     framing = importlib.util.find_spec("rfprotocol.framing")
     compiled = framing is not None and not str(framing.origin).endswith(".py")
     return {
-        "name": name,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": f"{model[1] if model else platform.machine()}, {os.cpu_count()} CPUs, Linux {platform.release()}",
         "rfproxy": f"{version('redis-failover-proxy')}, {'compiled' if compiled else 'interpreted'}",
+    }
+
+
+def facts(name: str) -> dict[str, str]:
+    """Of this run. Raises ProcessError when a system is not installed."""
+    return {
+        "name": name,
+        **surroundings(),
         "redis": _version("redis-server", "--version"),
         "twemproxy": _version("nutcracker", "--version"),
         "haproxy": _version("haproxy", "-v"),

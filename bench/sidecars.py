@@ -148,6 +148,6 @@ class _Sidecar(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """The answer to the one write."""
         epoch, told = self._told
-        if epoch:
+        if epoch and data.startswith(b"+"):
             self.acts.append(Act(epoch, told, time.time()))
         self.idle.set()

@@ -2,8 +2,8 @@
 
     python -m bench.stampede --counts 30 100 300 --csv bench/results/stampede
 
-Three ZooKeeper servers as in production (ticks of 2 s, writes on the disk), three managers, three Redis servers, and
-more and more proxies: real ones in processes that they share (`bench.sidecars`), and a few `rfproxy` as they are, to
+Three ZooKeeper servers (ticks of 2 s, all writes on the same disk), three managers, three Redis servers, and more and
+more proxies: real ones in processes that they share (`bench.sidecars`), and a few `rfproxy` as they are, to
 compare. For each number of proxies it prints, at rest, the writes per second that ZooKeeper commits, the CPU time of
 its servers and of the primary manager, and how long a write of somebody else takes; and for changes of master, planned
 and not, when the last proxy had acknowledged, and from the publication on, when proxies had heard of it and served
@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import csv
 import json
 import statistics
 import sys
@@ -29,6 +28,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from bench import records
 from bench.accounting import cpu_time
 from bench.background import latency
 from bench.event import KINDS, Kind, Scene
@@ -48,6 +48,8 @@ SETTLE = 3.0
 """Seconds before and after what is measured."""
 PROBE = 0.05
 """Seconds between two writes whose latency is measured."""
+PATIENT = {"RFMANAGER_CATCH_UP_TIMEOUT": "30"}
+"""What managers are told: hundreds of proxies on a few CPUs take longer than a switchover waits for them otherwise."""
 EVENTS = (KINDS[3], KINDS[0])
 """A planned switchover, a killed master."""
 
@@ -216,10 +218,7 @@ def change_table(found: Sequence[Change]) -> str:
 
 def save(path: Path, found: Sequence[Rest] | Sequence[Change]) -> None:
     """Every single measurement."""
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(spec.name for spec in fields(found[0]))
-        writer.writerows(astuple(seen) for seen in found)
+    records.save(path, (spec.name for spec in fields(found[0])), map(astuple, found))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -242,7 +241,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ensemble = stack.enter_context(ZooKeeperEnsemble(3, folder, tick=2000, durable=True))
         site = ProxySite(folder, ensemble.hosts, stack.enter_context(RedisGroup(3)), "json")
         stack.callback(site.stop)
-        site.launch()
+        site.launch(PATIENT)
         crowd: list[Sidecars] = []
         proxies = 0
         for count in (0, *arguments.counts):
@@ -255,6 +254,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for kind in EVENTS if proxies else ():
                 changes += [change(kind, site, ensemble, crowd, proxies) for _ in range(arguments.rounds)]
             print(f"{proxies} proxies", file=sys.stderr, flush=True)
+    print(*(f"{name}: {fact}" for name, fact in records.surroundings().items()), "", sep="\n")
     print(f"At rest, besides {len(site.proxies)} proxies as programs of their own:\n\n{rest_table(resting)}\n")
     print(f"Changes of master, milliseconds (medians of {arguments.rounds}):\n\n{change_table(changes)}")
     if arguments.csv:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
@@ -61,9 +61,9 @@ class ProxySite(Site):
 
     name = "rfproxy"
 
-    def launch(self) -> None:
-        """Start all of them and return when they serve."""
-        for process in [*(self.manager() for _ in range(MANAGERS)), *(self.proxy() for _ in range(PROXIES))]:
+    def launch(self, managers: Mapping[str, str] | None = None) -> None:
+        """Start all of them and return when they serve; `managers` are environment variables of theirs."""
+        for process in [*(self.manager(managers) for _ in range(MANAGERS)), *(self.proxy() for _ in range(PROXIES))]:
             process.start()
         self.wait_until_ready()
 

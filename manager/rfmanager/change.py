@@ -10,6 +10,8 @@ from rfmanager.steps import Policy, Record, View, Wait
 from rfprotocol.records import Outcome, ProxyRecord, Receipt
 from rfprotocol.topology import Change, Kind, Node, NodeReport, Phase, Topology
 
+STEPS = 40
+"""That the record and a receipt keep: ZooKeeper takes 1 MiB, and attempts may fail all night."""
 PATIENCE = 2.0
 """Seconds that a server is given to show its state before an operator's request is answered without it."""
 
@@ -102,11 +104,17 @@ def receipt(view: View, epoch: int, change: Change, outcome: Outcome, cause: str
         former=change.former,
         master=master,
         manager=view.manager,
-        steps=(*change.steps, *view.progress.steps, (last, view.wall)),
+        steps=(*so_far(view, change), (last, view.wall)),
         acknowledged=_slowest(view.progress.acknowledged),
         offsets={str(node): report.offset for node, report in view.progress.sealed.items()},
         request=change.request,
     )
+
+
+def so_far(view: View, change: Change) -> tuple[tuple[str, float], ...]:
+    """The steps of a change up to now: the first ones, and of many attempts the last ones."""
+    steps = (*change.steps, *view.progress.steps)
+    return steps if len(steps) <= STEPS else (*steps[: STEPS // 4], *steps[-3 * STEPS // 4 :])
 
 
 def _slowest(acknowledged: Mapping[str, float]) -> Mapping[str, float]:

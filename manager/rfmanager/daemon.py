@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import structlog
@@ -25,9 +25,9 @@ from rfmanager.detector import Limits
 from rfmanager.executor import Executor, NoTenure, kill_when_asked
 from rfmanager.mirror import Mirror
 from rfmanager.prober import Prober
-from rfmanager.quorum import Roll, Rule, Strategy, judge
+from rfmanager.quorum import Roll, Rule, Strategy, judge, outseen
 from rfmanager.redis_admin import Credentials, RedisAdmin
-from rfmanager.steps import Policy, View, Wait
+from rfmanager.steps import Policy, Resign, View, Wait
 from rfmanager.tenure import Event, State, Tenure
 from rfmanager.trail import Trail
 from rfprotocol.errors import FenceLost, StoreConflict, StoreError, StoreUnavailable
@@ -160,10 +160,20 @@ class Daemon:
         settings = self._settings
         # Two sets of connections: a probe may take as long as operators like, a command must fit into the tenure.
         probing = RedisAdmin(node, settings.credentials, settings.limits.probe_timeout * 2)
-        commands = RedisAdmin(node, settings.credentials, min(COMMAND_TIMEOUT, self._store.session_timeout / 4))
+        commands = RedisAdmin(node, settings.credentials, self._command_timeout)
         prober = Prober(probing, settings.limits, time.monotonic, lambda significant: self._sampled(node, significant))
         self._admins[node], self._probers[node] = commands, prober
         self._tasks.append(group.create_task(prober.run()))
+
+    def _watch_listed(self, group: asyncio.TaskGroup) -> None:
+        """The servers that the record names, besides the configured ones."""
+        for node in self._mirror.topology.nodes if self._mirror.topology else ():
+            self._watch(node, group)
+
+    @property
+    def _command_timeout(self) -> float:
+        """Seconds. How long a session is, ZooKeeper says on connection: it may be less than was asked for."""
+        return min(COMMAND_TIMEOUT, self._store.session_timeout / 4)
 
     def _hurry(self, node: Node) -> None:
         if node in self._probers:
@@ -260,6 +270,8 @@ class Daemon:
                 continue
             self._tenure_over.clear()
             self._executor.forget()
+            for admin in self._admins.values():
+                admin.timeout = self._command_timeout
             self._mirror.attend()
             self.tenure.elected(fence, self._store.session)
             self._log.info("became the primary manager", manager=self.name)
@@ -288,6 +300,7 @@ class Daemon:
         self.tenure.proved(sent, session, self._store.session_timeout)
         if not covered:
             self._mirror.spoil_all()  # what was read before this round trip may be older than the tenure
+            self._wake.set()
 
     # Acting.
 
@@ -303,8 +316,7 @@ class Daemon:
                 acts = self.tenure.covers(time.monotonic())
                 # Who does not act only has to know which servers to watch: a tenure begins with reading everything.
                 await self._mirror.refresh(*(() if acts else (self._paths.nodes,)))
-                for node in self._mirror.topology.nodes if self._mirror.topology else ():
-                    self._watch(node, group)
+                self._watch_listed(group)
                 if not acts or not self._mirror.readable or not self.tenure.covers(time.monotonic()):
                     return None
                 await self._executor.complete_receipt()
@@ -313,7 +325,10 @@ class Daemon:
                 if isinstance(step, Wait):
                     self._say(step.reason)
                     return None if step.until is None else max(0.0, step.until - view.now)
-                await self._executor.execute(step)
+                if isinstance(step, Resign):
+                    self._end_tenure(step.reason)
+                else:
+                    await self._executor.execute(step)
         except FenceLost:
             self._end_tenure("another manager took over")
         except StoreConflict as error:
@@ -330,6 +345,11 @@ class Daemon:
             return RETRY
         return None
 
+    def _unseen(self, now: float, nodes: Collection[Node]) -> Collection[Node]:
+        """These, if all have failed for so long that the other managers would have noticed a death by now, too."""
+        since = [self._probers[node].detector.failing_since for node in nodes]
+        return nodes if all(at is not None and now - at > self._settings.limits.longest for at in since) else ()
+
     def _view(self) -> View:
         mirror, topology = self._mirror, self._mirror.topology
         epoch = topology.epoch if topology else -1
@@ -341,18 +361,17 @@ class Daemon:
         now, wall = time.monotonic(), time.time()
         failing = {node: prober.detector.failing_since for node, prober in self._probers.items()}
         others = {name: report for name, report in mirror.reports.items() if name != self.name}
+        own, live = self._own_report(), self._roll.live(now, others, self._settings.rule.max_age)
+        sampled = {node: prober.detector.sampled_at for node, prober in self._probers.items()}
+        standings = judge(own, live, self._settings.rule, sampled)
         return View(
             now=now,
             wall=wall,
             manager=self.name,
             members=tuple(self._probers),
             topology=topology,
-            standings=judge(
-                self._own_report(),
-                self._roll.live(now, others, self._settings.rule.max_age),
-                self._settings.rule,
-                {node: prober.detector.sampled_at for node, prober in self._probers.items()},
-            ),
+            standings=standings,
+            unseen=self._unseen(now, outseen(own, live, standings)),
             stale=self._stale(),
             proxies={name: record.epoch for name, record in mirror.proxies.items()},
             request=mirror.request,

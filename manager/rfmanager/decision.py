@@ -13,7 +13,8 @@ Invariants, for every sequence of views, also when managers die and others take 
 4. Data of another history is never promoted, unless an operator names the server and there is no candidate.
 5. Of the servers that may be promoted the one with the most data is; one that fails to obey is asked again before
    its data is given up.
-6. While paused nothing is done to servers, and the record only changes to refuse an operator's request.
+6. Who does not reach servers that another manager reaches leaves the role to that one.
+7. While paused nothing is done to servers, and the record only changes to refuse an operator's request.
 
 Each decision follows from the record and the state of the servers, not from what was done before, so that a
 successor finishes what another began. `Progress` only spares repetitions and proves invariant 2.
@@ -25,8 +26,8 @@ from dataclasses import replace
 
 from rfmanager import planned, upkeep
 from rfmanager.candidates import CHANCES, UNFIT_CONDITIONS, Choice, choose, continues, outage, why_not
-from rfmanager.change import PATIENCE, fence, fence_holds, publish, refusal, refuse
-from rfmanager.steps import Policy, Promote, Record, Seal, Step, View, Wait
+from rfmanager.change import PATIENCE, fence, fence_holds, publish, refusal, refuse, so_far
+from rfmanager.steps import Policy, Promote, Record, Resign, Seal, Step, View, Wait
 from rfprotocol.topology import Change, Kind, Node, NodeReport, Phase, Topology
 
 REMEMBERED = 32
@@ -36,12 +37,18 @@ REMEMBERED = 32
 def decide(view: View, policy: Policy) -> Step:
     """The next step of the primary manager."""
     topology = view.topology
+    if view.unseen:
+        return Resign(f"another manager reaches {', '.join(map(str, sorted(view.unseen)))}, this one does not")
     if topology is None or topology.phase is Phase.UNSETTLED:
         return upkeep.settle(view)
     if topology.phase is Phase.SERVING:
         return _serving(view, topology, policy)
     if view.paused:
         return Wait(f"paused in phase {topology.phase.value}: nothing is done until 'rfmanager resume'")
+    return _changing(view, topology, policy)
+
+
+def _changing(view: View, topology: Topology, policy: Policy) -> Step:
     change = topology.change or Change(Kind.FAILOVER, "unknown", None)
     match topology.phase:
         case Phase.FENCING:
@@ -106,12 +113,16 @@ def _choose(view: View, topology: Topology, change: Change, policy: Policy) -> S
 
 def _why_not_yet(view: View, topology: Topology, change: Change, best: Node, policy: Policy) -> Wait | None:
     """Before data is given up, or the same is tried again."""
+    unknown = [node for node in view.members if node not in view.standings]
+    if unknown and view.now < (until := view.progress.since + PATIENCE):
+        return Wait(f"before {best} is taken: looking at {', '.join(map(str, unknown))}", until)
     awaited = [node for node in view.members if _may_have_more(view, node, topology, change, best)]
     if awaited:
-        until = min(view.progress.failed[node] for node in awaited) + policy.retry_interval
+        until = min(view.progress.failed.get(node, view.progress.since) for node in awaited) + policy.retry_interval
         if until <= view.now:  # not to be commanded at the moment
             until = view.sample_due(best) + PATIENCE
-        return Wait(f"before {best} is taken: {', '.join(map(str, awaited))} did not obey, but may have more", until)
+        names = ", ".join(map(str, awaited))
+        return Wait(f"before {best} is taken: {names} did not obey or is not reached, but may have more", until)
     until = view.progress.since + policy.retry_interval
     if best in change.rejected and view.now < until:
         return Wait(f"{best} could not be promoted: trying again, nobody has as much data", until)
@@ -132,7 +143,7 @@ def _may_seal(view: View, node: Node, policy: Policy) -> bool:
     return (
         standing is not None
         and standing.available
-        and standing.sampled_at > float("-inf")  # this manager can reach it
+        and not view.hearsay(node)
         and standing.report.condition not in UNFIT_CONDITIONS
         and view.sealed(node) is None
         and view.may_retry(node, policy.retry_interval)
@@ -140,9 +151,10 @@ def _may_seal(view: View, node: Node, policy: Policy) -> bool:
 
 
 def _may_have_more(view: View, node: Node, topology: Topology, change: Change, best: Node) -> bool:
-    """A candidate, as far as is known, that did not obey when the best of the others did; given some patience."""
+    """A candidate, as far as is known, that did not obey when the best of the others did, or is only known from other
+    managers; given some patience."""
     standing = view.standings.get(node)
-    if standing is None or not view.failed(node) or view.sealed(node) is not None:
+    if standing is None or view.sealed(node) is not None or not (view.failed(node) or view.hearsay(node)):
         return False
     if change.rejected.count(node) >= CHANCES:
         return False
@@ -204,7 +216,7 @@ def _mark(view: View, topology: Topology, change: Change, target: NodeReport) ->
             replid=target.replid if foreign else topology.replid,
             replid2="" if foreign else topology.replid2,
             replid2_offset=-1 if foreign else topology.replid2_offset,
-            change=replace(change, target=target.node, steps=(*change.steps, *view.progress.steps)),
+            change=replace(change, target=target.node, steps=so_far(view, change)),
         ),
     )
 
@@ -222,7 +234,7 @@ def _promoting(view: View, topology: Topology, change: Change, policy: Policy) -
     changed = promoted or (sealed and sealed.run_id != topology.run_id)  # dead, or another process than was chosen
     if changed or view.unavailable(target) or view.failed(target):
         rejected = (*change.rejected, target)[-REMEMBERED:]
-        return fence(view, topology, replace(change, rejected=rejected, steps=(*change.steps, *view.progress.steps)))
+        return fence(view, topology, replace(change, rejected=rejected, steps=so_far(view, change)))
     if sealed is None:
         look_until = view.progress.since + policy.retry_interval
         if view.fresh(target) is None and view.now < look_until:

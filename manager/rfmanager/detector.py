@@ -59,6 +59,7 @@ class Detector:
         self.failing_since: float | None = None  # when the first sign came that nothing has refuted
         self._limits = limits
         self._failures = 0
+        self._not_before = float("-inf")  # refusals are counted apart, however great the hurry
         self._last = NodeReport(node, available=False, condition="unknown")
 
     @property
@@ -80,7 +81,9 @@ class Detector:
         self._failures += 1
         self._failing(now)
         if self._failures < self._limits.max_failures:
-            self.next_probe = now if how is Failure.TIMEOUT else now + self._limits.reconnect_interval
+            if how is Failure.REFUSED:
+                self._not_before = now + self._limits.reconnect_interval
+            self.next_probe = max(now, self._not_before)
             return False
         self.next_probe = now + self._limits.probe_interval
         before, self.verdict = self.verdict, Verdict.UNAVAILABLE
@@ -89,7 +92,7 @@ class Detector:
 
     def hurry(self, now: float) -> None:
         """Probe at once: something happened that makes the last sample old."""
-        self.next_probe = min(self.next_probe, now)
+        self.next_probe = min(self.next_probe, max(now, self._not_before))
 
     def disconnected(self, now: float) -> None:
         """Its connection was closed: probe at once. If it does not answer, this was the first sign."""

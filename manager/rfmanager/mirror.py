@@ -67,6 +67,7 @@ class Mirror:
         """Watch everything. What was read without being watched may be old: all of it has to be read again."""
         self._watch(*self._readers)
         self.spoil_all()
+        self._changed()
 
     def look_on(self) -> None:
         """Watch no more than at the start."""
@@ -91,9 +92,9 @@ class Mirror:
         self._changed()
 
     def spoil_all(self) -> None:
-        """Everything has to be read again: at the start of a tenure, or after an unknown outcome."""
+        """Everything has to be read again: at the start of a tenure, or after an unknown outcome. When is the caller's
+        to say."""
         self._stale = {path: {_ALL} for path in self._readers}
-        self._changed()
 
     def wrote(self, topology: Topology) -> None:
         """This manager has just changed the topology: what it says is known, what a new epoch calls for is read.

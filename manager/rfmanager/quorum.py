@@ -82,6 +82,17 @@ def judge(
     return standings
 
 
+def outseen(own: ManagerReport, others: Iterable[ManagerReport], standings: Mapping[Node, Standing]) -> frozenset[Node]:
+    """The servers that are up, unseen by this manager, and seen by one that sees all that this one does.
+
+    Of two managers at most one is outseen by the other, so the role does not go to and fro between them.
+    """
+    up = {node for node, standing in standings.items() if standing.available}
+    mine = {view.node for view in own.nodes if view.available} & up
+    theirs = [{view.node for view in report.nodes if view.available} & up for report in others]
+    return frozenset(max((seen - mine for seen in theirs if seen > mine), key=len, default=()))
+
+
 def _available(views: list[NodeReport], strategy: Strategy) -> bool:
     up = sum(view.available for view in views)
     down = len(views) - up

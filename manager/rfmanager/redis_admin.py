@@ -179,9 +179,11 @@ def _translate(node: Node, error: Exception) -> NodeUnreachable | NodeRefused:
 def info_fields(said: str) -> Mapping[str, str]:
     """The answer to INFO by the names of its fields. Raises ValueError, AttributeError when it is something else.
 
-    A line that is no field is passed over: forks and modules add their own.
+    A line that is no field is passed over: forks and modules add their own. Only CR LF ends a line: scripts may
+    name errors as they like (`errorstat_...`). Of two fields of the same name the first counts.
     """
-    fields = dict(line.split(":", 1) for line in said.splitlines() if ":" in line and line[0] != "#")
+    lines = reversed(said.split("\r\n"))
+    fields = dict(line.split(":", 1) for line in lines if ":" in line and line[0] != "#")
     if "role" not in fields:
         raise ValueError("there is no role in it")
     return fields

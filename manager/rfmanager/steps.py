@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -64,7 +64,13 @@ class View:
     paused: bool = False
     progress: Progress = Progress()
     failing: Mapping[Node, float] = field(default_factory=dict)  # wall clock: since when own probes fail; for receipts
+    unseen: Collection[Node] = ()  # up, and reached by a manager that reaches more than this one, for some time now
     last_epoch: int = 0  # used before, as receipts tell when the record of the topology is gone
+
+    def hearsay(self, node: Node) -> bool:
+        """Whether it is up as others say, and this manager does not reach it."""
+        standing = self.standings.get(node)
+        return standing is not None and standing.available and standing.sampled_at == float("-inf")
 
     def fresh(self, node: Node) -> NodeReport | None:
         """The server's state, if it is available and was sampled after the last thing that could have changed it."""
@@ -164,4 +170,11 @@ class Wait:
     until: float | None = None
 
 
-Step = Record | Seal | Promote | CatchUp | Demote | Unpause | Repoint | Wait
+@dataclass(frozen=True, slots=True)
+class Resign:
+    """Leave the role to a manager that reaches more of the servers."""
+
+    reason: str
+
+
+Step = Resign | Record | Seal | Promote | CatchUp | Demote | Unpause | Repoint | Wait

@@ -20,7 +20,7 @@ executed, and a write that changed nothing may owe that to another connection's 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from rfprotocol import resp
@@ -248,14 +248,9 @@ class DurableLane(Lane):
                 raise ProtocolError("nobody knows what the next reply belongs to")
             super()._distribute(now)  # what the server has said unasked behind it
         elif self.guest is not None and self.guest.blocked and fence.served:
-            self._serve(self.guest)
+            self.guest.was_served()
         if self._queue and not self._in_flight:
             self._waits_for.lane_dirty(self)
-
-    def _serve(self, guest: Session) -> None:
-        """A blocking command has taken what it waited for: it must not be asked again when the lane dies."""
-        if guest.busy is not None:
-            guest.busy = replace(guest.busy, served=True)
 
     def _release(self, kept: bytes, shortfall: Shortfall | None, now: float) -> None:
         """Deliver a batch as if it had arrived only now."""

@@ -24,6 +24,7 @@ import hiredis
 
 from rfprotocol.errors import ProtocolError
 from rfprotocol.framing import ReplyScanner, Taken
+from rfproxy.blocking import took
 from rfproxy.entries import Form, Run
 from rfproxy.greeting import Duty, Greeting, LaneKey, Welcome
 from rfproxy.replicas import Pace
@@ -207,6 +208,8 @@ class Lane:
                 data, self._withheld = self._withheld + data, b""
             if not self._owner.may_relay(self, now):
                 self._withheld = data
+                if self.guest is not None and self.guest.blocked and took(data) and not data.startswith(b">"):
+                    self.guest.was_served()
                 if self._writer is not None:
                     self._writer.pause_reading()  # at any rate: also what is awaited is not to pile up here
                 self._owner.lane_waits(self)
@@ -232,7 +235,7 @@ class Lane:
     def go_on(self, now: float) -> None:
         """The server is known to be what it was: relay what it has replied, send what has waited."""
         if self._withheld:
-            self.read_on(self.guest is None or not self.guest.choked)
+            self.read_on(self.guest is None or self.guest.receptive)
             self.feed(b"", now)
         self.flush(now)
 

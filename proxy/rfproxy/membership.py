@@ -199,14 +199,20 @@ class Membership:
     # --- acknowledgements
 
     def _acknowledge(self, epoch: int) -> None:
-        task = asyncio.get_running_loop().create_task(self._announce_or_not())
+        task = asyncio.get_running_loop().create_task(self._announce_until_known())
         self._acknowledgements.add(task)
         task.add_done_callback(self._acknowledgements.discard)
 
-    async def _announce_or_not(self) -> None:
-        # Not announced is not acknowledged; the next session announces anew.
-        with contextlib.suppress(StoreError):
-            await self._announce()
+    async def _announce_until_known(self) -> None:
+        """A change of master waits for this: a request that was lost is repeated. The next session announces anew."""
+        session = self._store.session
+        while self._store.session == session:
+            try:
+                await self._announce()
+            except StoreError:
+                await asyncio.sleep(self._store.session_timeout / PROOFS)
+            else:
+                return
 
     async def _announce(self) -> None:
         async with self._announcing:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rfprotocol import resp
-from rfprotocol.commands import Command, Route, arity_error, lookup
+from rfprotocol.commands import Command, Replay, Route, arity_error, lookup
 from rfproxy import apart, durable, fate, verbs
 from rfproxy.entries import Entry, Form, Need, Ready, Run, Verb
 from rfproxy.execreply import elements, join
@@ -177,10 +177,14 @@ def answered(
     """One reply on the connection of the transaction."""
     command = lookup(args)
     queueing = transaction.answered_queueing
+    if command.name == "EXEC" and session.adrift and _executed(session, transaction, reply):
+        session.let_stand()
+        session.recover(Ready(_verb_answered(session, transaction, args, reply, now)))
+        return
     if session.adrift or refused(reply):
         apart.drift(session, now)
-        again = queueing or command.name in VERBS or command.reads_only or refused(reply)
-        session.recover(fate.again(session, args, need) if again else Ready(_told(session, args, reply)))
+        again = queueing or reply == QUEUED or command.name in VERBS or command.reads_only or refused(reply)
+        session.recover(fate.again(session, args, need) if again else Ready(_told(session, args, reply)), reply * again)
         return
     if queueing and reply == QUEUED:
         transaction.took(args)
@@ -194,6 +198,27 @@ def answered(
     else:
         reply = _told(session, args, reply)
     session.client.write(reply)
+
+
+def _executed(session: Session, transaction: Transaction, reply: bytes) -> bool:
+    """Whether this is EXEC's answer to writes, behind something that was refused: the server has become a master since.
+
+    Then what it said to the commands of the transaction counts.
+    """
+    answered = [(entry, said) for entry, said in session.recovered or () if said and isinstance(entry, Run | Verb)]
+    queued = [_words(entry) for entry, said in answered if said == QUEUED]
+    if reply[:1] != b"*" or reply[1:2] == b"-" or all(lookup(args).replay is not Replay.WRITE for args in queued):
+        return False
+    for entry, said in answered:
+        if said == QUEUED:
+            transaction.took(_words(entry))
+        elif isinstance(entry, Verb) and said == OK:
+            transaction.heard(_event(entry.command, entry.args))
+    return True
+
+
+def _words(entry: Run | Verb) -> list[bytes]:
+    return entry.args if isinstance(entry, Verb) else entry.commands[0]
 
 
 def _told(session: Session, args: list[bytes], reply: bytes) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rfprotocol import resp
-from rfprotocol.commands import Route, lookup
+from rfprotocol.commands import Replay, Route, lookup
 from rfprotocol.framing import Taken, split
 from rfproxy import apart, durable, fate, muting, pledge, verbs
 from rfproxy.entries import Entry, Form, Need, Ready, Run, Verb
@@ -72,13 +72,14 @@ def _judge(session: Session, run: Run, args: list[bytes], reply: bytes, now: flo
     """Relay one reply, or see that its command is sent again."""
     need = run.need
     transaction = session.ties.transaction if session.ties is not None else None
-    if transaction is not None and not transaction.pretending:
-        pledge.answered(session, transaction, args, reply, need, now)
-    elif refused(reply) and lookup(args).route is Route.OWN:
+    queueing = transaction is not None and transaction.answered_queueing
+    if refused(reply) and lookup(args).route is Route.OWN and not queueing:
         session.recover(_doubt(session, run, args, reply))
+    elif transaction is not None and not transaction.pretending:
+        pledge.answered(session, transaction, args, reply, need, now)
     elif refused(reply):
         _refused(session, reply, now)
-        session.recover(fate.again(session, args, need, run.lost_on))
+        session.recover(fate.again(session, args, need, run.lost_on), b"" if run.lost_on else reply)
     elif run.lost_on and reply.startswith(b"-") and not reply.startswith(_SAME_ANYWHERE):
         session.recover(fate.uncertain(session, args, run.lost_on))
     elif session.recovered is None:
@@ -86,6 +87,8 @@ def _judge(session: Session, run: Run, args: list[bytes], reply: bytes, now: flo
     elif lookup(args).reads_only:  # beside something that was not executed: read again behind it
         session.recover(fate.again(session, args, need))
     else:
+        if lookup(args).replay is Replay.WRITE and not reply.startswith(b"-"):
+            session.let_stand()
         session.recover(Ready(reply if session.shortfall is None else durable.told(session, args, reply)))
 
 
@@ -143,6 +146,8 @@ def _deliver_together(session: Session, run: Run, taken: Taken, now: float) -> N
     if session.recovered is None:
         session.client.write(reply)
     else:
+        if executed and any(lookup(args).replay is Replay.WRITE for args in run.commands):
+            session.let_stand()
         session.recover(Ready(reply))
 
 

@@ -277,7 +277,7 @@ class Router:
     def lane_light(self, lane: Lane, now: float) -> None:
         """It can serve again, or stand by."""
         lane.parked = False
-        if lane.key not in self._shared:
+        if lane.state is LaneState.READY and lane.key not in self._shared:  # it may have been retired meanwhile
             self._unpark(lane)
 
     def _unpark(self, lane: Lane) -> None:

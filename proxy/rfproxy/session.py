@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 from rfprotocol import resp
 from rfprotocol.commands import UNKNOWN, Route, lookup
@@ -84,7 +85,7 @@ class Session:
         self.choked = False  # the client has much to read: nothing more is asked for it
         self.ways = Ways()
         self.lane: Lane | None = None  # the one that everything outstanding is on
-        self.recovered: list[Entry] | None = None  # what is to be answered before anything else
+        self.recovered: list[tuple[Entry, bytes]] | None = None  # to be answered first; and what the server said
         self.unsent: list[Entry] = []  # behind that
         self._bytes = 0
         self._open = True
@@ -200,10 +201,15 @@ class Session:
         return self.reader.awaits_login and self._open
 
     def _attached(self, now: float) -> bool:
-        """Whether the connection that the ties need is there. What is answered already waits for none."""
+        """Whether the connection that the ties need is there. What is answered, and who leaves, waits for none."""
         attached = apart.attached(self, now)
-        while not attached and not self.outstanding and self.pending and isinstance(self.pending[0], Ready):
-            self._go(self.pending.popleft(), now)
+        while not attached and not self.outstanding and self.pending and isinstance(self.pending[0], Ready | Hangup):
+            entry = self.pending.popleft()
+            if not self._go(entry, now):
+                self.pending.appendleft(entry)
+                break
+        if not self._open:
+            return False
         if not attached and not self.outstanding:
             if not self.pending:
                 self._answered(self._bytes)
@@ -360,7 +366,7 @@ class Session:
         if self.midway is not None:
             relaying.break_off(self, text, now)
             return
-        self.router.release(self, now)
+        self.router.forgive(self, now)
         transaction = self.ties.transaction if self.ties is not None else None
         if transaction is not None:
             pledge.give_up(self, transaction, now)
@@ -375,23 +381,28 @@ class Session:
         self.choked = full
         if full:
             self.router.forgive(self, now)  # it waits for itself
-        if self.own is not None and not (self.ties is not None and self.ties.listening):
-            self.own.read_on(not full)
+        if self.own is not None:
+            self.own.read_on(self.receptive)
         if not full:
             self.pump(now)
+
+    @property
+    def receptive(self) -> bool:
+        """Whether to read from the lane of its own. Who is told of things unasked is cut off when too much waits."""
+        return not self.choked or (self.ties is not None and self.ties.listening)
 
     # --- from a lane
 
     def deliver(self, run: Run, taken: Taken, now: float) -> None:
         """Replies to the oldest commands outstanding."""
-        if not run.left and self._bytes > BACKLOG and run.form is not Form.RESTORE:
-            self._answered(len(run.raw))
         plain = run.form is _PLAIN and run.need is not _OWN and self.ties is None
         if plain and not taken.has_error and self.recovered is None and self.midway is None and not taken.partial:
             self.waits_since = None
             self.client.write(taken.data)
         else:
             relaying.deliver(self, run, taken, now)
+        if not run.left and self._bytes > BACKLOG and self.recovered is None and run.form is not Form.RESTORE:
+            self._answered(len(run.raw))
         self.outstanding -= taken.count  # only now: nothing may overtake what is being answered
         if not self.outstanding:
             self.settle(now)
@@ -399,6 +410,11 @@ class Session:
     def relays(self, run: Run) -> bool:
         """Whether replies to this run go to the client unseen, so that a long one may go in parts."""
         return run.form is _PLAIN and run.need is not _OWN and self.recovered is None and self.ties is None
+
+    def was_served(self) -> None:
+        """A blocking command has taken what it waited for: it must not be asked again when the lane dies."""
+        if self.busy is not None:
+            self.busy = replace(self.busy, served=True)
 
     def overhears(self, frame: bytes) -> bool:
         """What the server sent on the own lane answers no command: the client is due it as it is."""
@@ -421,11 +437,15 @@ class Session:
         if self._open:
             relaying.returned(self, run, lane, sent=sent)
 
-    def recover(self, entry: Entry) -> None:
-        """The next thing in order that replies could not be relayed for."""
+    def recover(self, entry: Entry, said: bytes = b"") -> None:
+        """The next thing in order that replies could not be relayed for; `said`: what the server answered to it."""
         if self.recovered is None:
             self.recovered = []
-        self.recovered.append(entry)
+        self.recovered.append((entry, said))
+
+    def let_stand(self) -> None:
+        """Something later was executed: what the server refused before it must not be executed behind it."""
+        self.recovered = [(Ready(said) if said else entry, b"") for entry, said in self.recovered or ()]
 
     def settle(self, now: float) -> None:
         """A lane has no more for this session for the moment, or gave something back: go on."""
@@ -443,7 +463,7 @@ class Session:
         """What was recovered, when it is complete, and what was not sent, go to the head of the queue."""
         back = self.unsent
         if self.recovered is not None and not self.outstanding:
-            back, self.recovered = self.recovered + back, None
+            back, self.recovered = [entry for entry, _ in self.recovered] + back, None
         if back:
             self.unsent = []
             self.replies = Replies.SKIP_NEXT if self.replies is Replies.SKIP else self.replies

@@ -11,11 +11,11 @@ from bench.background import Latency
 from bench.collapse import DIRECT, DISTURBANCES, PROXY, Seen, rows, save, scene_of, table, watch
 
 
-def seen(through: str, before: float, meanwhile: float, errors: int = 0) -> Seen:
+def seen(through: str, before: float, meanwhile: float, errors: int = 0, missing: float = 0.0) -> Seen:
     def latency(p99: float) -> Latency:
         return Latency(100, p99 / 2, p99, p99 * 2)
 
-    return Seen("a storm", through, latency(before), latency(meanwhile), errors)
+    return Seen("a storm", through, latency(before), Latency(), latency(meanwhile), errors, missing)
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,12 @@ def test_an_error_never_holds() -> None:
     assert not row.holds
 
 
+def test_what_a_starved_load_did_not_see_does_not_hold() -> None:
+    (row,) = rows([seen(DIRECT, 1, 1), seen(PROXY, 1, 1, missing=0.02)])
+    assert not row.holds
+    assert "2.0% of the load is missing" in table([row])
+
+
 def test_several_rounds_count_by_their_median() -> None:
     found = [seen(way, before, 2 * before) for way in (DIRECT, PROXY) for before in (1.0, 2.0, 30.0)]
     (row,) = rows(found)
@@ -51,12 +57,14 @@ def test_several_rounds_count_by_their_median() -> None:
 def test_a_dead_replica_is_survived_by_the_load_that_is_measured(
     zookeeper_hosts: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(collapse, "LASTING", 0.3)
+    monkeypatch.setattr(collapse, "CALM", 0.3)
+    monkeypatch.setattr(collapse, "LASTING", 1.3)
     disturbance = next(each for each in DISTURBANCES if each.title == "a dead replica")
     with scene_of(zookeeper_hosts, disturbance) as scene:
         found = watch(disturbance, scene, PROXY)
     assert found.errors == 0
     assert found.before.count > 100
+    assert found.onset.count > 100
     assert found.meanwhile.count > 100
     save(tmp_path / "found.csv", [found])
-    assert (tmp_path / "found.csv").read_text().splitlines()[1].startswith("a dead replica,proxy,before,")
+    assert (tmp_path / "found.csv").read_text().splitlines()[4].startswith("a dead replica,proxy,before,")

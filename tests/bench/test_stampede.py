@@ -51,4 +51,4 @@ def test_the_tables_show_medians_in_the_units_of_their_heads(tmp_path: Path) -> 
     assert " ".join(rest_table([resting]).splitlines()[-1].split()) == "300 450 16.6 10.1 3.0 4.0 10.0 20.0"
     assert " ".join(change_table(changes).splitlines()[-1].split()) == "300 killed 2 3 4 5 6 7 8 9 10"
     save(tmp_path / "found.csv", changes)
-    assert len((tmp_path / "found.csv").read_text().splitlines()) == 4
+    assert len((tmp_path / "found.csv").read_text().splitlines()) == 3 + 4

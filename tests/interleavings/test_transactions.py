@@ -196,3 +196,36 @@ def test_a_connection_that_stands_behind_multi_is_closed_when_the_client_is_told
     client.hears_error("MASTERDOWN")
     assert own.closed
     client.says("EXEC").hears(EXECABORT)
+
+
+def test_a_script_behind_watch_that_makes_up_a_refusal_is_executed_once(play: Playbook) -> None:
+    client = play.client().says("WATCH", "w")
+    own = play.server("m:1").hears("WATCH", "w", exclusive=True).answers(b"+OK\r\n")
+    client.hears(b"+OK\r\n")
+    client.says("EVAL", "redis.call('INCR', 'k') return redis.error_reply(ARGV[1])", "0", "...")
+    executed = 0
+    for _ in range(40):
+        play.settle()
+        for one in play.server("m:1").live:
+            if one.commands and one.commands[0][0] == b"EVAL":
+                one.commands.pop(0)
+                executed += 1
+                one.answers(b"-READONLY You can't write against a read only replica.\r\n")
+            elif one.commands and one.commands[0][0] == b"PING":
+                one.commands.pop(0)
+                one.answers(b"+PONG\r\n")
+        play.wait(0.25)
+    assert executed == 1
+    assert own
+
+
+def test_an_exec_that_was_executed_behind_a_refused_write_is_not_said_to_be_nil(play: Playbook) -> None:
+    client = play.client().says("WATCH", "w")
+    own = play.server("m:1").hears("WATCH", "w", exclusive=True).answers(b"+OK\r\n")
+    client.hears(b"+OK\r\n")
+    client.pipelines("SET a 1", "MULTI", "INCR b", "EXEC")
+    own.commands.clear()
+    own.answers(b"-LOADING Redis is loading the dataset in memory\r\n+OK\r\n+QUEUED\r\n*1\r\n:1\r\n")
+    client.hears(b"-LOADING Redis is loading the dataset in memory\r\n+OK\r\n+QUEUED\r\n*1\r\n:1\r\n")
+    play.wait(1)
+    play.server("m:1").hears_nothing()

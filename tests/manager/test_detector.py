@@ -132,3 +132,14 @@ def test_a_server_is_unavailable_only_after_as_many_failures_in_a_row_as_configu
         dead = row >= LIMITS.max_failures
         assert (detector.verdict is Verdict.UNAVAILABLE) == dead
         assert detector.next_probe >= now
+
+
+def test_refusals_are_counted_apart_however_great_the_hurry() -> None:
+    detector = Detector(NODE, Limits(reconnect_interval=0.05), 0.0)
+    detector.failed(1.0, Failure.REFUSED)
+    detector.hurry(1.001)
+    assert detector.next_probe == 1.05
+    detector.hurry(1.2)
+    assert detector.next_probe == 1.05
+    detector.failed(1.05, Failure.TIMEOUT)
+    assert detector.next_probe == 1.05

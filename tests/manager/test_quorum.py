@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from rfmanager.quorum import Roll, Rule, Strategy, judge
+from rfmanager.quorum import Roll, Rule, Strategy, judge, outseen
 from rfprotocol.topology import ManagerReport, Node, NodeReport
 
 NODE = Node("h", 1)
@@ -70,3 +70,38 @@ def test_a_manager_that_left_and_came_back_is_new() -> None:
     roll.live(0.0, {"b": say("b", UP, 1)}, 2.0)
     roll.live(1.0, {}, 2.0)
     assert roll.live(9.0, {"b": say("b", UP, 1)}, 2.0)
+
+
+# --- who sees more
+
+
+def sees(name: str, *ports: int) -> ManagerReport:
+    """Of three servers, those that it reaches."""
+    nodes = (NodeReport(Node("h", port), available=port in ports) for port in (1, 2, 3))
+    return ManagerReport(name, 0, tuple(nodes))
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "unseen"),
+    [
+        ((1, 2, 3), [(1, 2, 3), (1, 2, 3)], ()),
+        ((2, 3), [(1, 2, 3), (1, 2, 3)], (1,)),
+        ((3,), [(1, 2, 3), (1, 2, 3)], (1, 2)),
+        ((2, 3), [(1, 2), (1, 3)], ()),  # nobody sees all that this one does
+        ((1, 2), [(2, 3), (1, 3)], ()),
+        ((2, 3), [(1, 2, 3), (2, 3)], ()),  # for most, it is down
+        ((2, 3), [], ()),
+    ],
+)
+def test_a_server_that_is_up_is_missed_by_who_sees_less_than_another_manager(
+    own: tuple[int, ...], others: list[tuple[int, ...]], unseen: tuple[int, ...]
+) -> None:
+    mine, *reports = [sees(f"m{number}", *ports) for number, ports in enumerate([own, *others])]
+    assert outseen(mine, reports, judge(mine, reports, Rule(), {})) == {Node("h", port) for port in unseen}
+
+
+def test_of_two_managers_at_most_one_is_outseen() -> None:
+    some, more = sees("a", 2, 3), sees("b", 1, 2, 3)
+    standings = judge(some, [more], Rule(), {})
+    assert outseen(some, [more], standings)
+    assert not outseen(more, [some], standings)

@@ -274,3 +274,10 @@ async def test_a_canary_that_is_put_away_says_nothing(redis_server: RedisServer)
     assert not closed.is_set()
     with pytest.raises(NodeUnreachable):
         await Canary.connect(redis_server.node, closed.set)
+
+
+def test_what_a_script_names_its_errors_does_not_change_who_the_server_is() -> None:
+    # EVAL "return redis.error_reply('X\\28run_id no such thing')" 0: Redis shows the first word, as it was sent but for
+    # '#', ':', CR and LF.
+    said = "role:master\r\nrun_id:abc\r\nloading:0\r\n\r\n# Errorstats\r\nerrorstat_X\x1crun_id:count=1\r\n"
+    assert parse_info(Node("h", 1), info_fields(said), 0.0).run_id == "abc"

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rfproxy.durable import Durability
 from rfproxy.lease import MARGIN, NEWS, Lease
 from rfproxy.policy import Policy, Reads
 from tests.support.playbook import Playbook
@@ -306,3 +307,29 @@ def test_continue_means_to_go_on_without_a_lease() -> None:
     lapse(play)
     play.client().says("INCR", "k")
     play.server("m:1").hears("INCR", "k")
+
+
+@pytest.mark.parametrize("durable", [None, Durability()])
+def test_a_blocking_command_whose_reply_was_withheld_is_not_asked_again(durable: Durability | None) -> None:
+    play = Playbook(Policy(durable=durable))
+    play.topology(1, master="m:1", replicas=["r:1"])
+    client = play.client().says("BLPOP", "queue", "0")
+    own = play.server("m:1").hears("BLPOP", "queue", "0", exclusive=True)
+    lapse(play)
+    own.answers(b"*2\r\n$5\r\nqueue\r\n$3\r\njob\r\n")  # taken from the one and only master
+    play.wait(NEWS)
+    regain(play)
+    play.server("m:1").hears_nothing()
+    client.hears_error("UNCERTAIN BLPOP")
+
+
+def test_a_listener_that_was_choked_when_the_lease_came_back_is_read_for_again(play: Playbook) -> None:
+    client = play.client().says("SUBSCRIBE", "c")
+    own = play.server("m:1").hears("SUBSCRIBE", "c", exclusive=True)
+    own.answers(b"*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n")
+    client.session.choke(play.time, full=True)
+    lapse(play)
+    own.answers(b"*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nx\r\n")
+    regain(play)
+    client.session.choke(play.time, full=False)
+    assert own.read

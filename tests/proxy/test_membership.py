@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from rfprotocol.errors import StoreUnavailable
 from rfprotocol.memstore import MemStore, MemTree
 from rfprotocol.paths import Paths
 from rfprotocol.records import ProxyRecord
@@ -220,3 +221,40 @@ async def test_leaving_withdraws_the_registration(world: World) -> None:
     await world.proxy.informed.wait()
     await world.proxy.stop()
     assert await world.record() is None
+
+
+async def test_an_acknowledgement_that_was_lost_is_repeated(started: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    announce, lost = started.store.announce, list[bytes]()
+
+    async def lose_one(path: str, data: bytes) -> None:
+        if ProxyRecord.decode(data).epoch == 2 and not lost:
+            lost.append(data)
+            raise StoreUnavailable("the request was lost")
+        await announce(path, data)
+
+    monkeypatch.setattr(started.store, "announce", lose_one)
+    await started.publish(FENCED)
+    async with asyncio.timeout(3.0):  # ten sessions long
+        await started.acknowledged(2)
+
+
+async def test_the_same_when_the_connection_blinks(started: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut and restored within one turn of the loop, as a busy proxy hears of it, just as it acknowledges."""
+    announce, lost = started.store.announce, list[bytes]()
+
+    async def blink(path: str, data: bytes) -> None:
+        if not lost:
+            lost.append(data)
+            started.store.suspend()
+            try:
+                await announce(path, data)
+            finally:
+                started.store.resume()
+        await announce(path, data)
+
+    await asyncio.sleep(0.01)
+    monkeypatch.setattr(started.store, "announce", blink)
+    await started.publish(FENCED)
+    async with asyncio.timeout(3.0):
+        await started.acknowledged(2)
+    assert lost

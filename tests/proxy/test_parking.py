@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rfproxy.durable import Durability
+from rfproxy.lane import LaneState
 from rfproxy.parking import PARKED
 from rfproxy.policy import Policy, Reads
 from rfproxy.router import IDLE
@@ -147,3 +148,22 @@ def test_a_long_reply_of_a_master_that_failed_ends_at_once(play: Playbook) -> No
     assert busy.closed
     assert play.acknowledged[-1] == 2
     assert client.closed  # it has the beginning of the reply
+
+
+def test_a_parked_lane_that_is_drained_does_not_serve_again(play: Playbook) -> None:
+    play.client().says("INCR", "big")
+    behind = play.client().says("INCR", "behind")
+    busy = play.server("m:1").hears("INCR", "big")
+    assert play.server("m:1").hears("INCR", "behind") is busy
+    busy.answers(BIG + PART)  # parked
+    play.topology(2, draining=("m:1", "r:1"), replicas=["r:1", "r:2"])
+    busy.answers(PART * 2 + b"\r\n")
+    assert busy.lane.state is LaneState.RETIRED
+    play.topology(3, master="m:1", replicas=["r:1", "r:2"])  # the change was given up
+    writer = play.client().says("INCR", "k")
+    busy.answers(b":1\r\n")
+    behind.hears(b":1\r\n")
+    play.wait(3600)
+    play.server("m:1").hears("INCR", "k").answers(b":1\r\n")
+    writer.hears(b":1\r\n")
+    assert play.acknowledged[-1] == 3

@@ -205,3 +205,15 @@ def test_a_target_that_leaves_while_it_is_waited_for_does_not_exist(play: Playbo
     target.leaves()
     redirected(play, 9223372036854775807, "m:1").answers(NO_SUCH_CLIENT)
     client.hears(NO_SUCH_CLIENT)
+
+
+def test_a_target_that_was_choked_is_read_for_again(play: Playbook) -> None:
+    target = play.client()
+    target.pipelines(*["INCR k"] * 600)
+    own = play.server("m:1").hears("INCR", "k", exclusive=True)
+    own.answers(b":1\r\n")
+    target.session.choke(play.time, full=True)
+    assert not own.read
+    play.client().says("CLIENT", "TRACKING", "ON", "REDIRECT", str(target.session.number))
+    target.session.choke(play.time, full=False)
+    assert own.read

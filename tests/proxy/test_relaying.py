@@ -263,3 +263,30 @@ def test_what_a_client_that_left_had_in_flight_is_nobodys_business(play: Playboo
     fail_over(play)
     play.server("r:1").hears_nothing()
     assert play.stats.change.uncertain == 0
+
+
+def test_a_refused_write_is_not_executed_behind_a_later_one(play: Playbook) -> None:
+    """The server has become a master, or has loaded its data, between two commands. So it is on a plain Redis."""
+    client = play.client().says("SET", "k", "1").says("SET", "k", "2")
+    told(play, "m:1", "SET k 1", "SET k 2").answers(LOADING + OK)
+    client.hears(LOADING + OK)
+    play.wait(1)
+    play.server("m:1").hears_nothing()
+
+
+def test_what_a_refused_client_may_say_is_bounded() -> None:
+    play = Playbook(Policy(hold_bytes=4 << 20))
+    play.topology(1, master="m:1")
+    client = play.client()
+    said = 0
+    for _ in range(60):
+        while not client.session.backlogged:
+            client.says("SET", "k", "x" * 100_000)
+            said += 100_000
+        for one in play.server("m:1").live:
+            count = len(one.commands)
+            one.commands.clear()
+            one.answers(READONLY * count)
+        play.wait(0.25)
+    assert said < 2 << 20
+    client.hears_nothing()

@@ -40,7 +40,8 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Why there is one: so many required writes were `lost` in lapses."""
+    """Why there is one: so many required writes were `lost` in lapses; at most, where to count them exactly took too
+    long."""
 
     lost: int
 
@@ -65,20 +66,31 @@ class _State:
 
 
 def linearize(accesses: Sequence[Access], initial: str | None = None, limit: int = 200_000) -> Order | Stuck:
-    """An order with the fewest losses; gives up after `limit` states."""
-    return _Search(accesses).run(_State(0, 0, -math.inf, (initial,), 0), limit)
+    """An order with the fewest losses, or any after `limit` states; gives up after as many more."""
+    start = _State(0, 0, -math.inf, (initial,), 0)
+    found = _Search(accesses).run(start, limit)
+    exhausted = isinstance(found, Stuck) and not found.decided
+    return _Search(accesses, counts=False).run(start, limit) if exhausted else found
 
 
 class _Search:
-    def __init__(self, accesses: Sequence[Access]) -> None:
+    """`counts`: states are told apart that only differ in what they may lose."""
+
+    def __init__(self, accesses: Sequence[Access], *, counts: bool = True) -> None:
+        self.counts = counts
         in_time = sorted(accesses, key=lambda access: access.invoked)
         self.required = [access for access in in_time if access.required]
-        self.optional = [access for access in in_time if not access.required]
         self.counted = {access.value for access in self.required if access.act is Act.WRITE and access.losable}
         self.readers: dict[str | None, int] = {}  # bits of the accesses that read a value
         for number, access in enumerate(self.required):
             if access.act is Act.READ:
                 self.readers[access.value] = self.readers.get(access.value, 0) | 1 << number
+        # What may not have happened, and nobody has noticed, need not have.
+        self.optional = [
+            access
+            for access in in_time
+            if not access.required and (access.act is not Act.WRITE or access.value in self.readers)
+        ]
 
     def run(self, start: _State, limit: int) -> Order | Stuck:
         everything = (1 << len(self.required)) - 1
@@ -100,7 +112,10 @@ class _Search:
         return Stuck(self._first(longest))
 
     def _key(self, state: _State) -> object:
-        """The same for states that have the same future: of values that nobody will read, only the number counts."""
+        """The same for states that have the same future: of values that nobody will read, at most the number counts."""
+        if not self.counts:
+            kept = tuple(value for value in state.past if self._will_be_read(value, state))
+            return state.required, state.optional, kept, self._will_be_read(state.past[-1], state)
         past = tuple(value if self._will_be_read(value, state) else value in self.counted for value in state.past)
         return state.required, state.optional, past
 
@@ -113,6 +128,22 @@ class _Search:
         return min(rest, key=lambda access: access.ended)
 
     def _next(self, state: _State) -> Iterator[_State]:
+        """One state if there is a read that fits: it changes nothing, so nothing can be gained by putting it off."""
+        following = []
+        for later, access in self._following(state):
+            if access.act is Act.READ and (later.now == state.now or not self._missed(state, later.now)):
+                return iter([later])
+            following.append(later)
+        return iter(following)
+
+    def _missed(self, state: _State, now: float) -> bool:
+        """Whether anything that may yet have an effect can have none from `now` on."""
+        return any(
+            not state.optional >> number & 1 and state.now <= access.ended < now
+            for number, access in enumerate(self.optional)
+        )
+
+    def _following(self, state: _State) -> Iterator[tuple[_State, Access]]:
         horizon = math.inf
         placed = state.required
         first_open = (~placed & (placed + 1)).bit_length() - 1
@@ -124,13 +155,13 @@ class _Search:
                 horizon = min(horizon, access.ended)
                 for past, lost in self._effects(access, state):
                     now = max(state.now, access.invoked)
-                    yield _State(placed | 1 << number, state.optional, now, past, state.lost + lost)
+                    yield _State(placed | 1 << number, state.optional, now, past, state.lost + lost), access
         for number, access in enumerate(self.optional):
             # Nobody waits for these, so they can be too late: behind one that was invoked after their end.
             if not state.optional >> number & 1 and access.invoked <= horizon and state.now <= access.ended:
                 now = max(state.now, access.invoked)
                 for past, lost in self._effects(access, state):
-                    yield _State(placed, state.optional | 1 << number, now, past, state.lost + lost)
+                    yield _State(placed, state.optional | 1 << number, now, past, state.lost + lost), access
 
     def _effects(self, access: Access, state: _State) -> Iterator[tuple[tuple[str | None, ...], int]]:
         """What the register may hold afterwards, and how many required writes that loses."""

@@ -172,6 +172,25 @@ def test_writes_that_nobody_reads_do_not_prolong_the_search() -> None:
     assert linearize(accesses, limit=2000) == Order(lost=80)
 
 
+def test_writes_that_wait_for_long_beside_many_that_are_lost_do_not_prolong_the_search() -> None:
+    """A proxy that is cut off with the master goes on for a while; clients of another one wait for the next master."""
+    kept = write("kept", -2, -1, losable=True)
+    lost = [
+        access
+        for n in range(50)
+        for access in (write(f"{n}", n, n + 0.4, losable=True), read(f"{n}", n + 0.5, n + 0.9))
+    ]
+    waiting = [write(f"w{n}", 0, 200 + n, losable=True) for n in range(4)]
+    answered = [read(f"w{n}", 0, 210 + n) for n in range(4)]
+    end = read("kept", 220, 230)
+    found = linearize([kept, *lost, *waiting, *answered, lapse(0, 219), end], limit=20_000)
+    assert isinstance(found, Order)
+    assert found.lost >= 50
+    stuck = linearize([kept, *lost, *waiting, *answered, end], limit=20_000)
+    assert isinstance(stuck, Stuck)
+    assert stuck.decided
+
+
 def test_a_search_that_takes_too_long_says_that_it_did_not_decide() -> None:
     accesses = [write(str(number), 0, 1) for number in range(20)]
     result = linearize([*accesses, read("nothing", 2, 3)], limit=1000)
