@@ -38,7 +38,7 @@ def answer(view: View, topology: Topology, master: Node, policy: Policy) -> Step
 
 def _unreached(view: View, topology: Topology, master: Node) -> Step:
     """Who cannot pause the master's writes does not begin. A manager that can may have the role in a moment."""
-    left = view.failing.get(master, view.wall) + PATIENCE - view.wall
+    left = view.failing.get(master, float("-inf")) + PATIENCE - view.wall
     if left > 0:
         return Wait(f"the primary manager does not reach the master {master}", view.now + left)
     return refuse(

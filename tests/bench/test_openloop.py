@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from bench.openloop import main, run
@@ -22,8 +24,16 @@ def test_every_command_is_answered_and_its_latency_known(redis_server: RedisServ
 
 def test_a_server_that_stands_still_is_seen_by_all_commands_that_come_meanwhile(redis_server: RedisServer) -> None:
     """Two connections that wait for their answers would have seen it twice."""
-    redis_server.command("CLIENT", "PAUSE", 300)  # milliseconds
-    latencies = run(*address(redis_server), 2, 1000, 600, ["GET", "k"])
+
+    def pause() -> None:
+        while redis_server.info("commandstats").get("cmdstat_get", {"calls": 0})["calls"] < 50:
+            pass
+        redis_server.command("CLIENT", "PAUSE", 300)  # milliseconds
+
+    pausing = threading.Thread(target=pause)
+    pausing.start()
+    latencies = run(*address(redis_server), 2, 1000, 900, ["GET", "k"])
+    pausing.join()
     assert sum(latency > 0.1 for latency in latencies) > 50
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from rfmanager.quorum import Rule, Standing, judge
+from rfmanager.quorum import Rule, Standing, judge, outseen
 from rfmanager.steps import (
     CatchUp,
     Demote,
@@ -18,6 +18,7 @@ from rfmanager.steps import (
     Promote,
     Record,
     Repoint,
+    Resign,
     Seal,
     Stage,
     Step,
@@ -115,8 +116,11 @@ def _seen(site: Site, manager: int, server: Server) -> NodeReport:
 
 def standings(site: Site) -> dict[Node, Standing]:
     """When all managers have just looked."""
-    others = [seen_by(site, manager) for manager in range(site.managers) if manager != site.primary]
-    return judge(seen_by(site, site.primary), others, RULE, dict.fromkeys(site.nodes, site.now))
+    return judge(seen_by(site, site.primary), _others(site), RULE, dict.fromkeys(site.nodes, site.now))
+
+
+def _others(site: Site) -> list[ManagerReport]:
+    return [seen_by(site, manager) for manager in range(site.managers) if manager != site.primary]
 
 
 def begun(site: Site) -> Site:
@@ -132,13 +136,15 @@ def begun(site: Site) -> Site:
 
 def view(site: Site, known: Mapping[Node, Standing] | None = None) -> View:
     """Of a site that has `begun`; by default all servers were just looked at."""
+    known = standings(site) if known is None else known
     return View(
         now=site.now,
         wall=0.0,
         manager=str(site.primary),
         members=site.nodes,
         topology=site.topology,
-        standings=standings(site) if known is None else known,
+        standings=known,
+        unseen=outseen(seen_by(site, site.primary), _others(site), known),
         proxies={proxy.name: proxy.acknowledged for proxy in site.proxies if proxy.acknowledged is not None},
         request=site.request,
         request_id=site.ledger.asked if site.request else 0,
@@ -258,8 +264,8 @@ def carried_out(site: Site, step: Step, mishap: Mishap = NONE) -> Site:
             after = _released(site, step, mishap)
         case Repoint():
             after = _sent_to(site, step)
-        case Wait():
-            after = site
+        case Resign() | Wait():
+            after = new_tenure(site) if isinstance(step, Resign) else site
     return after
 
 
