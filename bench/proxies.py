@@ -109,8 +109,8 @@ def contest(servers: int, systems: Sequence[str], seconds: float) -> Iterator[Co
 def rounds_of(workload: Workload) -> int:
     """Most for what is judged, least for what takes long: redis-benchmark needs 4 s to make 5000 connections."""
     if any(target.workload == workload.name for target in TARGETS):
-        return 9
-    return 2 if workload.connections >= 5000 else 3
+        return 7
+    return 1 if workload.connections >= 5000 else 2
 
 
 def run(
@@ -170,7 +170,7 @@ def _options() -> argparse.ArgumentParser:
     options.add_argument("--only", nargs="+", default=["*"], metavar="PATTERN", help="workloads, by name")
     options.add_argument("--systems", nargs="+", default=list(PEERS), choices=PEERS, help="default: all")
     options.add_argument(
-        "--rounds", type=int, help="for all workloads; default: 9 for what is judged, 3 or 2 for the rest"
+        "--rounds", type=int, help="for all workloads; default: 7 for what is judged, 2 or 1 for the rest"
     )
     options.add_argument("--seconds", type=float, default=0.8, help="that a measurement takes, about; default: 0.8")
     options.add_argument("--small", action="store_true", help="one workload, one round: shows that all of this works")
