@@ -177,9 +177,12 @@ class Installation(Site):
 
     async def said(self, process: Process, text: str, times: int = 1) -> None:
         """Return when a process has logged `text` so often."""
-        log = process.log
-        assert log is not None
-        await eventually(lambda: log.read_text().count(text) >= times)
+        await eventually(lambda: self.times_said(process, text) >= times)
+
+    def times_said(self, process: Process, text: str) -> int:
+        """How often a process has logged `text` by now."""
+        assert process.log is not None
+        return process.log.read_text().count(text)
 
     def log(self, process: Process) -> list[dict[str, Any]]:
         """What a process has logged."""

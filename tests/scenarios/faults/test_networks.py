@@ -138,9 +138,10 @@ async def test_04_master_and_one_proxy_cut_off_together(site: Spread, findings: 
         master = site.server_of(before)
         captive, _ = site.proxies.values()
         async with Witness(master) as witness:
+            lapses = site.times_said(captive, "lease_lapsed")  # a machine without time for it costs leases, too
             cut, cut_at = time.monotonic(), time.time()
             site.network.split([site.host_of(master), site.host_of(captive)])
-            await site.said(captive, "lease_lapsed")
+            await site.said(captive, "lease_lapsed", lapses + 1)
             lapsed = time.monotonic()
             async with trial.losses(before=before, since=lapsed, lag=lapsed - cut + 1.0):
                 pass
@@ -226,8 +227,8 @@ async def test_13_slow_replica(site: Spread, findings: Findings) -> None:
         slow, quick = (site.group[node] for node in before.replicas)
         site.host_of(slow).slow(256)
         master.command("SET", "ballast", "x" * 1_000_000)  # half a minute for it
-        shorter = await site.serving(lambda topology: slow.node not in topology.replicas)
-        assert (shorter.epoch, shorter.replicas) == (before.epoch, (quick.node,))
+        shorter = await site.serving(lambda topology: topology.replicas == (quick.node,))
+        assert shorter.epoch == before.epoch
         assert await available(site, slow.node)
         await trial.flows()
         async with trial.losses(before=before):
@@ -256,9 +257,10 @@ async def test_21_a_manager_and_a_proxy_on_the_minority_side_of_zookeeper(
         master, leader = site.server_of(before), site.ensemble.leader()
         deposed, captive = await site.primary(), next(iter(site.proxies.values()))
         async with Witness(master) as witness:
+            lapses = site.times_said(captive, "lease_lapsed")  # a machine without time for it costs leases, too
             cut, cut_at = time.monotonic(), time.time()
             site.network.split([site.host_of(inhabitant) for inhabitant in (leader, deposed, captive, master)])
-            await site.said(captive, "lease_lapsed")
+            await site.said(captive, "lease_lapsed", lapses + 1)
             lapsed = time.monotonic()
             async with trial.losses(before=before, since=lapsed, lag=lapsed - cut + 1.0):
                 pass
