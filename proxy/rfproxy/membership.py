@@ -73,7 +73,7 @@ class Membership:
 
     async def stop(self) -> None:
         """Leave: the managers wait for this proxy no more."""
-        tasks, self._tasks = self._tasks, []
+        tasks, self._tasks = [*self._tasks, *self._acknowledgements], []
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

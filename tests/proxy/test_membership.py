@@ -258,3 +258,17 @@ async def test_the_same_when_the_connection_blinks(started: World, monkeypatch: 
     async with asyncio.timeout(3.0):
         await started.acknowledged(2)
     assert lost
+
+
+async def test_who_leaves_does_not_go_on_acknowledging(started: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = asyncio.Event()
+
+    async def lose(path: str, data: bytes) -> None:
+        tried.set()
+        raise StoreUnavailable("the request was lost")
+
+    monkeypatch.setattr(started.store, "announce", lose)
+    await started.publish(FENCED)
+    await tried.wait()
+    await started.proxy.stop()
+    assert not started.proxy._acknowledgements
