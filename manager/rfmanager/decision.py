@@ -30,6 +30,8 @@ from rfmanager.change import PATIENCE, fence, fence_holds, publish, refusal, ref
 from rfmanager.steps import Policy, Promote, Record, Resign, Seal, Step, View, Wait
 from rfprotocol.topology import Change, Kind, Node, NodeReport, Phase, Topology
 
+TO_BE_HANDED_OVER = 6.0
+"""Seconds after which a manager that reaches a server that this one does not has the role (`Resign`), with the defaults."""
 REMEMBERED = 32
 """Failed promotions that the record keeps: enough to take turns."""
 
@@ -120,7 +122,7 @@ def _why_not_yet(view: View, topology: Topology, change: Change, best: Node, pol
     if awaited:
         until = min(view.progress.failed.get(node, view.progress.since) for node in awaited) + policy.retry_interval
         if until <= view.now:  # not to be commanded at the moment
-            until = view.sample_due(best) + PATIENCE
+            until = max(view.sample_due(best) + PATIENCE, view.now + policy.retry_interval)
         names = ", ".join(map(str, awaited))
         return Wait(f"before {best} is taken: {names} did not obey or is not reached, but may have more", until)
     until = view.progress.since + policy.retry_interval
@@ -160,7 +162,8 @@ def _may_have_more(view: View, node: Node, topology: Topology, change: Change, b
         return False
     untorn = replace(standing.report, syncing=False)  # sealing ends a transfer that has only begun
     known = choose((untorn,), topology.replid, before=(topology.replid2, topology.replid2_offset))
-    return known.best is not None and view.now < view.sample_due(best) + PATIENCE
+    patience = TO_BE_HANDED_OVER if view.hearsay(node) else PATIENCE
+    return known.best is not None and view.now < view.sample_due(best) + patience
 
 
 def _forced(view: View, topology: Topology, change: Change, choice: Choice, policy: Policy) -> Step:

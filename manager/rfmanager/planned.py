@@ -19,7 +19,7 @@ def answer(view: View, topology: Topology, master: Node, policy: Policy) -> Step
     assert view.request is not None
     target = view.request.target
     if view.hearsay(master):
-        return _unreached(view, topology, master)
+        return refuse(view, topology, f"the primary manager does not reach the master {master} to pause its writes")
     asked = view.members if target is None else (target,)
     pending = [node for node in asked if node in view.members and node != master and _will_be_fresh(view, node)]
     if target is not None and not pending:
@@ -34,16 +34,6 @@ def answer(view: View, topology: Topology, master: Node, policy: Policy) -> Step
         until = max(view.sample_due(node) for node in pending) + PATIENCE
         return Wait(f"looking at {', '.join(map(str, pending))} for the switchover", until)
     return _refuse(view, topology, asked, f"no replica can take over: {choice.explain()}", policy)
-
-
-def _unreached(view: View, topology: Topology, master: Node) -> Step:
-    """Who cannot pause the master's writes does not begin. A manager that can may have the role in a moment."""
-    left = view.failing.get(master, float("-inf")) + PATIENCE - view.wall
-    if left > 0:
-        return Wait(f"the primary manager does not reach the master {master}", view.now + left)
-    return refuse(
-        view, topology, f"the primary manager does not reach the master {master}, and cannot pause its writes"
-    )
 
 
 def _refuse(view: View, topology: Topology, asked: tuple[Node, ...], why: str, policy: Policy) -> Step:

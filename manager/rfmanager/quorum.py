@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from rfmanager.candidates import UNFIT_CONDITIONS
 from rfprotocol.topology import ManagerReport, Node, NodeReport
 
 
@@ -83,14 +84,16 @@ def judge(
 
 
 def outseen(own: ManagerReport, others: Iterable[ManagerReport], standings: Mapping[Node, Standing]) -> frozenset[Node]:
-    """The servers that are up, unseen by this manager, and seen by one that sees all that this one does.
-
-    Of two managers at most one is outseen by the other, so the role does not go to and fro between them.
+    """The servers that are up, that this manager looks for in vain, and that one can command that can all that this one
+    can. Of two managers at most one is outseen by the other, so the role does not go to and fro between them.
     """
-    up = {node for node, standing in standings.items() if standing.available}
-    mine = {view.node for view in own.nodes if view.available} & up
-    theirs = [{view.node for view in report.nodes if view.available} & up for report in others]
+    up = {node for node, standing in standings.items() if standing.available} & {view.node for view in own.nodes}
+    mine, *theirs = (_commanded(report) & up for report in (own, *others))
     return frozenset(max((seen - mine for seen in theirs if seen > mine), key=len, default=()))
+
+
+def _commanded(report: ManagerReport) -> set[Node]:
+    return {view.node for view in report.nodes if view.available and view.condition not in UNFIT_CONDITIONS}
 
 
 def _available(views: list[NodeReport], strategy: Strategy) -> bool:

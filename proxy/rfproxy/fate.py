@@ -30,7 +30,7 @@ def decide(session: Session, args: list[bytes], need: Need, lane: Lane) -> Entry
 
 def of_busy(session: Session, verb: Verb, node: str, *, sent: bool) -> Entry:
     """For a blocking command, or one that waits for the server's consent, that was on a lane to `node` that is lost."""
-    if verb.served and verb.command.is_write:
+    if verb.served:
         return uncertain(session, verb.args, node)
     return replace(verb, lost_on=node) if sent and verb.command.is_write else verb
 

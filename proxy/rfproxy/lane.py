@@ -208,7 +208,7 @@ class Lane:
                 data, self._withheld = self._withheld + data, b""
             if not self._owner.may_relay(self, now):
                 self._withheld = data
-                if self.guest is not None and self.guest.blocked and took(data) and not data.startswith(b">"):
+                if self.guest is not None and self.guest.blocked and _serves(data):
                     self.guest.was_served()
                 if self._writer is not None:
                     self._writer.pause_reading()  # at any rate: also what is awaited is not to pile up here
@@ -352,3 +352,14 @@ class Lane:
         # Only now, when every run is accounted for and everyone knows, may a session send them elsewhere.
         for session in sessions:
             session.attend(session.settle, now)
+
+
+def _serves(withheld: bytes) -> bool:
+    """Whether a reply of which this is the beginning, behind what was said unasked, says that something was taken."""
+    scanner = ReplyScanner()
+    scanner.feed(withheld)
+    try:
+        reply = scanner.take(1)
+    except ProtocolError:
+        return True
+    return took(reply.data) if reply.count else len(withheld) > sum(map(len, scanner.pushes))

@@ -184,7 +184,12 @@ def answered(
     if session.adrift or refused(reply):
         apart.drift(session, now)
         again = queueing or reply == QUEUED or command.name in VERBS or command.reads_only or refused(reply)
-        session.recover(fate.again(session, args, need) if again else Ready(_told(session, args, reply)), reply * again)
+        if again:
+            session.recover(fate.again(session, args, need), reply)
+            return
+        if command.replay is Replay.WRITE and not reply.startswith(b"-"):
+            session.let_stand()
+        session.recover(Ready(_told(session, args, reply)))
         return
     if queueing and reply == QUEUED:
         transaction.took(args)

@@ -85,7 +85,7 @@ def _judge(session: Session, run: Run, args: list[bytes], reply: bytes, now: flo
     elif session.recovered is None:
         session.client.write(reply if session.shortfall is None else durable.told(session, args, reply))
     elif lookup(args).reads_only:  # beside something that was not executed: read again behind it
-        session.recover(fate.again(session, args, need))
+        session.recover(fate.again(session, args, need), reply)
     else:
         if lookup(args).replay is Replay.WRITE and not reply.startswith(b"-"):
             session.let_stand()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 import pytest
 
@@ -21,6 +22,7 @@ from rfprotocol.errors import NodeUnreachable, StoreError
 from rfprotocol.memstore import MemStore, MemTree
 from rfprotocol.paths import Paths
 from rfprotocol.records import ManualRequest
+from rfprotocol.store import Put
 from rfprotocol.topology import Node, NodeReport, Phase, Topology
 from tests.manager.world import POLICY, A, B, C, Server, World, serving, until
 
@@ -328,3 +330,80 @@ async def test_a_primary_manager_that_is_cut_off_in_the_middle_of_a_reading_is_i
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+class Place:
+    """Managers, each with a store of its own, around modelled servers."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(daemon_module, "RedisAdmin", Admin)
+        monkeypatch.setattr(prober_module, "Canary", Canary)
+        self.world = World(3)
+        self.group = Group(self.world.servers)
+        GROUP.set(self.group)
+        self._tree = MemTree(asyncio.Event)
+        self.tasks: list[asyncio.Task[None]] = []
+        self.stores: list[MemStore] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+    async def manager(self, *nodes: Node) -> None:
+        name = f"m{len(self.tasks)}"
+        WHO.set(name)
+        store = MemStore(self._tree)
+        await store.start()
+        self.stores.append(store)
+        self.tasks.append(asyncio.create_task(Daemon(Settings(nodes), store, name).run()))
+        await asyncio.sleep(0.15)
+
+    async def serves(self, other_than: Node | None = None) -> Topology:
+        async with asyncio.timeout(30):
+            while True:
+                entry = await self.stores[0].read(PATHS.nodes)
+                now = Topology.decode(entry.data) if entry else None
+                if now and now.phase is Phase.SERVING and now.master not in (None, other_than):
+                    return now
+                await asyncio.sleep(0.05)
+
+
+async def test_a_server_that_only_another_manager_is_configured_with_is_no_reason_to_resign(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Place(monkeypatch) as place:
+        await place.manager(A, B)
+        await place.serves()
+        await place.manager(A, B, C)  # one after the other is restarted with C
+        await asyncio.sleep(1)
+        assert not any(task.done() for task in place.tasks)
+
+
+async def test_a_request_is_answered_when_two_managers_see_different_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Place(monkeypatch) as place:
+        await place.manager(A, B, C)
+        await place.manager(A, B, C)
+        assert (await place.serves()).master == A
+        place.group.blind.update({"m0": {A}, "m1": {B}})
+        await asyncio.sleep(2.5)
+        await place.stores[0].commit(Put(PATHS.manual_failover, ManualRequest(C).encode()))
+        async with asyncio.timeout(30):
+            while True:
+                if await place.stores[0].read(PATHS.manual_failover) is None:
+                    return
+                await asyncio.sleep(0.1)
+
+
+async def test_the_role_is_not_left_to_a_manager_that_died_with_the_master(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Place(monkeypatch) as place:
+        await place.manager(A, B, C)
+        await place.manager(A, B, C)
+        assert (await place.serves()).master == A
+        await asyncio.sleep(1)
+        place.stores[1].suspend()  # its host died, with the master; its session lasts on, here for ever
+        place.world[1].alive = False
+        await place.serves(other_than=A)

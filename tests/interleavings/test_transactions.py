@@ -229,3 +229,15 @@ def test_an_exec_that_was_executed_behind_a_refused_write_is_not_said_to_be_nil(
     client.hears(b"-LOADING Redis is loading the dataset in memory\r\n+OK\r\n+QUEUED\r\n*1\r\n:1\r\n")
     play.wait(1)
     play.server("m:1").hears_nothing()
+
+
+def test_a_refused_write_behind_watch_is_not_executed_behind_a_later_one(play: Playbook) -> None:
+    client = play.client().says("WATCH", "w")
+    own = play.server("m:1").hears("WATCH", "w", exclusive=True).answers(OK)
+    client.hears(OK)
+    client.pipelines("SET k 1", "SET k 2")
+    own.commands.clear()
+    own.answers(READONLY + OK)
+    play.wait(1)
+    play.server("m:1").hears_nothing()
+    client.hears(READONLY + OK)

@@ -105,3 +105,14 @@ def test_of_two_managers_at_most_one_is_outseen() -> None:
     standings = judge(some, [more], Rule(), {})
     assert outseen(some, [more], standings)
     assert not outseen(more, [some], standings)
+
+
+def test_the_role_is_not_left_to_a_manager_that_may_command_nothing() -> None:
+    mine, other = sees("a", 1, 2), sees("b", 1, 2, 3)
+    other = replace(other, nodes=tuple(replace(node, condition="noauth") for node in other.nodes))
+    assert not outseen(mine, [other], judge(mine, [other], Rule(), {}))
+
+
+def test_a_server_that_this_manager_does_not_know_is_not_missed() -> None:
+    mine, other = ManagerReport("a", 0, sees("a", 1, 2).nodes[:2]), sees("b", 1, 2, 3)
+    assert not outseen(mine, [other], judge(mine, [other], Rule(), {}))

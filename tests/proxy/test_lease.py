@@ -333,3 +333,63 @@ def test_a_listener_that_was_choked_when_the_lease_came_back_is_read_for_again(p
     regain(play)
     client.session.choke(play.time, full=False)
     assert own.read
+
+
+@pytest.mark.parametrize("lapsed", [False, True])
+def test_a_blocking_read_that_was_asked_again_does_not_hold_up_a_switchover(play: Playbook, *, lapsed: bool) -> None:
+    client = play.client().says("XREAD", "BLOCK", "0", "STREAMS", "s", "$")
+    own = play.server("m:1").hears("XREAD", "BLOCK", "0", "STREAMS", "s", "$", exclusive=True)
+    if lapsed:
+        lapse(play)
+        own.answers(b"*1\r\n*2\r\n$1\r\ns\r\n*1\r\n*2\r\n$3\r\n1-1\r\n*2\r\n$1\r\nf\r\n$1\r\nv\r\n")
+        play.wait(NEWS)
+        regain(play)
+        client.hears_nothing()
+        play.server("m:1").hears("XREAD", "BLOCK", "0", "STREAMS", "s", "$", exclusive=True)
+    play.topology(2, draining=("m:1", "r:1"))
+    assert play.acknowledged[-1] == 2
+
+
+@pytest.mark.parametrize("lapsed", [False, True])
+def test_who_waits_for_a_stream_and_leaves_is_parted_with(play: Playbook, *, lapsed: bool) -> None:
+    client = play.client().says("XREAD", "BLOCK", "0", "STREAMS", "s", "$")
+    own = play.server("m:1").hears("XREAD", "BLOCK", "0", "STREAMS", "s", "$", exclusive=True)
+    if lapsed:
+        lapse(play)
+        own.answers(b"*1\r\n*2\r\n$1\r\ns\r\n*1\r\n*2\r\n$3\r\n1-1\r\n*2\r\n$1\r\nf\r\n$1\r\nv\r\n")
+        play.wait(NEWS)
+        regain(play)
+    client.session.finish(play.time)
+    assert client.closed
+
+
+@pytest.mark.parametrize("lapsed", [False, True])
+def test_wait_whose_ping_was_withheld_does_not_hold_up_a_switchover(play: Playbook, *, lapsed: bool) -> None:
+    play.client().says("WAIT", "1", "0")
+    own = play.server("m:1").hears("PING", exclusive=True)
+    if lapsed:
+        lapse(play)
+    own.answers(b"+PONG\r\n")
+    if lapsed:
+        regain(play)
+    play.topology(2, draining=("m:1", "r:1"))
+    assert play.acknowledged[-1] == 2
+
+
+def test_a_job_behind_an_invalidation_is_not_asked_for_again(play: Playbook) -> None:
+    client = play.client().says("HELLO", "3")
+    play.server("r:1").hears("HELLO", "3").answers(b"%1\r\n$5\r\nproto\r\n:3\r\n")
+    client.output = b""
+    client.says("CLIENT", "TRACKING", "ON")
+    own = play.server("m:1").hears("CLIENT", "TRACKING", "ON", exclusive=True).answers(b"+OK\r\n")
+    client.hears(b"+OK\r\n")
+    client.says("BLPOP", "queue", "0")
+    assert play.server("m:1").hears("BLPOP", "queue", "0", exclusive=True) is own
+    lapse(play)
+    own.answers(b">2\r\n$10\r\ninvalidate\r\n*1\r\n$5\r\nqueue\r\n*2\r\n$5\r\nqueue\r\n$3\r\njob\r\n")
+    play.wait(NEWS)
+    regain(play)
+    play.server("m:1").hears("CLIENT", "TRACKING", "ON", exclusive=True).answers(b"+OK\r\n")
+    play.wait(1)
+    play.server("m:1").hears_nothing()
+    assert b"-UNCERTAIN BLPOP" in client.output

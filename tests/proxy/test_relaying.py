@@ -290,3 +290,11 @@ def test_what_a_refused_client_may_say_is_bounded() -> None:
         play.wait(0.25)
     assert said < 2 << 20
     client.hears_nothing()
+
+
+def test_a_read_between_a_refused_write_and_a_later_one_is_answered_as_it_was(play: Playbook) -> None:
+    client = play.client().says("SET", "k", "1").says("GET", "k").says("SET", "k", "2")
+    told(play, "m:1", "SET k 1", "GET k", "SET k 2").answers(READONLY + b"$1\r\n0\r\n" + OK)
+    client.hears(READONLY + b"$1\r\n0\r\n" + OK)
+    play.wait(1)
+    play.server("m:1").hears_nothing()
