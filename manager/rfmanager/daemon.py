@@ -346,8 +346,8 @@ class Daemon:
         return None
 
     def _unseen(self, now: float, nodes: Collection[Node]) -> Collection[Node]:
-        """These, if all have failed for so long that other managers would have noticed a death by now, and that the reports
-        of managers that died then count no more."""
+        """These, if all have failed for so long that other managers would have noticed a death by now, and reports of
+        managers that died then count no more."""
         since = [self._probers[node].detector.failing_since for node in nodes]
         longest = self._settings.limits.longest + self._settings.rule.max_age
         return nodes if all(at is not None and now - at > longest for at in since) else ()

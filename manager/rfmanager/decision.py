@@ -31,7 +31,7 @@ from rfmanager.steps import Policy, Promote, Record, Resign, Seal, Step, View, W
 from rfprotocol.topology import Change, Kind, Node, NodeReport, Phase, Topology
 
 TO_BE_HANDED_OVER = 6.0
-"""Seconds after which a manager that reaches a server that this one does not has the role (`Resign`), with the defaults."""
+"""Seconds after which a manager that reaches more servers than this one has the role (`Resign`), with the defaults."""
 REMEMBERED = 32
 """Failed promotions that the record keeps: enough to take turns."""
 
