@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Self
 
 import pytest
@@ -18,6 +20,7 @@ from rfmanager.decision import decide
 from rfmanager.quorum import Rule
 from rfmanager.redis_admin import Credentials
 from rfmanager.steps import Record, Resign, Seal, View
+from rfmanager.tenure import State
 from rfprotocol.errors import NodeUnreachable, StoreError
 from rfprotocol.memstore import MemStore, MemTree
 from rfprotocol.paths import Paths
@@ -25,6 +28,8 @@ from rfprotocol.records import ManualRequest
 from rfprotocol.store import Put
 from rfprotocol.topology import Node, NodeReport, Phase, Topology
 from tests.manager.world import POLICY, A, B, C, Server, World, serving, until
+from tests.support.eventually import eventually
+from tests.support.stores import Changes
 
 PATHS = Paths()
 
@@ -148,87 +153,131 @@ class Canary:
         pass
 
 
+class Place:
+    """Managers, each with a store of its own, around modelled servers."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, servers: int = 3, admin: type[Admin] = Admin) -> None:
+        monkeypatch.setattr(daemon_module, "RedisAdmin", admin)
+        monkeypatch.setattr(prober_module, "Canary", Canary)
+        self.world = World(servers)
+        self.group = Group(self.world.servers)
+        GROUP.set(self.group)
+        self._tree = MemTree(asyncio.Event)
+        self.tasks: list[asyncio.Task[None]] = []
+        self.stores: list[MemStore] = []
+        self.daemons: list[Daemon] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+    def manager(self, *nodes: Node, required: int = 1) -> MemStore:
+        """One that begins when its store, which is returned, is started."""
+        name = f"m{len(self.tasks)}"
+        WHO.set(name)
+        self.stores.append(MemStore(self._tree))
+        self.daemons.append(Daemon(Settings(nodes, rule=Rule(required=required)), self.stores[-1], name))
+        self.tasks.append(asyncio.create_task(self.daemons[-1].run()))
+        return self.stores[-1]
+
+    async def primary(self, *nodes: Node, required: int = 1) -> None:
+        """The first manager; returns when it is at the head of the queue."""
+        await self.manager(*nodes, required=required).start()
+        await eventually(lambda: self.daemons[0].tenure.state is State.PRIMARY)
+
+    async def until(self, true: Callable[[Topology], bool]) -> Topology:
+        """The first record that is so; the test's own limit ends a wait in vain."""
+        changes = Changes(self.stores[0], PATHS.nodes)
+        while True:
+            entry = await self.stores[0].read(PATHS.nodes)
+            if entry is not None and true(now := Topology.decode(entry.data)):
+                changes.end()
+                return now
+            await changes.next()
+
+    async def serves(self, other_than: Node | None = None) -> Topology:
+        """The first record with another master."""
+        return await self.until(lambda now: now.phase is Phase.SERVING and now.master not in (None, other_than))
+
+
+def down(daemon: Daemon, node: Node) -> bool:
+    """Whether this manager takes the server for dead."""
+    report = daemon._probers[node].detector.report
+    return report is not None and not report.available
+
+
 @pytest.mark.parametrize("blind", [set(), {B, C}, {C}], ids=["control", "to both", "to the better one"])
 async def test_a_blind_primary_manager_leaves_the_failover_to_one_that_sees(
     monkeypatch: pytest.MonkeyPatch, blind: set[Node]
 ) -> None:
-    monkeypatch.setattr(daemon_module, "RedisAdmin", Admin)
-    monkeypatch.setattr(prober_module, "Canary", Canary)
-    world = World(3)
-    group = Group(world.servers)
-    tree = MemTree(asyncio.Event)
-    GROUP.set(group)
-    running, stores = [], []
-    for name in ("m0", "m1", "m2"):
-        WHO.set(name)
-        store = MemStore(tree)
-        await store.start()
-        stores.append(store)
-        settings = Settings((A, B, C), rule=Rule(required=2))
-        running.append(asyncio.create_task(Daemon(settings, store, name).run()))
-        await asyncio.sleep(0.1)
-
-    async def topology() -> Topology | None:
-        entry = await stores[0].read(PATHS.nodes)
-        return Topology.decode(entry.data) if entry else None
-
-    async def serves(other_than: Node | None) -> bool:
-        for _ in range(80):
-            now = await topology()
-            if now and now.phase is Phase.SERVING and now.master not in (None, other_than):
-                return True
-            await asyncio.sleep(0.1)
-        return False
-
-    try:
-        assert await serves(None)
-        group.blind["m0"] = blind  # the primary manager: its switch lost these hosts
-        await asyncio.sleep(2)
-        world[3].data = (*world[3].data, 1)  # B lags behind: C alone has the last acknowledged write
-        world[1].alive = False
-        found = await serves(A)
-        assert found, f"no master 8 s after A died, though m1 and m2 reach B and C: {await topology()}"
-        now = await topology()
-        assert now
-        assert now.master == C, "the acknowledged write is gone"
-    finally:
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+    async with Place(monkeypatch) as place:
+        await place.primary(A, B, C, required=2)
+        for _ in range(2):
+            await place.manager(A, B, C, required=2).start()
+        await place.serves()
+        place.group.blind["m0"] = blind  # its switch lost these hosts
+        await eventually(lambda: all(down(place.daemons[0], node) for node in blind))
+        place.world[3].data = (*place.world[3].data, 1)  # B lags behind: C alone has the last acknowledged write
+        place.world[1].alive = False
+        assert (await place.serves(other_than=A)).master == C, "the acknowledged write is gone"
 
 
-async def looks_of(store: MemStore, seconds: float) -> int:
-    daemon = Daemon(Settings(()), store, "m")
-    looks = 0
+def looks(monkeypatch: pytest.MonkeyPatch, daemon: Daemon) -> list[object]:
+    """Grows with each turn of a manager that acts."""
+    turns: list[object] = []
     refresh = daemon._mirror.refresh
 
     async def counted(*paths: str) -> None:
-        nonlocal looks
-        looks += 1
+        turns.append(paths)
         await refresh(*paths)
 
-    daemon._mirror.refresh = counted  # type: ignore[method-assign]
-    running = asyncio.create_task(daemon.run())
-    await asyncio.sleep(seconds)
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
-    return looks
+    monkeypatch.setattr(daemon._mirror, "refresh", counted)
+    return turns
 
 
-async def test_a_manager_that_waits_for_the_store_is_idle() -> None:
-    store = MemStore(MemTree(asyncio.Event))  # never started: ZooKeeper cannot be reached
-    assert await looks_of(store, 0.3) < 20
+SHORT = 0.3
+"""Seconds in which one that does not pause takes a thousand turns. There is no event that says that nothing happens."""
 
 
-class Refusing(MemStore):
-    async def read(self, path: str) -> None:
+async def test_a_manager_that_waits_for_the_store_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Place(monkeypatch) as place:
+        place.manager()  # whose store is never started: ZooKeeper cannot be reached
+        turns = looks(monkeypatch, place.daemons[0])
+        await asyncio.sleep(SHORT)
+        assert len(turns) < 20
+
+
+async def test_a_store_that_refuses_is_asked_again_after_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(self: MemStore, path: str) -> None:
         raise StoreError("ZooKeeper refused (NoAuthError)")
 
+    monkeypatch.setattr(MemStore, "read", refuse)
+    async with Place(monkeypatch) as place:
+        store = place.manager()
+        turns = looks(monkeypatch, place.daemons[0])
+        await store.start()
+        await asyncio.sleep(SHORT)
+        assert len(turns) < 20, "RETRY is 0.1 s"
 
-async def test_a_store_that_refuses_is_asked_again_after_a_pause() -> None:
-    store = Refusing(MemTree(asyncio.Event))
-    await store.start()
-    assert await looks_of(store, 0.3) < 20, "RETRY is 0.1 s"
+
+async def test_a_primary_manager_that_is_cut_off_in_the_middle_of_a_reading_is_idle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Place(monkeypatch) as place:
+        await place.primary(A, B, C)
+        await place.serves()
+        daemon = place.daemons[0]
+        turns = looks(monkeypatch, daemon)
+        daemon._mirror.spoil(PATHS.nodes)  # something changed, and
+        place.stores[0].suspend()  # ZooKeeper is gone before it could be read
+        await eventually(lambda: turns)
+        turns.clear()
+        await asyncio.sleep(SHORT)
+        assert len(turns) < 50
 
 
 class Stubborn(Admin):
@@ -242,168 +291,63 @@ class Stubborn(Admin):
 
 async def test_the_record_does_not_grow_with_each_attempt_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(change, "STEPS", 12)
-    monkeypatch.setattr(daemon_module, "RedisAdmin", Stubborn)
-    monkeypatch.setattr(prober_module, "Canary", Canary)
-    world = World(2)
-    GROUP.set(Group(world.servers))
-    WHO.set("m")
-    store = MemStore(MemTree(asyncio.Event))
-    await store.start()
-    running = asyncio.create_task(Daemon(Settings((A, B)), store, "m").run())
-
-    async def epoch(least: int) -> Topology:
-        while True:
-            entry = await store.read(PATHS.nodes)
-            if entry and (topology := Topology.decode(entry.data)).epoch >= least:
-                return topology
-            await asyncio.sleep(0.05)
-
-    try:
-        await epoch(1)
-        world[1].alive = False
-        async with asyncio.timeout(20):
-            late = await epoch(12)
+    async with Place(monkeypatch, servers=2, admin=Stubborn) as place:
+        await place.primary(A, B)
+        await place.serves()
+        place.world[1].alive = False
+        late = await place.until(lambda now: now.epoch >= 12)
         assert late.change is not None
         assert len(late.change.steps) == 12
         assert [step for step, _ in late.change.steps[:3]] == ["noticed", "agreed", "fenced"]
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
 
 
 @pytest.mark.parametrize("granted", [4.0, 1.2])
 async def test_a_manager_acts_also_in_a_session_that_is_shorter_than_it_asked_for(
     monkeypatch: pytest.MonkeyPatch, granted: float
 ) -> None:
-    monkeypatch.setattr(daemon_module, "RedisAdmin", Admin)
-    monkeypatch.setattr(prober_module, "Canary", Canary)
-    world = World(3)
-    GROUP.set(Group(world.servers))
-    WHO.set("m")
-    store = MemStore(MemTree(asyncio.Event), session_timeout=4.0)
-    running = asyncio.create_task(Daemon(Settings((A, B, C)), store, "m").run())
-    await asyncio.sleep(0.05)
-    store._session_timeout = granted  # ZooKeeper says it when the connection is there, see Link._follow
-    await store.start()
-    try:
-        await asyncio.sleep(1)
-        world[1].alive = False
-        await asyncio.sleep(5)
-        entry = await store.read(PATHS.nodes)
-        assert entry
-        assert Topology.decode(entry.data).phase is Phase.SERVING
-        assert Topology.decode(entry.data).master != A
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-
-
-async def test_a_primary_manager_that_is_cut_off_in_the_middle_of_a_reading_is_idle(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(daemon_module, "RedisAdmin", Admin)
-    monkeypatch.setattr(prober_module, "Canary", Canary)
-    world = World(3)
-    GROUP.set(Group(world.servers))
-    WHO.set("m")
-    store = MemStore(MemTree(asyncio.Event))
-    await store.start()
-    daemon = Daemon(Settings((A, B, C)), store, "m")
-    looks = 0
-    refresh = daemon._mirror.refresh
-
-    async def counted(*paths: str) -> None:
-        nonlocal looks
-        looks += 1
-        await refresh(*paths)
-
-    daemon._mirror.refresh = counted  # type: ignore[method-assign]
-    running = asyncio.create_task(daemon.run())
-    try:
-        await asyncio.sleep(0.5)
-        daemon._mirror.spoil(PATHS.nodes)  # something changed, and
-        store.suspend()  # ZooKeeper is gone before it could be read
-        await asyncio.sleep(0.1)
-        looks = 0
-        await asyncio.sleep(0.5)
-        assert looks < 50, f"{looks} looks in 0.5 s"
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-
-
-class Place:
-    """Managers, each with a store of its own, around modelled servers."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(daemon_module, "RedisAdmin", Admin)
-        monkeypatch.setattr(prober_module, "Canary", Canary)
-        self.world = World(3)
-        self.group = Group(self.world.servers)
-        GROUP.set(self.group)
-        self._tree = MemTree(asyncio.Event)
-        self.tasks: list[asyncio.Task[None]] = []
-        self.stores: list[MemStore] = []
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        for task in self.tasks:
-            task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
-
-    async def manager(self, *nodes: Node) -> None:
-        name = f"m{len(self.tasks)}"
-        WHO.set(name)
-        store = MemStore(self._tree)
+    async with Place(monkeypatch) as place:
+        store = place.manager(A, B, C)
+        await eventually(lambda: place.daemons[0]._admins)  # made before the store says how long a session is
+        store._session_timeout = granted  # ZooKeeper says it when the connection is there, see Link._follow
         await store.start()
-        self.stores.append(store)
-        self.tasks.append(asyncio.create_task(Daemon(Settings(nodes), store, name).run()))
-        await asyncio.sleep(0.15)
-
-    async def serves(self, other_than: Node | None = None) -> Topology:
-        async with asyncio.timeout(30):
-            while True:
-                entry = await self.stores[0].read(PATHS.nodes)
-                now = Topology.decode(entry.data) if entry else None
-                if now and now.phase is Phase.SERVING and now.master not in (None, other_than):
-                    return now
-                await asyncio.sleep(0.05)
+        await place.serves()
+        place.world[1].alive = False
+        await place.serves(other_than=A)
 
 
 async def test_a_server_that_only_another_manager_is_configured_with_is_no_reason_to_resign(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with Place(monkeypatch) as place:
-        await place.manager(A, B)
+        await place.primary(A, B)
         await place.serves()
-        await place.manager(A, B, C)  # one after the other is restarted with C
-        await asyncio.sleep(1)
+        await place.manager(A, B, C).start()  # one after the other is restarted with C
+        await eventually(lambda: "m1" in place.daemons[0]._mirror.reports)
+        turns = looks(monkeypatch, place.daemons[0])
+        await eventually(lambda: len(turns) > 3)
         assert not any(task.done() for task in place.tasks)
 
 
 async def test_a_request_is_answered_when_two_managers_see_different_halves(monkeypatch: pytest.MonkeyPatch) -> None:
     async with Place(monkeypatch) as place:
-        await place.manager(A, B, C)
-        await place.manager(A, B, C)
+        await place.primary(A, B, C)
+        await place.manager(A, B, C).start()
         assert (await place.serves()).master == A
         place.group.blind.update({"m0": {A}, "m1": {B}})
-        await asyncio.sleep(2.5)
+        for daemon, node in zip(place.daemons, (A, B), strict=True):
+            await eventually(partial(down, daemon, node))
         await place.stores[0].commit(Put(PATHS.manual_failover, ManualRequest(C).encode()))
-        async with asyncio.timeout(30):
-            while True:
-                if await place.stores[0].read(PATHS.manual_failover) is None:
-                    return
-                await asyncio.sleep(0.1)
+        gone = Changes(place.stores[0], PATHS.manual_failover)
+        while await place.stores[0].read(PATHS.manual_failover) is not None:
+            await gone.next()
 
 
 async def test_the_role_is_not_left_to_a_manager_that_died_with_the_master(monkeypatch: pytest.MonkeyPatch) -> None:
     async with Place(monkeypatch) as place:
-        await place.manager(A, B, C)
-        await place.manager(A, B, C)
+        await place.primary(A, B, C)
+        await place.manager(A, B, C).start()
         assert (await place.serves()).master == A
-        await asyncio.sleep(1)
+        await eventually(lambda: "m1" in place.daemons[0]._mirror.reports)
         place.stores[1].suspend()  # its host died, with the master; its session lasts on, here for ever
         place.world[1].alive = False
         await place.serves(other_than=A)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rfproxy.durable import Durability
 from rfproxy.lease import MARGIN, NEWS, Lease
 from rfproxy.policy import Policy, Reads
-from tests.support.playbook import Playbook
+from tests.support.playbook import FakeClient, Playbook
 
 
 @pytest.fixture
@@ -335,8 +335,8 @@ def test_a_listener_that_was_choked_when_the_lease_came_back_is_read_for_again(p
     assert own.read
 
 
-@pytest.mark.parametrize("lapsed", [False, True])
-def test_a_blocking_read_that_was_asked_again_does_not_hold_up_a_switchover(play: Playbook, *, lapsed: bool) -> None:
+def reads_a_stream(play: Playbook, *, lapsed: bool) -> FakeClient:
+    """A client that waits for a stream; if `lapsed`, for the second time, as the first reply could not be believed."""
     client = play.client().says("XREAD", "BLOCK", "0", "STREAMS", "s", "$")
     own = play.server("m:1").hears("XREAD", "BLOCK", "0", "STREAMS", "s", "$", exclusive=True)
     if lapsed:
@@ -346,19 +346,19 @@ def test_a_blocking_read_that_was_asked_again_does_not_hold_up_a_switchover(play
         regain(play)
         client.hears_nothing()
         play.server("m:1").hears("XREAD", "BLOCK", "0", "STREAMS", "s", "$", exclusive=True)
+    return client
+
+
+@pytest.mark.parametrize("lapsed", [False, True])
+def test_a_blocking_read_that_was_asked_again_does_not_hold_up_a_switchover(play: Playbook, *, lapsed: bool) -> None:
+    reads_a_stream(play, lapsed=lapsed)
     play.topology(2, draining=("m:1", "r:1"))
     assert play.acknowledged[-1] == 2
 
 
 @pytest.mark.parametrize("lapsed", [False, True])
 def test_who_waits_for_a_stream_and_leaves_is_parted_with(play: Playbook, *, lapsed: bool) -> None:
-    client = play.client().says("XREAD", "BLOCK", "0", "STREAMS", "s", "$")
-    own = play.server("m:1").hears("XREAD", "BLOCK", "0", "STREAMS", "s", "$", exclusive=True)
-    if lapsed:
-        lapse(play)
-        own.answers(b"*1\r\n*2\r\n$1\r\ns\r\n*1\r\n*2\r\n$3\r\n1-1\r\n*2\r\n$1\r\nf\r\n$1\r\nv\r\n")
-        play.wait(NEWS)
-        regain(play)
+    client = reads_a_stream(play, lapsed=lapsed)
     client.session.finish(play.time)
     assert client.closed
 
