@@ -71,12 +71,6 @@ class Player:
         outcome: dict[str, Any] = json.loads(self.said[-1])
         return outcome
 
-    async def complaints(self) -> str:
-        """End it; returns what it wrote on its standard error."""
-        if self._process.returncode is None:
-            self._process.kill()
-        return (await self._complaints).decode(errors="replace")
-
     async def _until_heard(self, text: str) -> None:
         async with self._listening:
             await self._listening.wait_for(lambda: text in self.messages)

@@ -37,8 +37,8 @@ async def test_every_job_that_was_accepted_is_run_once(site: Place, change: Chan
         assert len(errors) <= (0 if planned else 1)
         await worker.heard(str(acknowledged[-1]))
         runs = Counter(map(int, worker.messages))
-        complaints = "\n".join(worker.said) + await worker.complaints()
-        # A step that was uncertain for the worker concerns one job, which has then run twice or not at all.
-        doubtful = int(not planned and "UNCERTAIN" in complaints)
-        assert sum(runs[number] != 1 for number in acknowledged) <= doubtful, complaints
+        amiss = {number: runs[number] for number in acknowledged if runs[number] != 1}
+        # A killed master takes the reply to the worker's last step with it. If it was uncertain, its job has run twice
+        # or not at all; if it was a BRPOP, it is asked again, and what it had taken is gone, as on a plain Redis.
+        assert len(amiss) <= (0 if planned else 1), amiss
         assert len(runs.keys() - set(acknowledged)) <= len(errors)
