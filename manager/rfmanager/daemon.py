@@ -59,13 +59,17 @@ class Settings:
     def of(cls, config: ManagerConfig) -> Settings:
         """From the options of `rfmanager`."""
         password = config.password.get_secret_value() if config.password else None
+        limits = Limits(config.max_failures, config.probe_interval, config.probe_timeout, config.reconnect_interval)
+        rule = Rule(Strategy(config.node_strategy), config.required_node_managers)
+        # By then the others have noticed that a server is dead, and reports of managers that died with it do not count.
+        outseen_after = limits.longest + rule.max_age
         return cls(
             nodes=config.nodes,
             root=config.znode_path,
             credentials=Credentials(config.username, password),
-            limits=Limits(config.max_failures, config.probe_interval, config.probe_timeout, config.reconnect_interval),
-            rule=Rule(Strategy(config.node_strategy), config.required_node_managers),
-            policy=Policy(config.fence_wait, config.catch_up_timeout),
+            limits=limits,
+            rule=rule,
+            policy=Policy(config.fence_wait, config.catch_up_timeout, outseen_after=outseen_after),
             history_limit=config.history_limit,
             max_staleness=config.max_staleness,
         )
@@ -346,11 +350,10 @@ class Daemon:
         return None
 
     def _unseen(self, now: float, nodes: Collection[Node]) -> Collection[Node]:
-        """These, if all have failed for so long that other managers would have noticed a death by now, and reports of
-        managers that died then count no more."""
+        """These, if all have failed for long enough."""
         since = [self._probers[node].detector.failing_since for node in nodes]
-        longest = self._settings.limits.longest + self._settings.rule.max_age
-        return nodes if all(at is not None and now - at > longest for at in since) else ()
+        enough = self._settings.policy.outseen_after
+        return nodes if all(at is not None and now - at > enough for at in since) else ()
 
     def _view(self) -> View:
         mirror, topology = self._mirror, self._mirror.topology

@@ -30,8 +30,6 @@ from rfmanager.change import PATIENCE, fence, fence_holds, publish, refusal, ref
 from rfmanager.steps import Policy, Promote, Record, Resign, Seal, Step, View, Wait
 from rfprotocol.topology import Change, Kind, Node, NodeReport, Phase, Topology
 
-TO_BE_HANDED_OVER = 6.0
-"""Seconds after which a manager that reaches more servers than this one has the role (`Resign`), with the defaults."""
 REMEMBERED = 32
 """Failed promotions that the record keeps: enough to take turns."""
 
@@ -118,7 +116,7 @@ def _why_not_yet(view: View, topology: Topology, change: Change, best: Node, pol
     unknown = [node for node in view.members if node not in view.standings]
     if unknown and view.now < (until := view.progress.since + PATIENCE):
         return Wait(f"before {best} is taken: looking at {', '.join(map(str, unknown))}", until)
-    awaited = [node for node in view.members if _may_have_more(view, node, topology, change, best)]
+    awaited = [node for node in view.members if _may_have_more(view, node, topology, change, best, policy)]
     if awaited:
         until = min(view.progress.failed.get(node, view.progress.since) for node in awaited) + policy.retry_interval
         if until <= view.now:  # not to be commanded at the moment
@@ -152,7 +150,7 @@ def _may_seal(view: View, node: Node, policy: Policy) -> bool:
     )
 
 
-def _may_have_more(view: View, node: Node, topology: Topology, change: Change, best: Node) -> bool:
+def _may_have_more(view: View, node: Node, topology: Topology, change: Change, best: Node, policy: Policy) -> bool:
     """A candidate, as far as is known, that did not obey when the best of the others did, or is only known from other
     managers; given some patience."""
     standing = view.standings.get(node)
@@ -162,7 +160,7 @@ def _may_have_more(view: View, node: Node, topology: Topology, change: Change, b
         return False
     untorn = replace(standing.report, syncing=False)  # sealing ends a transfer that has only begun
     known = choose((untorn,), topology.replid, before=(topology.replid2, topology.replid2_offset))
-    patience = TO_BE_HANDED_OVER if view.hearsay(node) else PATIENCE
+    patience = PATIENCE + (policy.outseen_after if view.hearsay(node) else 0.0)
     return known.best is not None and view.now < view.sample_due(best) + patience
 
 

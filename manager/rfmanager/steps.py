@@ -18,6 +18,7 @@ class Policy:
     fence_wait: float | None = None  # None: until each proxy has acknowledged or its session is over
     catch_up_timeout: float = 1.0  # a planned change is given up when draining, or catching up, takes longer
     retry_interval: float = 0.5  # between attempts on a server that refused, or on candidates that failed
+    outseen_after: float = 4.1  # of looking in vain for a server that another manager reaches: that one gets the role
 
 
 class Stage(Enum):

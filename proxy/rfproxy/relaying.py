@@ -132,7 +132,8 @@ def _deliver_together(session: Session, run: Run, taken: Taken, now: float) -> N
     began = run.form is Form.LAST or replies[0] == pledge.OK  # else the commands were executed each on its own
     if refusal is not None and not executed and began:
         _refused(session, refusal, now)
-        session.recover(_fresh(session, run))
+        said = replies[-1] if run.form is Form.LAST else run.reply
+        session.recover(_fresh(session, run), b"" if run.lost_on else said)
         return
     if executed and run.need is Need.OWN:
         for args in run.commands:
@@ -257,6 +258,16 @@ def _decide_block(session: Session, run: Run, lane: Lane) -> Entry:
         session.router.disturbed().replayed += 1
         return _fresh(session, run)
     return _uncertain(session, run)
+
+
+def as_it_stands(session: Session, entry: Entry, said: bytes) -> Entry:
+    """The answer to what was refused, when something later was executed; `said`: the refusal, if it tells the truth.
+
+    If its first server was lost, that may have executed it, whatever this one said.
+    """
+    if said:
+        return Ready(said)
+    return _uncertain(session, entry) if isinstance(entry, Run | Verb) and entry.lost_on else entry
 
 
 def _uncertain(session: Session, entry: Run | Verb) -> Ready:

@@ -445,7 +445,7 @@ class Session:
 
     def let_stand(self) -> None:
         """Something later was executed: what the server refused before it must not be executed behind it."""
-        self.recovered = [(Ready(said) if said else entry, b"") for entry, said in self.recovered or ()]
+        self.recovered = [(relaying.as_it_stands(self, *refused), b"") for refused in self.recovered or ()]
 
     def settle(self, now: float) -> None:
         """A lane has no more for this session for the moment, or gave something back: go on."""

@@ -62,7 +62,7 @@ def what_was_seen_counts_as_sealed(patch: Patch) -> None:
 
 
 def a_better_candidate_that_failed_once_is_passed_over(patch: Patch) -> None:
-    patch.setattr(decision, "_may_have_more", lambda view, node, topology, change, best: False)
+    patch.setattr(decision, "_may_have_more", lambda *situation: False)
 
 
 def a_candidate_that_failed_once_is_given_up(patch: Patch) -> None:

@@ -491,5 +491,6 @@ def test_the_options_of_the_program_become_settings_and_the_password_stays_secre
     made = Settings.of(config)
     assert made.rule.strategy is Strategy.CONSENSUS
     assert made.policy.fence_wait == 2.0
+    assert made.policy.outseen_after == made.limits.longest + made.rule.max_age
     assert made.credentials.password == "hidden"
     assert "hidden" not in repr(made)

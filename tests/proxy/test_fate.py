@@ -52,6 +52,26 @@ def test_so_is_one_that_was_given_back_unsent_meanwhile(play: Playbook) -> None:
     client.hears_error("UNCERTAIN SET may or may not have been applied: master m:1")
 
 
+def test_one_that_the_next_master_refuses_is_not_executed_behind_a_later_one(play: Playbook) -> None:
+    client = lose_a_write(play, "SET k 1", "SET k 2")
+    play.topology(3, master="r:1")
+    told(play, "r:1", "SET k 1", "SET k 2").answers(LOADING + OK)
+    play.wait(1.0)
+    play.server("r:1").hears_nothing()
+    error = b"-UNCERTAIN SET may or may not have been applied: master m:1 was lost before it replied\r\n"
+    client.hears(error + OK)
+
+
+def test_a_transaction_that_the_next_master_refuses_is_not_executed_behind_a_later_write(play: Playbook) -> None:
+    client = lose_a_write(play, "MULTI", "SET k 1", "EXEC", "SET k 2")
+    play.topology(3, master="r:1")
+    told(play, "r:1", "MULTI", "SET k 1", "EXEC", "SET k 2").answers(OK + LOADING + EXECABORT + OK)
+    play.wait(1.0)
+    play.server("r:1").hears_nothing()
+    error = b"-UNCERTAIN EXEC may or may not have been applied: master m:1 was lost before it replied\r\n"
+    client.hears(OK + QUEUED + error + OK)
+
+
 def test_an_error_of_the_next_master_does_not_say_what_the_first_one_did(play: Playbook) -> None:
     client = lose_a_write(play, "SET k v")
     play.topology(3, master="r:1")

@@ -274,6 +274,14 @@ def test_a_refused_write_is_not_executed_behind_a_later_one(play: Playbook) -> N
     play.server("m:1").hears_nothing()
 
 
+def test_a_refused_transaction_is_not_executed_behind_a_later_write(play: Playbook) -> None:
+    client = play.client().pipelines("MULTI", "SET k 1", "EXEC", "SET k 2")
+    told(play, "m:1", "MULTI", "SET k 1", "EXEC", "SET k 2").answers(OK + LOADING + EXECABORT + OK)
+    client.hears(OK + LOADING + EXECABORT + OK)
+    play.wait(1)
+    play.server("m:1").hears_nothing()
+
+
 def test_what_a_refused_client_may_say_is_bounded() -> None:
     play = Playbook(Policy(hold_bytes=4 << 20))
     play.topology(1, master="m:1")
