@@ -105,6 +105,11 @@ class ReplyScanner:
         """Whether a long reply has begun and is not complete, be its parts here or given out."""
         return self._given or self._held >= self._long
 
+    @property
+    def to_come(self) -> int:
+        """Bytes of the value under way that were announced and have not come."""
+        return max(self._skip, 0)
+
     def take(self, most: int, *, parts: bool = False) -> Taken:
         """Up to `most` complete replies, the same object that was fed if it holds nothing else.
 

@@ -189,7 +189,7 @@ class DurableLane(Lane):
     def _send(self, writer: Writer, now: float) -> None:
         batch, rest = self._cut()
         waits = self._to_be_waited_for(batch)
-        if self._in_flight and (waits or _apart(self._in_flight[-1])):
+        if self.in_flight and (waits or _apart(self.in_flight[-1])):
             return  # a batch with WAIT travels alone; and were MULTI refused, what follows would be such a batch
         raw = [run.raw for run in batch]
         if waits:
@@ -197,7 +197,7 @@ class DurableLane(Lane):
             raw += questions
             self._fence = Fence(sum(run.left for run in batch), questions, self.guest if self._listening else None)
         self._queue = rest
-        self._in_flight.extend(run for run in batch if run.left)
+        self.in_flight.extend(run for run in batch if run.left)
         writer.write(raw[0] if len(raw) == 1 else b"".join(raw))
 
     def _cut(self) -> tuple[list[Run], list[Run]]:
@@ -219,7 +219,7 @@ class DurableLane(Lane):
         return any(may_replicate(lookup(args)) for run in batch for args in run.commands) or (
             transaction is not None
             and _name(batch[-1]) == "EXEC"
-            and (bool(self._in_flight) or transaction.replicates)  # what is in flight may be part of it
+            and (bool(self.in_flight) or transaction.replicates)  # what is in flight may be part of it
         )
 
     @property
@@ -249,7 +249,7 @@ class DurableLane(Lane):
             super()._distribute(now)  # what the server has said unasked behind it
         elif self.guest is not None and self.guest.blocked and fence.served:
             self.guest.was_served()
-        if self._queue and not self._in_flight:
+        if self._queue and not self.in_flight:
             self._waits_for.lane_dirty(self)
 
     def _release(self, kept: bytes, shortfall: Shortfall | None, now: float) -> None:

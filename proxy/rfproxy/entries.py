@@ -36,6 +36,7 @@ class Form(Enum):
     STAND_IN = "stand-in"  # replaced by `reply`
     STREAM = "stream"  # one command of SUBSCRIBE and its kin: answered by a confirmation for each channel
     RESTORE = "restore"  # not relayed: it brings a new connection to where the former one was
+    LEFTOVER = "leftover"  # replies that are dropped: the session has asked again on another lane (`overtaking`)
 
 
 _PLAIN = Form.PLAIN  # by name: looking up a member of an enumeration costs several times as much
@@ -46,6 +47,7 @@ class Run:
 
     __slots__ = (
         "_commands",
+        "asked_before",
         "count",
         "cursors",
         "flushes",
@@ -89,6 +91,8 @@ class Run:
         """When it was handed to the connection; seconds."""
         self.lost_on = ""
         """Of a write that is sent once more: the server that never replied, and may have executed it."""
+        self.asked_before = False
+        """Whether it has overtaken a long reply."""
         self.home = ""
         """Of scripts that are loaded: where they were sent to."""
 
@@ -98,6 +102,12 @@ class Run:
         if self._commands is None:
             self._commands = RequestReader().feed(self.raw).commands
         return self._commands
+
+    def leftover(self) -> Run:
+        """What takes its place on a lane when it is asked for on another one."""
+        left = Run(self.session, self.count, b"", self.need, Form.LEFTOVER)
+        left.sent = self.sent
+        return left
 
     def unanswered(self) -> list[list[bytes]]:
         """The commands whose replies have not been relayed."""

@@ -17,6 +17,7 @@ knowledge whether it was sent: what becomes of it is decided there.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
@@ -96,6 +97,7 @@ class LaneState(Enum):
 # By name: looking up a member of an enumeration costs several times as much, and this is done for each run.
 _CONNECTING, _GREETING, _READY = LaneState.CONNECTING, LaneState.GREETING, LaneState.READY
 _RETIRED, _CLOSED = LaneState.RETIRED, LaneState.CLOSED
+_LEFTOVER = Form.LEFTOVER
 
 
 class Lane:
@@ -122,7 +124,10 @@ class Lane:
         self._writer: Writer | None = None
         self._withheld = b""  # replies that came when nobody knew whether to believe them
         self._queue: list[Run] = []
-        self._in_flight: deque[Run] = deque()
+        self.in_flight: deque[Run] = deque()
+        """Sent and not answered, the oldest first."""
+        self._leftovers = 0
+        """How many of them nobody waits for."""
 
     @property
     def usable(self) -> bool:
@@ -130,9 +135,14 @@ class Lane:
         return not self.parked and (self.state is _READY or self.state is _CONNECTING or self.state is _GREETING)
 
     @property
+    def to_come(self) -> int:
+        """Bytes of the reply under way that the server has announced and not sent; those of its present value."""
+        return self._scanner.to_come
+
+    @property
     def idle(self) -> bool:
         """Whether nothing waits to be sent or answered."""
-        return not self._queue and not self._in_flight
+        return not self._queue and not self.in_flight
 
     def listen(self) -> bool:
         """From now on the server may speak unasked: show each frame to the guest, in order.
@@ -196,7 +206,7 @@ class Lane:
         for run in queue:
             if run.left:
                 run.sent = now
-                self._in_flight.append(run)
+                self.in_flight.append(run)
         writer.write(queue[0].raw if len(queue) == 1 else b"".join([run.raw for run in queue]))
 
     def feed(self, data: bytes, now: float) -> None:
@@ -227,9 +237,9 @@ class Lane:
     def _time(self, now: float) -> None:
         """Something has come: for how long has the oldest command waited?"""
         pace = self.pace
-        if pace is None or not self._in_flight or self._scanner.in_long_reply:
+        if pace is None or not self.in_flight or self._scanner.in_long_reply:
             return
-        if pace.replied(now - self._in_flight[0].sent, now):
+        if pace.replied(now - self.in_flight[0].sent, now):
             self._owner.lane_slow(self, now)
 
     def go_on(self, now: float) -> None:
@@ -243,6 +253,14 @@ class Lane:
         """Accept no more runs for the time being; those that were not sent go elsewhere."""
         self.parked = True
         self._give_back(now, unsent_only=True)
+
+    def leave_behind(self, runs: Collection[Run]) -> None:
+        """The replies to these runs, which are in flight, will be for nobody."""
+        if runs:
+            in_flight = [run.leftover() if run in runs else run for run in self.in_flight]
+            self.in_flight.clear()
+            self.in_flight.extend(in_flight)
+            self._leftovers += len(runs)
 
     def retire(self, now: float) -> None:
         """Accept no more runs, and close when those in flight are answered."""
@@ -288,7 +306,7 @@ class Lane:
 
     def _distribute(self, now: float) -> None:
         """Hand each session the replies it waits for."""
-        scanner, in_flight = self._scanner, self._in_flight
+        scanner, in_flight = self._scanner, self.in_flight
         if self._listening:
             self._distribute_frames(now)
         else:
@@ -297,15 +315,18 @@ class Lane:
                 taken = scanner.take(run.left)
                 if not taken.data and scanner.holds_long_reply:
                     self._owner.lane_laden(self, now)
-                    taken = scanner.take(1, parts=run.session.relays(run))
+                    taken = scanner.take(1, parts=run.form is _LEFTOVER or run.session.relays(run))
                 if not taken.data:
                     break
                 run.left -= taken.count
                 if not run.left:
                     in_flight.popleft()
-                self._deliver(run, taken, now)
+                if run.form is not _LEFTOVER:
+                    self._deliver(run, taken, now)
+                elif not run.left:
+                    self._leftovers -= 1
             scanner.pushes.clear()  # nobody on this lane has asked for any
-            if self.parked and not scanner.in_long_reply:
+            if self.parked and not scanner.in_long_reply and not self._leftovers:
                 self._owner.lane_light(self, now)
         if self.state is _RETIRED:
             self._close_if_done(now)
@@ -318,7 +339,7 @@ class Lane:
 
     def _distribute_frames(self, now: float) -> None:
         """Tell replies from what the server says unasked, one after the other."""
-        scanner, in_flight, guest = self._scanner, self._in_flight, self.guest
+        scanner, in_flight, guest = self._scanner, self.in_flight, self.guest
         while guest is not None and (frame := scanner.take(1)).count:
             if guest.overhears(frame.data) or not in_flight:
                 continue
@@ -331,14 +352,14 @@ class Lane:
             guest = self.guest
 
     def _close_if_done(self, now: float) -> None:
-        if self.idle:
+        if not self._queue and len(self.in_flight) == self._leftovers:
             self.lose(now)
 
     def _give_back(self, now: float, *, unsent_only: bool = False) -> None:
-        sent = [] if unsent_only else list(self._in_flight)
+        sent = [] if unsent_only else [run for run in self.in_flight if run.form is not _LEFTOVER]
         unsent, self._queue = self._queue, []
         if not unsent_only:
-            self._in_flight.clear()
+            self.in_flight.clear()
         for run in sent:
             run.session.returned(run, self, sent=True)
         for run in unsent:

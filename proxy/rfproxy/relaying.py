@@ -267,7 +267,9 @@ def as_it_stands(session: Session, entry: Entry, said: bytes) -> Entry:
     """
     if said:
         return Ready(said)
-    return _uncertain(session, entry) if isinstance(entry, Run | Verb) and entry.lost_on else entry
+    if isinstance(entry, Run | Verb) and entry.lost_on:
+        return _uncertain(session, entry)
+    return Ready(entry.reply) if isinstance(entry, Run) and entry.form is Form.DOUBT else entry
 
 
 def _uncertain(session: Session, entry: Run | Verb) -> Ready:
@@ -286,5 +288,5 @@ def _fresh(session: Session, run: Run) -> Entry:
     again = run.form in (Form.STREAM, Form.DOUBT)  # a stream without the channels that were confirmed
     fresh = session.entry(run.commands[0]) if again else Run(session, run.commands, run.raw, run.need, run.form)
     if isinstance(fresh, Run):
-        fresh.lost_on = run.lost_on
+        fresh.lost_on, fresh.asked_before = run.lost_on, run.asked_before
     return fresh

@@ -15,6 +15,7 @@ import math
 from typing import TYPE_CHECKING
 
 from rfprotocol.topology import Phase, Topology
+from rfproxy import overtaking
 from rfproxy.cursors import Cursors
 from rfproxy.entries import Need, Run, Verb
 from rfproxy.gate import Gate, GateState
@@ -192,6 +193,8 @@ class Router:
             self._turn += 1
         if lane.guest is not None:
             lane.guest.lane_ready(now)
+        else:
+            self._overtake(lane, now)
 
     def lane_over(self, lane: Lane, now: float) -> None:
         """A lane closed. One that failed while it was in service is not replaced at once, to let others serve."""
@@ -261,7 +264,7 @@ class Router:
         return lane.duty is not _MASTER or self.gate.trusts(now)
 
     def lane_laden(self, lane: Lane, now: float) -> None:
-        """Nobody else is to wait behind a long reply: another lane serves who has nothing in flight on this one."""
+        """Another lane serves who has nothing in flight behind a long reply, or only reads and it is very long."""
         if self._shared.get(lane.key) is not lane or now < self._own_rest:
             return
         spare = self._parking.spare(lane.key)
@@ -272,7 +275,15 @@ class Router:
             self._unpark(spare)
         self._parking.put(lane)
         self._turn += 1
+        if spare is None and lane.to_come >= overtaking.WORTH:
+            self._open(lane.key)
         lane.park(now)
+        if spare is not None:
+            self._overtake(spare, now)
+
+    def _overtake(self, lane: Lane, now: float) -> None:
+        if self._is_shared(lane) and self.may_send(lane, now):
+            overtaking.overtake(self._parking, lane, now)
 
     def lane_light(self, lane: Lane, now: float) -> None:
         """It can serve again, or stand by."""

@@ -282,6 +282,14 @@ def test_a_refused_transaction_is_not_executed_behind_a_later_write(play: Playbo
     play.server("m:1").hears_nothing()
 
 
+def test_a_refused_script_is_not_executed_behind_a_later_write(play: Playbook) -> None:
+    client = play.client().pipelines("EVAL x 0", "SET k v")
+    told(play, "m:1", "EVAL x 0", "SET k v", exclusive=True).answers(READONLY + OK)
+    client.hears(READONLY + OK)
+    play.wait(1)
+    play.server("m:1").hears_nothing()
+
+
 def test_what_a_refused_client_may_say_is_bounded() -> None:
     play = Playbook(Policy(hold_bytes=4 << 20))
     play.topology(1, master="m:1")

@@ -1,0 +1,57 @@
+"""Reads that wait behind a very long reply are asked once more, on another lane to the same server.
+
+The server executes them where they are, too, and what it replies there is dropped: that is why the long reply has to be
+worth it, and why nobody is asked for more than twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from rfproxy.entries import Form, Need, Run
+from rfproxy.lane import LaneState
+
+if TYPE_CHECKING:
+    from rfproxy.lane import Lane
+    from rfproxy.session import Session
+
+WORTH: Final = 8 << 20
+"""Bytes still to come of a reply that is overtaken: some ten milliseconds of a CPU."""
+
+
+def overtake(parked: Iterable[Lane], lane: Lane, now: float) -> None:
+    """From lanes with long replies to one that stands, where they have the same key."""
+    for other in parked:
+        under_way = other.parked and other.state is LaneState.READY and other.in_flight
+        if under_way and other.key == lane.key and other.to_come >= WORTH:
+            _overtake(other, lane, now)
+
+
+def _overtake(parked: Lane, lane: Lane, now: float) -> None:
+    behind: dict[Session, list[Run]] = {}
+    for run in parked.in_flight:
+        behind.setdefault(run.session, []).append(run)
+    behind.pop(parked.in_flight[0].session)  # the client has a part of the reply, and what it asked for next comes next
+    moving = {session: runs for session, runs in behind.items() if _may_go(session, runs)}
+    parked.leave_behind({run for runs in moving.values() for run in runs})
+    for session, runs in moving.items():
+        for run in runs:
+            session.outstanding -= run.left
+            session.send(_once_more(run), lane)
+    for session in moving:
+        session.attend(session.pump, now)
+
+
+def _may_go(session: Session, runs: list[Run]) -> bool:
+    """Whether these are all that a client waits for, and reads, of which none has been asked for twice."""
+    there = session.number in session.router.sessions
+    plain = session.ties is None and session.busy is None and session.recovered is None and session.midway is None
+    simple = all(run.form is Form.PLAIN and run.need is Need.ANY and not run.asked_before for run in runs)
+    return there and plain and simple and session.outstanding == sum(run.left for run in runs)
+
+
+def _once_more(run: Run) -> Run:
+    again = Run(run.session, run.count, run.raw, run.need)
+    again.asked_before = True
+    return again
