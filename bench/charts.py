@@ -51,7 +51,7 @@ def lines(found: Medians, facts: Mapping[str, str], path: Path) -> None:
     if not any(drawn.values()):
         return
     figure, axes = pyplot.subplots(
-        len(PIPELINES), len(_KINDS), figsize=(11, 7), sharex=True, sharey="row", squeeze=False, layout="constrained"
+        len(PIPELINES), len(_KINDS), figsize=(11, 7), sharex=True, squeeze=False, layout="constrained"
     )
     for row, pipeline in zip(axes, PIPELINES, strict=True):
         for panel, kind in zip(row, _KINDS, strict=True):

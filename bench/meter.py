@@ -54,14 +54,16 @@ class Meter:
 
         Raises ProcessError when the load cannot be run or is answered with an error.
         """
-        before = self.account()
+        before = opened = closed = self.account()
+        steady = requests * _EDGE >= workload.connections * workload.pipeline  # else most of it is in flight at once
         with self._load(workload, requests, seconds) as runs:
-            pause = max(_POLL, seconds / _LOOKS)
-            opened = self._when(before.commands + int(requests * _EDGE), runs, pause)
-            closed = self._when(before.commands + int(requests * (1 - _EDGE)), runs, pause)
+            if steady:
+                pause = max(_POLL, seconds / _LOOKS)
+                opened = self._when(before.commands + int(requests * _EDGE), runs, pause)
+                closed = self._when(before.commands + int(requests * (1 - _EDGE)), runs, pause)
             seen = [_result(run) for run in runs]
-        if closed.commands == opened.commands:  # all was over at the first look
-            opened = before
+        if not steady or closed.commands == opened.commands:  # all was over at the first look
+            opened, closed = before, self.account()
         commands = closed.commands - opened.commands
         return Measurement(
             round=number,

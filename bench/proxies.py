@@ -5,9 +5,10 @@
 
 In each round the systems take turns with each workload, and another one begins, so that whatever else the machine does
 meets all of them. The load is redis-benchmark, for about a second; the CPU time per command, of the proxy and of
-Redis, is what the scheduler counted while the middle 80 % of the commands were done. Clients share the CPUs with what
-they measure, so throughput and latency are those of this machine; CPU time depends less on that, and its ratios least.
-rfproxy runs as it is meant to, with a manager and a lease from ZooKeeper. What is judged gets the most rounds.
+Redis, is what the scheduler counted while the middle 80 % of the commands were done, or all of them where most are in
+flight at once. Clients share the CPUs with what they measure, so throughput and latency are those of this machine; CPU
+time depends less on that, and its ratios least. rfproxy runs as it is meant to, with a manager and a lease from
+ZooKeeper. What is judged gets the most rounds.
 
 Prints medians of all rounds and the targets. Writes every measurement to NAME.csv, and pictures to NAME.svg and
 NAME-connections.svg. Exit status 0, whether or not the targets hold.
