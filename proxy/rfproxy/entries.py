@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rfprotocol.commands import Command
 from rfprotocol.resp import RequestReader
@@ -39,7 +39,15 @@ class Form(Enum):
     LEFTOVER = "leftover"  # replies that are dropped: the session has asked again on another lane (`overtaking`)
 
 
-_PLAIN = Form.PLAIN  # by name: looking up a member of an enumeration costs several times as much
+# By name, and final: looking up a member of an enumeration, or a variable of a module, costs several times as much.
+ANYWHERE: Final = Need.ANY
+NEEDS_MASTER: Final = Need.MASTER
+URGENT: Final = Need.URGENT
+OWN: Final = Need.OWN
+ANY_OWN: Final = Need.ANY_OWN
+PLAIN: Final = Form.PLAIN
+CURSOR: Final = Form.CURSOR
+LEFTOVER: Final = Form.LEFTOVER
 
 
 class Run:
@@ -68,7 +76,7 @@ class Run:
         commands: list[list[bytes]] | int,
         raw: bytes,
         need: Need,
-        form: Form = _PLAIN,
+        form: Form = PLAIN,
         replies: int | None = None,
     ) -> None:
         """`commands`: only their number, when nobody has read them yet. `replies`: how many the server will give, when
@@ -111,7 +119,7 @@ class Run:
 
     def unanswered(self) -> list[list[bytes]]:
         """The commands whose replies have not been relayed."""
-        return self.commands[self.count - self.left :] if self.form is _PLAIN else self.commands
+        return self.commands[self.count - self.left :] if self.form is PLAIN else self.commands
 
 
 @dataclass(frozen=True, slots=True)

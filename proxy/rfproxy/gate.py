@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from enum import Enum
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from rfprotocol.topology import Topology
 from rfproxy.lease import Lease
@@ -34,8 +34,11 @@ class GateState(Enum):
     RESTING = "the master cannot be reached"
 
 
-# By name: looking up a member of an enumeration costs several times as much, and this is done for each run.
-_OPEN, _FENCED, _LAPSED, _RESTING = GateState.OPEN, GateState.FENCED, GateState.LAPSED, GateState.RESTING
+# By name, and final: looking up a member of an enumeration costs several times as much, and this is done for each run.
+OPEN: Final = GateState.OPEN
+FENCED: Final = GateState.FENCED
+LAPSED: Final = GateState.LAPSED
+RESTING: Final = GateState.RESTING
 
 
 class Gate(Generic[Waiter]):
@@ -56,10 +59,10 @@ class Gate(Generic[Waiter]):
     def state(self, now: float) -> GateState:
         """Whether a write may be sent at `now`, or why not."""
         if self._topology is None or self._topology.master is None:
-            return _FENCED
+            return FENCED
         if not self._leaseless and not self._lease.valid(now):
-            return _LAPSED
-        return _RESTING if now < self._rest_until else _OPEN
+            return LAPSED
+        return RESTING if now < self._rest_until else OPEN
 
     def trusts(self, now: float) -> bool:
         """Whether a reply of the master may be believed: asked before a success is relayed."""

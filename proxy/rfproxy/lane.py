@@ -19,14 +19,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import hiredis
 
 from rfprotocol.errors import ProtocolError
 from rfprotocol.framing import ReplyScanner, Taken
 from rfproxy.blocking import took
-from rfproxy.entries import Form, Run
+from rfproxy.entries import LEFTOVER, Form, Run
 from rfproxy.greeting import Duty, Greeting, LaneKey, Welcome
 from rfproxy.replicas import Pace
 
@@ -95,9 +95,11 @@ class LaneState(Enum):
 
 
 # By name: looking up a member of an enumeration costs several times as much, and this is done for each run.
-_CONNECTING, _GREETING, _READY = LaneState.CONNECTING, LaneState.GREETING, LaneState.READY
-_RETIRED, _CLOSED = LaneState.RETIRED, LaneState.CLOSED
-_LEFTOVER = Form.LEFTOVER
+_CONNECTING: Final = LaneState.CONNECTING
+_GREETING: Final = LaneState.GREETING
+_READY: Final = LaneState.READY
+_RETIRED: Final = LaneState.RETIRED
+_CLOSED: Final = LaneState.CLOSED
 
 
 class Lane:
@@ -315,13 +317,13 @@ class Lane:
                 taken = scanner.take(run.left)
                 if not taken.data and scanner.holds_long_reply:
                     self._owner.lane_laden(self, now)
-                    taken = scanner.take(1, parts=run.form is _LEFTOVER or run.session.relays(run))
+                    taken = scanner.take(1, parts=run.form is LEFTOVER or run.session.relays(run))
                 if not taken.data:
                     break
                 run.left -= taken.count
                 if not run.left:
                     in_flight.popleft()
-                if run.form is not _LEFTOVER:
+                if run.form is not LEFTOVER:
                     self._deliver(run, taken, now)
                 elif not run.left:
                     self._leftovers -= 1
@@ -356,7 +358,7 @@ class Lane:
             self.lose(now)
 
     def _give_back(self, now: float, *, unsent_only: bool = False) -> None:
-        sent = [] if unsent_only else [run for run in self.in_flight if run.form is not _LEFTOVER]
+        sent = [] if unsent_only else [run for run in self.in_flight if run.form is not LEFTOVER]
         unsent, self._queue = self._queue, []
         if not unsent_only:
             self.in_flight.clear()

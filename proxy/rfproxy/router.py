@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 from rfprotocol.topology import Phase, Topology
 from rfproxy import overtaking
 from rfproxy.cursors import Cursors
-from rfproxy.entries import Need, Run, Verb
-from rfproxy.gate import Gate, GateState
-from rfproxy.greeting import Duty, Identity, LaneKey, Refusal
+from rfproxy.entries import ANYWHERE, NEEDS_MASTER, URGENT, Need, Run, Verb
+from rfproxy.gate import OPEN, RESTING, Gate, GateState
+from rfproxy.greeting import MASTER, REPLICA, Duty, Identity, LaneKey, Refusal
 from rfproxy.lane import Lane, LaneState
 from rfproxy.lease import Lease
 from rfproxy.parking import Parking
@@ -39,11 +39,6 @@ POOL = 64
 """Exclusive lanes kept for the next session that needs one."""
 IDLE = 60.0
 """Seconds after which a lane that nobody used is closed, unless it is one of the default account and database."""
-
-
-# By name: looking up a member of an enumeration costs several times as much, and this is done for each run.
-_READS, _WRITES, _URGENT, _MASTER, _REPLICA = Need.ANY, Need.MASTER, Need.URGENT, Duty.MASTER, Duty.REPLICA
-_OPEN, _RESTING = GateState.OPEN, GateState.RESTING
 
 
 class Router:
@@ -83,8 +78,8 @@ class Router:
     def lane(self, session: Session, need: Need, now: float) -> Lane | None:
         """The shared lane for a run of this session, or None when it has to wait."""
         lane = session.ways.known(need, self._turn)
-        if lane is not None and lane.usable and (lane.duty is _REPLICA or self.open(now)):
-            if need is _READS and lane.duty is _MASTER and self._reads_replicas:
+        if lane is not None and lane.usable and (lane.duty is REPLICA or self.open(now)):
+            if need is ANYWHERE and lane.duty is MASTER and self._reads_replicas:
                 self.stats.spilled += 1
             return lane
         lane = self.find(session.number, session.identity, need, now)
@@ -98,13 +93,13 @@ class Router:
         if key is None:
             return None
         lane = self._shared.get(key)
-        if need is _URGENT and (lane is None or lane.state is not LaneState.READY):
+        if need is URGENT and (lane is None or lane.state is not LaneState.READY):
             lane = self._parking.any(key) or lane  # to a server that is busy no other can be opened
         return lane or self._open(key)
 
     def open(self, now: float) -> bool:
         """Whether commands may be sent to the master."""
-        return self.gate.state(now) is _OPEN
+        return self.gate.state(now) is OPEN
 
     def exclusive(self, session: Session, now: float, need: Need = Need.OWN) -> Lane | None:
         """A lane for this session alone, to the master unless `need` is ANY_OWN; None when it has to wait."""
@@ -138,12 +133,12 @@ class Router:
         topology = self.topology
         if topology is None:
             return None
-        if need is _WRITES or need is _URGENT or need is Need.OWN:
+        if need is NEEDS_MASTER or need is URGENT or need is Need.OWN:
             return self._master_key(identity, now)
         if self._reads_replicas:
             replica = self._replicas.choose(topology.replicas, number, now)
             if replica is not None:
-                return LaneKey(replica, _REPLICA, identity)
+                return LaneKey(replica, REPLICA, identity)
             self.stats.spilled += 1
         if topology.master and self.gate.state(now) is GateState.LAPSED:
             if self._replicas.failed(topology.master, now) or not self.gate.stale_reads(now):
@@ -154,7 +149,7 @@ class Router:
     def _master_key(self, identity: Identity, now: float) -> LaneKey | None:
         if self.topology is None or self.topology.master is None or not self.open(now):
             return None
-        return LaneKey(self.topology.master, _MASTER, identity)
+        return LaneKey(self.topology.master, MASTER, identity)
 
     def _open(self, key: LaneKey, *, exclusive: bool = False) -> Lane:
         lane = self._new(key, exclusive=exclusive)
@@ -169,7 +164,7 @@ class Router:
         return Lane(key, self, run_id=self._run_id(key))
 
     def _run_id(self, key: LaneKey) -> str:
-        return self.topology.run_id if self.topology and key.duty is not _REPLICA else ""
+        return self.topology.run_id if self.topology and key.duty is not REPLICA else ""
 
     def _is_shared(self, lane: Lane) -> bool:
         return self._shared.get(lane.key) is lane
@@ -187,7 +182,7 @@ class Router:
             self.strangers = lane.welcome.stranger
             for session in self.sessions.values():
                 session.check_limits()
-        if lane.duty is _MASTER:
+        if lane.duty is MASTER:
             self.gate.recovered()
         if self._replicas.serves(lane.key.node):
             self._turn += 1
@@ -226,7 +221,7 @@ class Router:
     def rest(self, lane: Lane, now: float) -> None:
         """The server behind a lane did not serve: leave it alone for a moment."""
         self._turn += 1
-        if lane.duty is not _MASTER:
+        if lane.duty is not MASTER:
             self._replicas.pass_over(lane.key.node, now + SHED)
             self._shell.wake_at(now + SHED)
         elif self.topology and lane.key.node == self.topology.master:
@@ -254,14 +249,14 @@ class Router:
 
     def may_send(self, lane: Lane, now: float) -> bool:
         """Nothing is sent to a master that may have been deposed; while it rests, nothing that could wait as well."""
-        if lane.duty is not _MASTER:
+        if lane.duty is not MASTER:
             return True
         state = self.gate.state(now)
-        return state is _OPEN or (state is _RESTING and lane.guest is not None)
+        return state is OPEN or (state is RESTING and lane.guest is not None)
 
     def may_relay(self, lane: Lane, now: float) -> bool:
         """No success of a master is relayed that may have been deposed before it was executed."""
-        return lane.duty is not _MASTER or self.gate.trusts(now)
+        return lane.duty is not MASTER or self.gate.trusts(now)
 
     def lane_laden(self, lane: Lane, now: float) -> None:
         """Another lane serves who has nothing in flight behind a long reply, or only reads and it is very long."""
@@ -390,7 +385,7 @@ class Router:
     def _part_with_master(self, now: float) -> None:
         """What is in flight can no longer be believed when it is answered."""
         for lane in self.lanes:
-            if lane.duty is _MASTER:
+            if lane.duty is MASTER:
                 self._forget(lane)
                 lane.lose(now)
 
@@ -457,7 +452,7 @@ class Router:
 
     def _fits(self, lane: Lane, topology: Topology) -> bool:
         """Whether a lane may stay as it is."""
-        if lane.duty is _REPLICA:
+        if lane.duty is REPLICA:
             return lane.key.node in topology.replicas
         same_process = not lane.run_id or not topology.run_id or lane.run_id == topology.run_id
         return lane.key.node == topology.master and same_process
@@ -471,7 +466,7 @@ class Router:
             self._forget(lane)
             self._retiring[lane] = None
         for lane in lanes:
-            if planned and lane.duty is not _REPLICA:
+            if planned and lane.duty is not REPLICA:
                 lane.retire(now)
             else:
                 lane.lose(now)

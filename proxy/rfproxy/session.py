@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Final
 
 from rfprotocol import resp
 from rfprotocol.commands import UNKNOWN, Route, lookup
@@ -26,7 +27,7 @@ from rfprotocol.framing import Taken
 from rfprotocol.glance import COMPILED, glance
 from rfproxy import apart, muting, pledge, redirection, relaying, sorting, subscribing, verbs
 from rfproxy.durable import Shortfall
-from rfproxy.entries import Entry, Form, Hangup, Need, Ready, Run, Verb
+from rfproxy.entries import ANY_OWN, ANYWHERE, CURSOR, OWN, PLAIN, Entry, Form, Hangup, Need, Ready, Run, Verb
 from rfproxy.greeting import Identity
 from rfproxy.lane import Lane
 from rfproxy.midway import Midway
@@ -35,13 +36,10 @@ from rfproxy.router import Router
 from rfproxy.ties import Ties
 from rfproxy.ways import Ways
 
-# By name: looking up a member of an enumeration costs several times as much, and this is done for each run.
-_ON, _PLAIN, _CURSOR = Replies.ON, Form.PLAIN, Form.CURSOR
-_ANYWHERE, _OWN, _ANY_OWN = Need.ANY, Need.OWN, Need.ANY_OWN
-
-MOST_IN_FLIGHT = 512
+_ON: Final = Replies.ON
+MOST_IN_FLIGHT: Final = 512
 """Replies that one session may wait for on a lane that it shares: others wait behind them."""
-BACKLOG = 1 << 20
+BACKLOG: Final = 1 << 20
 """Bytes of commands without a reply, pending or in flight, from which on the client is not read from."""
 
 
@@ -257,10 +255,10 @@ class Session:
 
     def dispatch(self, run: Run, lane: Lane) -> bool:
         """Put a run of the client's on a lane, in the form in which this server is to have it."""
-        if run.form is _CURSOR:
+        if run.form is CURSOR:
             run.cursors = self.router.cursors
             run.raw = resp.encode_commands([self.wire(args) for args in run.commands])
-        elif run.need is _OWN:
+        elif run.need is OWN:
             apart.provide_scripts(self, run, lane)
         return self.send(run, lane)
 
@@ -298,15 +296,15 @@ class Session:
         """The lane for a run: while anything is outstanding, no other than the one that it is on."""
         lane = self.lane
         if self.outstanding and lane is not None:
-            if lane is not self.own and (need is _OWN or need is _ANY_OWN or self.outstanding >= MOST_IN_FLIGHT):
+            if lane is not self.own and (need is OWN or need is ANY_OWN or self.outstanding >= MOST_IN_FLIGHT):
                 return None
-            fits = need is _ANYWHERE or need is _ANY_OWN or lane.writes
+            fits = need is ANYWHERE or need is ANY_OWN or lane.writes
             ready = fits and lane.usable and self.recovered is None and self.router.may_send(lane, now)
             return lane if ready else None
         if self.ties is not None and self.ties.needs_lane:
             own = self.own
             return own if own is not None and own.usable and self.router.open(now) else None
-        if need is _OWN or need is _ANY_OWN:
+        if need is OWN or need is ANY_OWN:
             if self.own is not None:
                 self.router.give_back(self.own, now)
             self.own = self.router.exclusive(self, now, need)
@@ -395,7 +393,7 @@ class Session:
 
     def deliver(self, run: Run, taken: Taken, now: float) -> None:
         """Replies to the oldest commands outstanding."""
-        plain = run.form is _PLAIN and run.need is not _OWN and self.ties is None
+        plain = run.form is PLAIN and run.need is not OWN and self.ties is None
         if plain and not taken.has_error and self.recovered is None and self.midway is None and not taken.partial:
             self.waits_since = None
             self.client.write(taken.data)
@@ -409,7 +407,7 @@ class Session:
 
     def relays(self, run: Run) -> bool:
         """Whether replies to this run go to the client unseen, so that a long one may go in parts."""
-        return run.form is _PLAIN and run.need is not _OWN and self.recovered is None and self.ties is None
+        return run.form is PLAIN and run.need is not OWN and self.recovered is None and self.ties is None
 
     def was_served(self) -> None:
         """A blocking command has taken what it waited for: it must not be asked again when the lane dies."""

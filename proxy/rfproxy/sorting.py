@@ -7,39 +7,41 @@ be seen or interrupted by others, on whichever lane it travels.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rfprotocol import resp
 from rfprotocol.commands import Command, Route, lookup
 from rfprotocol.glance import LARGE, MOST, Glance
-from rfproxy.entries import Entry, Form, Need, Run, Verb
+from rfproxy.entries import ANYWHERE, NEEDS_MASTER, Entry, Form, Need, Run, Verb
 
 if TYPE_CHECKING:
     from rfproxy.session import Session
 
-BULKY, MANY = LARGE, MOST
+BULKY: Final = LARGE
+MANY: Final = MOST
 """Bytes, and commands, from which on what came together travels on a lane of its own: nobody waits until it has passed,
 and where the server does not take it (proto-max-bulk-len), nobody else's connection is closed."""
 
-# By name: looking up a member of an enumeration costs several times as much, and this is done for each command.
-_REPLICA, _MASTER, _OWN = Route.REPLICA, Route.MASTER, Route.OWN
-_ANYWHERE, _NEEDS_MASTER = Need.ANY, Need.MASTER
+# By name, and final: looking up a member of an enumeration costs several times as much.
+_REPLICA: Final = Route.REPLICA
+_MASTER: Final = Route.MASTER
+_OWN: Final = Route.OWN
 
-_TOGETHER = frozenset([_REPLICA, _MASTER, _OWN])
-_IN_BLOCKS = _TOGETHER | {Route.URGENT, Route.BLOCKING}
+_TOGETHER: Final = frozenset([_REPLICA, _MASTER, _OWN])
+_IN_BLOCKS: Final = _TOGETHER | {Route.URGENT, Route.BLOCKING}
 
 
 def queue(session: Session, commands: list[list[bytes]], raw: bytes) -> Command:
     """Append what `commands`, which came as the bytes `raw`, become; returns what the last one is."""
-    need = _ANYWHERE
+    need = ANYWHERE
     for args in commands:
         command = lookup(args)
         route = command.route
         if route is _REPLICA:
             continue
         if route is _MASTER:
-            if need is _ANYWHERE:
-                need = _NEEDS_MASTER
+            if need is ANYWHERE:
+                need = NEEDS_MASTER
         elif route is _OWN:
             need = Need.OWN
         else:
@@ -54,7 +56,7 @@ def queue(session: Session, commands: list[list[bytes]], raw: bytes) -> Command:
 def queue_plain(session: Session, plain: Glance, data: bytes) -> bytes:
     """Append a run of what was seen of plain commands; returns what comes behind them."""
     raw = data if plain.end == len(data) else data[: plain.end]
-    session.pending.append(Run(session, plain.count, raw, _ANYWHERE if plain.reads else _NEEDS_MASTER))
+    session.pending.append(Run(session, plain.count, raw, ANYWHERE if plain.reads else NEEDS_MASTER))
     return data[plain.end :]
 
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rfproxy.entries import Need
+from rfproxy.entries import ANYWHERE, NEEDS_MASTER, Need
 
 if TYPE_CHECKING:
     from rfproxy.lane import Lane
-
-# By name: looking up a member of an enumeration costs several times as much, and this is done for each run.
-_READS, _WRITES = Need.ANY, Need.MASTER
 
 
 class Ways:
@@ -27,15 +24,15 @@ class Ways:
         """The lane that was taken for such a need in this turn, if any."""
         if turn != self._turn:
             return None
-        return self._reads if need is _READS else self._writes if need is _WRITES else None
+        return self._reads if need is ANYWHERE else self._writes if need is NEEDS_MASTER else None
 
     def keep(self, need: Need, turn: int, lane: Lane) -> None:
         """This lane was taken."""
         if turn != self._turn:
             self._turn, self._reads, self._writes = turn, None, None
-        if need is _READS:
+        if need is ANYWHERE:
             self._reads = lane
-        elif need is _WRITES:
+        elif need is NEEDS_MASTER:
             self._writes = lane
 
     def forget(self) -> None:
