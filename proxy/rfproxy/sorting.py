@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from rfproxy.session import Session
 
 BULKY: Final = LARGE
+"""Bytes from which on what came together travels on a lane of its own: nobody waits until it has passed, and where the
+server does not take it (proto-max-bulk-len), nobody else's connection is closed."""
 MANY: Final = MOST
-"""Bytes, and commands, from which on what came together travels on a lane of its own: nobody waits until it has passed,
-and where the server does not take it (proto-max-bulk-len), nobody else's connection is closed."""
+"""Commands from which on it does so, too."""
 
 # By name, and final: looking up a member of an enumeration costs several times as much.
 _REPLICA: Final = Route.REPLICA
