@@ -1,4 +1,4 @@
-"""What holds for the tree as a whole: who may import whom, how long files are, and that every module has its test."""
+"""What holds for the tree as a whole: which module may import which, and that every module has its test."""
 
 from __future__ import annotations
 
@@ -47,10 +47,6 @@ EVENTS_AND_CLOCKS = {"asyncio", "kazoo", "redis", "selectors", "socket", "thread
 COMPOSITION = {"rfproxy.embedded": "rfmanager"}
 """The one point where one program imports the other."""
 
-LONGEST = 500
-LONG: dict[str, str] = {}
-"""Files, relative to the root, that are longer, and why. None may reach 800 lines."""
-
 
 def is_cli(module: str) -> bool:
     return module.endswith((".cli", ".__main__"))
@@ -79,13 +75,6 @@ def imports(module: str, *, at_runtime: bool = False) -> set[str]:
 
 def packages_imported(module: str) -> set[str]:
     return {name.split(".")[0] for name in imports(module)}
-
-
-def python_files() -> list[Path]:
-    folders = ("bench", "deploy", "manager", "protocol", "proxy", "tests")
-    return sorted(
-        path for folder in folders for path in (ROOT / folder).rglob("*.py") if "node_modules" not in path.parts
-    )
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -131,13 +120,6 @@ def test_every_module_has_its_test_and_every_test_its_module(package: str) -> No
     tests = {path.stem.removeprefix("test_") for path in (ROOT / "tests" / folder.parent.name).glob("test_*.py")}
     assert modules - tests == set(), "modules without a test"
     assert tests - modules == set(), "tests without a module"
-
-
-@pytest.mark.parametrize("path", python_files(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_file_is_too_long(path: Path) -> None:
-    lines = len(path.read_text().splitlines())
-    assert lines < 800
-    assert lines <= LONGEST or str(path.relative_to(ROOT)) in LONG
 
 
 @pytest.mark.parametrize("module", MODULES)
