@@ -1,6 +1,7 @@
 """The first words on a connection to a server, and what its answers mean.
 
-One packet, so that a new connection costs one round trip:
+One packet, so that a new connection costs one round trip. The answers are judged one by one: a server that refuses the
+connection says so once, whatever and how much it was asked, and closes.
 
     AUTH [user] pass                                 when the lane has an account
     HELLO 3                                          when it speaks RESP3
@@ -16,6 +17,7 @@ conscience.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
@@ -92,7 +94,11 @@ class Greeting:
         self._run_id = run_id
         self._reader = hiredis.Reader(replyError=_as_error)
         self._commands = _commands(key.identity)
-        self._replies: list[Any] = []
+        self._unanswered = deque(command[0] for command in self._commands)
+        self._first_error = ""
+        self._version = ""
+        self._client_id = 0
+        self._stranger = False
 
     @property
     def request(self) -> bytes:
@@ -102,36 +108,37 @@ class Greeting:
     def feed(self, data: bytes) -> Welcome | None:
         """Take what arrived; None while more is to come. Raises hiredis.ProtocolError on nonsense."""
         self._reader.feed(data)
-        while len(self._replies) < len(self._commands):
+        while self._unanswered:
             reply = self._reader.gets()
             if reply is False:
                 return None
-            self._replies.append(reply)
-        return self._judge()
+            if refused := self._judge(self._unanswered.popleft(), reply):
+                return refused
+        return Welcome(version=self._version, client_id=self._client_id, stranger=self._stranger)
 
-    def _judge(self) -> Welcome:
-        role: Any = None
-        server: dict[str, str] = {}
-        client_id, stranger = 0, False
-        for command, reply in zip(self._commands, self._replies, strict=True):
-            name = command[0]
-            if isinstance(reply, _Error):
-                if name in (b"AUTH", b"HELLO", b"SELECT"):
-                    return Welcome(_kind_of(reply.text), reply.text)
-                if _kind_of(reply.text) is Refusal.UNFIT:
-                    return Welcome(Refusal.UNFIT, reply.text)
-                stranger = stranger or reply.text.startswith("NOAUTH")
-                continue  # NOAUTH, NOPERM: this user may not ask; the server speaks for itself later
-            if name == b"ROLE":
-                role = reply
-            elif name == b"INFO":
-                server = _info(reply)
-            elif name == b"CLIENT":
-                client_id = reply
-        problem = self._role_problem(role) or self._restart_problem(server)
-        if problem:
-            return Welcome(Refusal.UNFIT, problem)
-        return Welcome(version=server.get("redis_version", ""), client_id=client_id, stranger=stranger)
+    def broken_off(self) -> Welcome | None:
+        """The connection has ended before all was answered: the refusal, if the server gave a reason."""
+        return Welcome(Refusal.UNFIT, self._first_error) if self._first_error else None
+
+    def _judge(self, name: bytes, reply: Any) -> Welcome | None:
+        """The refusal that this reply is, if it is one."""
+        if isinstance(reply, _Error):
+            kind = _kind_of(reply.text)
+            if kind is Refusal.UNFIT or name in (b"AUTH", b"HELLO", b"SELECT"):
+                return Welcome(kind, reply.text)
+            self._first_error = self._first_error or reply.text
+            self._stranger = self._stranger or reply.text.startswith("NOAUTH")
+            return None  # NOAUTH, NOPERM: this user may not ask; the server speaks for itself later
+        problem = ""
+        if name == b"ROLE":
+            problem = self._role_problem(reply)
+        elif name == b"INFO":
+            server = _info(reply)
+            self._version = server.get("redis_version", "")
+            problem = self._restart_problem(server)
+        elif name == b"CLIENT":
+            self._client_id = reply
+        return Welcome(Refusal.UNFIT, problem) if problem else None
 
     def _role_problem(self, role: Any) -> str:
         if not isinstance(role, list) or self._key.duty is Duty.ANY:
@@ -162,7 +169,8 @@ def _as_error(text: str) -> Any:
     return _Error(text)
 
 
-_PASSING = ("LOADING", "MASTERDOWN", "BUSY", "ERR max number of clients")
+_PASSING = ("LOADING", "MASTERDOWN", "BUSY", "ERR max number of clients", "DENIED")
+"""How errors begin that speak of the server, not of the user. DENIED: of Redis' protected mode (networking.c)."""
 
 
 def _kind_of(text: str) -> Refusal:

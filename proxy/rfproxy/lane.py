@@ -283,6 +283,8 @@ class Lane:
         """The connection is of no use any more: close it, and give every run back to its session."""
         if self.state is _CLOSED:
             return
+        if welcome is None and self.state is _GREETING:
+            welcome = self._greeting.broken_off()
         self.welcome = welcome or self.welcome
         self.state = _CLOSED
         self._withheld = b""

@@ -110,6 +110,26 @@ def test_a_server_that_cannot_answer_at_present_is_unfit_whatever_it_was_asked(e
     assert greet(line * 4, identity=Identity(db=3)) == Welcome(Refusal.UNFIT, error)
 
 
+@pytest.mark.parametrize("identity", [Identity(), Identity(db=3), Identity(account=Account(b"u", b"pw"))])
+def test_greeting__one_error_for_all__is_the_refusal(identity: Identity) -> None:
+    """Redis at maxclients says it once, whatever it was asked, and closes."""
+    assert greet(b"-ERR max number of clients reached\r\n", identity=identity) == Welcome(
+        Refusal.UNFIT, "ERR max number of clients reached"
+    )
+
+
+def test_greeting__ends_behind_an_error__keeps_its_text() -> None:
+    greeting = Greeting(LaneKey(NODE, Duty.MASTER))
+    assert greeting.broken_off() is None
+    assert greeting.feed(b"-ERR Error accepting connection\r\n") is None
+    assert greeting.broken_off() == Welcome(Refusal.UNFIT, "ERR Error accepting connection")
+
+
+def test_greeting__several_errors__the_first_one_counts() -> None:
+    errors = b"-WRONGPASS no\r\n-ERR DB index is out of range\r\n"
+    assert greet(errors, identity=Identity(3, account=Account(b"u", b"x"))) == Welcome(Refusal.DENIED, "WRONGPASS no")
+
+
 def test_wrong_credentials_are_answered_in_the_servers_words() -> None:
     wrong = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
     welcome = greet(wrong + MASTER + rest("a"), identity=Identity(account=Account(b"u", b"x")))

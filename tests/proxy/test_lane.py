@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rfproxy.greeting import Refusal, Welcome
 from rfproxy.lane import LaneState
 from tests.support.playbook import FakeConnection, Playbook
 
@@ -90,6 +91,18 @@ def test_a_server_that_accepts_and_says_nothing_is_given_up(play: Playbook) -> N
     assert lane.state is LaneState.GREETING
     lane.greeting_overdue(play.time)
     assert (lane.state, silent.closed) == (LaneState.CLOSED, True)
+
+
+def test_lane__turned_away_at_maxclients__knows_why(play: Playbook) -> None:
+    play.server("m:1").turns_away = b"-ERR max number of clients reached\r\n"
+    client = play.client().says("INCR", "a")
+    (connection,) = play.server("m:1").lanes
+    assert connection.lane.welcome == Welcome(Refusal.UNFIT, "ERR max number of clients reached")
+    assert play.log.events("lane_lost")[0]["reason"] == "ERR max number of clients reached"
+    client.hears_nothing()
+    play.server("m:1").turns_away = b""
+    play.wait(0.05)
+    play.server("m:1").hears("INCR", "a")
 
 
 def test_a_server_that_was_greeted_in_time_is_not_given_up(play: Playbook) -> None:

@@ -142,6 +142,7 @@ class FakeServer:
         self.run_id = ""
         self.version = "7.0.15"
         self.denies: dict[bytes, bytes] = {}  # name of a greeting command: error reply
+        self.turns_away = b""  # each new connection, with these bytes, as Redis does at maxclients
         self.lanes: list[FakeConnection] = []
         self._play = play
         self._waiting: list[Lane] = []
@@ -239,6 +240,11 @@ class FakeConnection:
         if self.closed or self.lane.state is not LaneState.GREETING or not self.commands:
             return False
         self.greeted, self.commands = self.commands, []
+        if self._server.turns_away:
+            self.lane.feed(self._server.turns_away, self._play.time)
+            self.closed = True
+            self.lane.lose(self._play.time)
+            return True
         self.lane.feed(b"".join(self._greeting_reply(args) for args in self.greeted), self._play.time)
         return True
 
