@@ -13,6 +13,14 @@ from rfprotocol.topology import FORMAT, Kind, Node, like, load_record, optional_
 
 
 @dataclass(frozen=True, slots=True)
+class Occupation:
+    """Why a server is silent, as far as a proxy knows: it was sent a command that may take long."""
+
+    command: str  # its name, such as FLUSHALL
+    since: float = 0.0  # seconds that the server had been silent when the proxy wrote this
+
+
+@dataclass(frozen=True, slots=True)
 class ProxyRecord:
     """What one proxy says of itself; `epoch` is the newest topology it acts upon.
 
@@ -27,6 +35,7 @@ class ProxyRecord:
     replayed: int = 0  # commands sent again
     uncertain: int = 0  # commands answered -UNCERTAIN
     longest_wait: float = 0.0  # seconds
+    busy: Mapping[str, Occupation] = field(default_factory=dict)  # servers (`host:port`) that are silent for a reason
 
     def encode(self) -> bytes:
         """JSON for `proxies/<id>`."""
@@ -39,12 +48,22 @@ class ProxyRecord:
         known = {spec.name: record[spec.name] for spec in fields(cls) if spec.name in record}
         try:
             whole_number(known.get("epoch"))
+            known["busy"] = _occupations(known.get("busy"))
             for spec in fields(cls)[1:]:
-                if not like(known.get(spec.name, spec.default), spec.default):
+                if spec.name != "busy" and not like(known.get(spec.name, spec.default), spec.default):
                     raise TypeError(f"{spec.name} is {known[spec.name]!r}")
             return cls(**known)
         except TypeError as error:
             raise RecordError(f"the record of a proxy cannot be read: {error}") from None
+
+
+def _occupations(said: Any) -> Mapping[str, Occupation]:
+    """What can be read of it. It may only grant a server more time, so nothing else must fail for its sake."""
+    return {
+        node: Occupation(what["command"], float(what["since"]))
+        for node, what in (said.items() if isinstance(said, dict) else ())
+        if isinstance(what, dict) and like(what.get("command"), "") and like(what.get("since"), 0.0)
+    }
 
 
 class Outcome(Enum):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rfprotocol.errors import RecordError
-from rfprotocol.records import ManualRequest, Outcome, ProxyRecord, Receipt
+from rfprotocol.records import ManualRequest, Occupation, Outcome, ProxyRecord, Receipt
 from rfprotocol.topology import FORMAT, Kind, Node
 
 COUNTS = st.integers(0, 2**53)
@@ -28,6 +28,7 @@ PROXIES = st.builds(
     replayed=COUNTS,
     uncertain=COUNTS,
     longest_wait=TIMES,
+    busy=st.dictionaries(NODES.map(str), st.builds(Occupation, st.text(), TIMES)),
 )
 RECEIPTS = st.builds(
     Receipt,
@@ -111,6 +112,28 @@ def test_a_corrupt_record_is_an_error(kind: type[ProxyRecord | Receipt], data: b
 def test_a_proxys_record_with_a_wrong_value_is_an_error(wrong: dict[str, Any]) -> None:
     with pytest.raises(RecordError, match=f"{next(iter(wrong))} is"):
         ProxyRecord.decode(json.dumps({"epoch": 7, **wrong}).encode())
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        None,
+        5,
+        [],
+        "m:1",
+        {"m:1": None},
+        {"m:1": {}},
+        {"m:1": {"command": 5, "since": 1.0}},
+        {"m:1": {"command": "EVAL"}},
+    ],
+)
+def test_proxy_record__busy_cannot_be_read__is_left_out(said: Any) -> None:
+    assert ProxyRecord.decode(json.dumps({"epoch": 7, "busy": said}).encode()) == ProxyRecord(7)
+
+
+def test_proxy_record__busy__is_a_plain_mapping_by_address() -> None:
+    record = ProxyRecord(7, busy={"m:1": Occupation("FLUSHALL", 0.3)})
+    assert json.loads(record.encode())["busy"] == {"m:1": {"command": "FLUSHALL", "since": 0.3}}
 
 
 @pytest.mark.parametrize(
