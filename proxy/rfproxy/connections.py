@@ -10,8 +10,11 @@ class cannot.
 
 from __future__ import annotations
 
+import errno
+import os
 import select
 import socket
+import struct
 import sys
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Protocol
@@ -263,6 +266,7 @@ class Upstream:
 
     def connection_made(self, transport: Transport) -> None:
         """The server accepted."""
+        reset_when_aborted(transport)
         keep_alive(transport, idle=UPSTREAM_SILENCE, unacknowledged=UPSTREAM_UNACKNOWLEDGED)
         self._lane.connected(transport)
 
@@ -282,7 +286,19 @@ class Upstream:
 
     def connection_lost(self, error: Exception | None) -> None:
         """The server is gone, or the lane was closed."""
-        self._lane.lose(self._time())
+        self._lane.lose(self._time(), reason="it closed the connection" if error is None else failure(error))
+
+
+def failure(error: Exception) -> str:
+    """Why a connection failed, in words: those of the system, and for what a limit of this host caused, the limit."""
+    number = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, socket.gaierror):  # its numbers are those of the resolver
+        return f"its name cannot be looked up: {error.strerror or error}"
+    if number in (errno.EMFILE, errno.ENFILE):
+        return f"{os.strerror(number)}: the limit of open files of this proxy is reached (ulimit -n)"
+    if number == errno.EADDRNOTAVAIL:
+        return f"{os.strerror(number)}: this host has no local port left for it (net.ipv4.ip_local_port_range)"
+    return os.strerror(number) if number else str(error) or type(error).__name__
 
 
 def _address(name: object) -> str:
@@ -302,6 +318,17 @@ def notice_vanished(clients: Collection[Client]) -> None:
             by_fd[fd].abort()
         else:
             by_fd[fd].finish()
+
+
+def reset_when_aborted(transport: Transport) -> None:
+    """Let `abort` be a reset: what the other kernel does not have by then is discarded, and never arrives.
+
+    Without this the kernel goes on to send what the socket still holds, for about a hundred seconds. A write that was
+    given up here, and repeated on another master, would then take effect on a server that may be the master again.
+    """
+    sock: socket.socket | None = transport.get_extra_info("socket")
+    if sock is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # on, for 0 s
 
 
 def keep_alive(transport: Transport, *, idle: int, unacknowledged: int = 0) -> None:

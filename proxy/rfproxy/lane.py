@@ -116,6 +116,8 @@ class Lane:
         self.used = float("-inf")  # when runs were last sent; seconds
         self.state = LaneState.CONNECTING
         self.welcome: Welcome | None = None
+        self.lost_because = ""
+        """Why the connection failed, or could not be made, in words; empty while it is there, or when it was closed."""
         self.spoilt = False  # the server's end is not as it was: no other session may have it
         self.parked = False  # it takes no more runs as long as this is so
         self._listening = False
@@ -233,8 +235,8 @@ class Lane:
             try:
                 self._scanner.feed(data)
                 self._distribute(now)
-            except ProtocolError:
-                self.lose(now)
+            except ProtocolError as error:
+                self.lose(now, reason=f"its reply cannot be read: {error}")
 
     def _time(self, now: float) -> None:
         """Something has come: for how long has the oldest command waited?"""
@@ -277,15 +279,19 @@ class Lane:
     def greeting_overdue(self, now: float) -> None:
         """The server accepted the connection and says nothing."""
         if self.state is _GREETING:
-            self.lose(now)
+            self.lose(now, reason="it accepted the connection and did not answer the greeting")
 
-    def lose(self, now: float, welcome: Welcome | None = None) -> None:
-        """The connection is of no use any more: close it, and give every run back to its session."""
+    def lose(self, now: float, welcome: Welcome | None = None, reason: str = "") -> None:
+        """The connection is of no use any more: close it, and give every run back to its session.
+
+        `welcome` is the greeting that failed, if that is why; `reason` says in words why the connection failed.
+        """
         if self.state is _CLOSED:
             return
         if welcome is None and self.state is _GREETING:
             welcome = self._greeting.broken_off()
         self.welcome = welcome or self.welcome
+        self.lost_because = welcome.text if welcome is not None and welcome.refusal is not None else reason
         self.state = _CLOSED
         self._withheld = b""
         if self._writer is not None:
@@ -295,8 +301,8 @@ class Lane:
     def _greeted(self, data: bytes, now: float) -> None:
         try:
             welcome = self._greeting.feed(data)
-        except hiredis.ProtocolError:
-            self.lose(now)
+        except hiredis.ProtocolError as error:
+            self.lose(now, reason=f"its greeting cannot be read: {error}")
             return
         if welcome is None:
             return

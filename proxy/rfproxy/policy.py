@@ -29,3 +29,4 @@ class Policy:
     account: Account | None = None  # of clients that do not say who they are
     allow_admin: bool = False  # pass on what would undo what the managers do
     durable: Durability | None = None  # write_safety: durable
+    most_dedicated: int = 0  # connections that belong to one session each, of one worker; 0: no limit

@@ -200,7 +200,7 @@ class Router:
         self._in_doubt.pop(lane, None)
         denied = lane.welcome is not None and lane.welcome.refusal is Refusal.DENIED
         if in_service and not denied:
-            reason = lane.welcome.text if lane.welcome and lane.welcome.refusal else "connection lost"
+            reason = lane.lost_because or "connection lost"
             self.log.info("lane_lost", node=str(lane.key.node), reason=reason, epoch=self.epoch)
             if stand_in is not None:  # better a long wait than none to serve
                 self._unpark(stand_in)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from enum import Enum
 from typing import cast
 
-from rfproxy.connections import Client, Upstream, notice_vanished
+from rfproxy.connections import Client, Upstream, failure, notice_vanished
 from rfproxy.lane import Lane
 from rfproxy.lease import Lease
 from rfproxy.limits import Limits
@@ -135,8 +135,10 @@ class Server:
                 await self._loop.create_connection(
                     lambda: cast(asyncio.Protocol, Upstream(self, lane)), node.host, node.port
                 )
-        except (OSError, TimeoutError, UnicodeError):
-            lane.lose(self.now())
+        except TimeoutError:
+            lane.lose(self.now(), reason=f"no connection within {CONNECT_TIMEOUT:g} s")
+        except (OSError, UnicodeError) as error:
+            lane.lose(self.now(), reason=failure(error))
         else:
             self._loop.call_later(GREETING_TIMEOUT, lambda: lane.greeting_overdue(self.now()))
 

@@ -12,7 +12,7 @@ class Shell(Protocol):
     """What the core asks of the event loop that drives it."""
 
     def connect(self, lane: Lane) -> None:
-        """Open a connection to `lane.key.node`, then call `lane.connected`, or `lane.lose` when that fails."""
+        """Open a connection to `lane.key.node`, then call `lane.connected`, or `lane.lose` with the reason."""
 
     def flush_soon(self) -> None:
         """Call `Router.flush` once, when what has arrived in this turn of the loop is dealt with."""

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import fcntl
 import gc
 import os
 import resource
 import socket
 import struct
+import sys
+import termios
 from collections.abc import AsyncIterator, Callable, Coroutine
 
 import pytest
 import redis.asyncio as aioredis
 import uvloop
 
+from rfprotocol.resp import encode_command
+from rfprotocol.topology import Node, Phase, Topology
 from rfproxy import server as server_module
-from rfproxy.connections import Client
+from rfproxy.connections import Client, failure
 from rfproxy.limits import Limits, OutputLimit, OutputLimits
 from rfproxy.session import Session
 from tests.support.eventually import eventually
@@ -357,3 +363,75 @@ def test_a_client_knows_its_socket_and_what_waits_for_it_and_can_be_closed_at_on
             writer.close()
 
     run(new_loop, scenario())
+
+
+class Listener:
+    """A server whose receive window is small; it greets as a master does, and then reads when it is told to."""
+
+    def __init__(self) -> None:
+        self.listener = socket.socket()
+        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self.listener.bind(("127.0.0.1", 0))
+        self.listener.listen()
+        self.listener.setblocking(False)
+
+    @property
+    def node(self) -> Node:
+        return Node(*self.listener.getsockname())
+
+    async def accept(self) -> socket.socket:
+        """A connection, with its greeting answered."""
+        loop = asyncio.get_running_loop()
+        sock, _ = await loop.sock_accept(self.listener)
+        assert b"ROLE" in await loop.sock_recv(sock, 4096)
+        await loop.sock_sendall(sock, b"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n$-1\r\n:7\r\n")
+        return sock
+
+
+def closed(sock: socket.socket) -> bool:
+    """Whether the kernel has been told by the other one that the connection is no more (TCP_CLOSE)."""
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == 7
+
+
+def waiting(sock: socket.socket) -> int:
+    """Bytes that the kernel holds for a socket's reader."""
+    size = fcntl.ioctl(sock, termios.FIONREAD, bytes(4))
+    return int.from_bytes(size, sys.byteorder)
+
+
+@on_both_loops
+def test_upstream__aborted__nothing_arrives_later(new_loop: NewLoop) -> None:
+    """The peer reads when the proxy has acknowledged another epoch: only what it had, and a reset."""
+
+    async def scenario() -> None:
+        peer = Listener()
+        async with fronting(peer.node) as front:
+            _, writer = await front.connect()
+            writer.write(encode_command([b"SET", b"k", bytes(900_000)]))
+            sock = await peer.accept()
+            await eventually(lambda: any(lane.in_flight for lane in front.server.router.lanes))
+            acknowledged: list[int] = []
+            front.server.on_acknowledge = acknowledged.append
+            await eventually(lambda: waiting(sock))
+            front.server.router.apply(Topology(2, Phase.FENCING), front.server.now())
+            assert acknowledged == [2]
+            await eventually(lambda: closed(sock))
+            had = waiting(sock)
+            assert len(sock.recv(1 << 20)) == had
+            with pytest.raises(ConnectionResetError):
+                sock.recv(1)
+            sock.close()
+            writer.close()
+        peer.listener.close()
+
+    run(new_loop, scenario())
+
+
+def test_failure__limit_of_this_host__is_named() -> None:
+    assert "ulimit -n" in failure(OSError(errno.EMFILE, "Too many open files"))
+    assert "ip_local_port_range" in failure(OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address"))
+    assert failure(ConnectionRefusedError(errno.ECONNREFUSED, "Connect call failed")) == "Connection refused"
+    assert failure(socket.gaierror(-2, "Name or service not known")) == (
+        "its name cannot be looked up: Name or service not known"
+    )
+    assert failure(UnicodeError("label empty or too long")) == "label empty or too long"

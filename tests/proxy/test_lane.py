@@ -91,6 +91,7 @@ def test_a_server_that_accepts_and_says_nothing_is_given_up(play: Playbook) -> N
     assert lane.state is LaneState.GREETING
     lane.greeting_overdue(play.time)
     assert (lane.state, silent.closed) == (LaneState.CLOSED, True)
+    assert lane.lost_because == "it accepted the connection and did not answer the greeting"
 
 
 def test_lane__turned_away_at_maxclients__knows_why(play: Playbook) -> None:
@@ -211,3 +212,11 @@ def test_what_the_server_says_unasked_on_a_shared_lane_reaches_nobody(play: Play
     client = play.client().says("INCR", "a")
     play.server("m:1").hears("INCR", "a").answers(b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n:1\r\n")
     client.hears(b":1\r\n")
+
+
+def test_lane__connect_failed__keeps_and_logs_the_reason(play: Playbook) -> None:
+    play.client().session.feed(INCR, play.time)
+    (lane,) = play.router.lanes
+    lane.lose(play.time, reason="Connection refused")
+    assert lane.lost_because == "Connection refused"
+    assert [line["reason"] for line in play.log.events("lane_lost")] == ["Connection refused"]

@@ -98,11 +98,13 @@ async def test_who_retires_refuses_newcomers_and_parts_with_clients_when_they_ar
     await server.emptied()
 
 
-async def test_a_server_that_is_not_there_is_tried_again(server: Server, address: Node) -> None:
+async def test_a_server_that_is_not_there_is_tried_again(front: Front, server: Server, address: Node) -> None:
     port = free_port()
     server.router.apply(Topology(2, Phase.SERVING, Node("127.0.0.1", port)), server.now())
     reader, writer = await connect(address)
     writer.write(b"SET k v\r\n")
+    await eventually(lambda: front.log.events("lane_lost"))
+    assert front.log.events("lane_lost")[0]["reason"] == "Connection refused"
     with RedisServer(port=port):
         assert await reader.readline() == b"+OK\r\n"
     writer.close()
