@@ -20,7 +20,7 @@ from rfproxy import redirection, tracking
 from rfproxy.blocking import nothing, remaining
 from rfproxy.clientlist import parse_tracking
 from rfproxy.entries import Form, Need, Run, Verb
-from rfproxy.greeting import Refusal
+from rfproxy.greeting import REPLICA, Refusal
 from rfproxy.replay import refused
 from rfproxy.ties import Ties, bring_back
 
@@ -136,7 +136,8 @@ def lane_lost(session: Session, lane: Lane, now: float) -> None:
         ties.stream.asked = 0
     redirection.forget_all(session, ties)
     loosen(session, now)
-    if session.ties is not None and lane.welcome is not None and lane.welcome.refusal is Refusal.DENIED:
+    denied = lane.welcome is not None and lane.welcome.refusal is Refusal.DENIED and lane.duty is not REPLICA
+    if session.ties is not None and lane.welcome is not None and denied:
         session.complain("?", f"closed: {lane.welcome.text}")
         session.client.close()
         session.close(now)

@@ -1,18 +1,24 @@
 """The first words on a connection to a server, and what its answers mean.
 
-One packet, so that a new connection costs one round trip. The answers are judged one by one: a server that refuses the
-connection says so once, whatever and how much it was asked, and closes.
+One packet, so that a new connection costs one round trip. The questions are the proxy's own, so they are asked under
+its own account, before the connection becomes the client's user: that one needs no right to ask them, and whatever is
+refused would stand in ACL LOG.
 
-    AUTH [user] pass                                 when the lane has an account
-    HELLO 3                                          when it speaks RESP3
-    SELECT db                                        when it is not 0
+    AUTH [user] pass                                 the proxy's account, if it has one
     ROLE                                             is this still a master, or a replica whose link is up?
     INFO server                                      is it still the same process?
     CLIENT ID                                        what does the server call this connection?
+    SELECT db                                        when it is not 0; AUTH keeps the database
+    AUTH [user] pass                                 when the client's account is another one
+    HELLO 3                                          when it speaks RESP3
 
 ROLE and INFO are what keeps a restarted server from being taken for the one that the topology speaks of: a
 master that comes back empty, or a replica that has not synchronised yet, answers every command with a good
-conscience.
+conscience. `Asker` says who asks where the proxy's account may not. HELLO is open to everybody (CMD_NO_AUTH in Redis'
+command table) and says the role, so it is said where nothing else may be.
+
+The answers are judged one by one: a server that refuses the connection says so once, whatever and how much it was
+asked, and closes.
 """
 
 from __future__ import annotations
@@ -74,6 +80,22 @@ class Refusal(Enum):
     UNFIT = "unfit"  # it is not what the topology says; try again, or elsewhere
 
 
+class Asker(Enum):
+    """Under which account the questions are asked."""
+
+    PROXY = "the proxy's account, or the server's default user if it has none"
+    USER = "the client's account"
+    NOBODY = "none: neither may"
+
+
+QUESTIONS: Final = (b"ROLE", b"INFO", b"CLIENT")
+"""What is asked, by the first word."""
+CHECKS: Final = frozenset(QUESTIONS[:2])
+"""The questions whose answers show whether a server is what the topology says."""
+NEEDED: Final = CHECKS | {b"SELECT"}
+"""What has to be tried under another account when it was refused."""
+
+
 @dataclass(frozen=True, slots=True)
 class Welcome:
     """The outcome of a greeting: `refusal` None means that the lane may be used."""
@@ -81,29 +103,67 @@ class Welcome:
     refusal: Refusal | None = None
     text: str = ""  # the server's error without the dash, or what is wrong with it
     version: str = ""  # of the server, as far as it tells
-    client_id: int = 0  # of this connection; 0 when the user may not know
-    stranger: bool = False  # the server wants to be told who speaks before it answers anything
+    client_id: int = 0  # of this connection; 0 when nobody may know
+    stranger: bool = False  # the server wants to be told who speaks before it answers the asker
+    unasked: frozenset[bytes] = frozenset()  # what the asker may not ask, or SELECT, by the first word
+    account_error: str = ""  # why the server does not accept the proxy's account
+
+
+class _Kind(Enum):
+    """What a command of the greeting is for."""
+
+    ACCOUNT = "speak as the proxy"
+    QUESTION = "ask"
+    DATABASE = "go to the database"
+    USER = "become the client's user"
+    DIALECT = "speak its version of RESP"
+
+
+@dataclass(frozen=True, slots=True)
+class _Word:
+    """One command of the greeting."""
+
+    kind: _Kind
+    args: list[bytes] = field(repr=False)
 
 
 class Greeting:
     """Sans-I/O: `request` goes out, `feed` takes what comes in and answers once, with a Welcome."""
 
-    def __init__(self, key: LaneKey, run_id: str = "") -> None:
-        """`run_id` is that of the process which the topology takes for the master; empty when unknown."""
+    def __init__(
+        self,
+        key: LaneKey,
+        run_id: str = "",
+        *,
+        account: Account | None = None,
+        asker: Asker = Asker.PROXY,
+        skip: frozenset[bytes] = frozenset(),
+        vouched: bool = False,
+    ) -> None:
+        """`run_id` is that of the process which the topology takes for the master; empty when unknown.
+
+        `account` is the proxy's; `skip`: questions, or SELECT, that the asker is known to have no right to;
+        `vouched`: another connection to the same process has asked (`guard`).
+        """
         self._key = key
         self._run_id = run_id
+        self._account = account
+        self.asker = asker
+        self.skip = skip
         self._reader = hiredis.Reader(replyError=_as_error)
-        self._commands = _commands(key.identity)
-        self._unanswered = deque(command[0] for command in self._commands)
+        self._words = self._composed()
+        self._unanswered = deque(self._words)
         self._first_error = ""
         self._version = ""
         self._client_id = 0
         self._stranger = False
+        self._account_error = ""
+        self._unasked = set() if vouched else set(CHECKS if asker is Asker.NOBODY else skip & CHECKS)
 
     @property
     def request(self) -> bytes:
         """The bytes to send first."""
-        return b"".join(resp.encode_command(command) for command in self._commands)
+        return b"".join(resp.encode_command(word.args) for word in self._words)
 
     def feed(self, data: bytes) -> Welcome | None:
         """Take what arrived; None while more is to come. Raises hiredis.ProtocolError on nonsense."""
@@ -114,48 +174,105 @@ class Greeting:
                 return None
             if refused := self._judge(self._unanswered.popleft(), reply):
                 return refused
-        return Welcome(version=self._version, client_id=self._client_id, stranger=self._stranger)
+        return Welcome(
+            version=self._version,
+            client_id=self._client_id,
+            stranger=self._stranger,
+            unasked=frozenset(self._unasked),
+            account_error=self._account_error,
+        )
 
     def broken_off(self) -> Welcome | None:
         """The connection has ended before all was answered: the refusal, if the server gave a reason."""
         return Welcome(Refusal.UNFIT, self._first_error) if self._first_error else None
 
-    def _judge(self, name: bytes, reply: Any) -> Welcome | None:
+    @property
+    def _becomes_another(self) -> bool:
+        """Whether the client's account is one that the proxy's has to be left for."""
+        user = self._key.identity.account
+        return user is not None and user != self._account
+
+    def _composed(self) -> list[_Word]:
+        identity, asker = self._key.identity, self.asker
+        account = [_Word(_Kind.ACCOUNT, _auth(self._account))] if self._account else []
+        user = [_Word(_Kind.USER, _auth(identity.account))] if identity.account and self._becomes_another else []
+        if asker is Asker.PROXY or not user:
+            words = account
+        else:
+            words, user = user, []
+        if asker is not Asker.NOBODY:
+            words = words + [_Word(_Kind.QUESTION, _ASKED[name]) for name in QUESTIONS if name not in self.skip]
+        database = [_Word(_Kind.DATABASE, [b"SELECT", b"%d" % identity.db])] if identity.db else []
+        words += user + database if b"SELECT" in self.skip else database + user
+        if identity.protocol == 3 or asker is Asker.NOBODY:
+            words.append(_Word(_Kind.DIALECT, [b"HELLO", b"%d" % identity.protocol]))
+        return words
+
+    def _judge(self, word: _Word, reply: Any) -> Welcome | None:
         """The refusal that this reply is, if it is one."""
         if isinstance(reply, _Error):
-            kind = _kind_of(reply.text)
-            if kind is Refusal.UNFIT or name in (b"AUTH", b"HELLO", b"SELECT"):
-                return Welcome(kind, reply.text)
-            self._first_error = self._first_error or reply.text
-            self._stranger = self._stranger or reply.text.startswith("NOAUTH")
-            return None  # NOAUTH, NOPERM: this user may not ask; the server speaks for itself later
+            return self._judge_error(word, reply.text)
         problem = ""
-        if name == b"ROLE":
-            problem = self._role_problem(reply)
-        elif name == b"INFO":
+        if word.kind is _Kind.DIALECT:
+            problem = self._take_hello(_pairs(reply))
+        elif word.args[0] == b"ROLE":
+            problem = role_problem(self._key.duty, reply)
+        elif word.args[0] == b"INFO":
             server = _info(reply)
             self._version = server.get("redis_version", "")
             problem = self._restart_problem(server)
-        elif name == b"CLIENT":
+        elif word.args[0] == b"CLIENT":
             self._client_id = reply
         return Welcome(Refusal.UNFIT, problem) if problem else None
 
-    def _role_problem(self, role: Any) -> str:
-        if not isinstance(role, list) or self._key.duty is Duty.ANY:
-            return ""
-        if self._key.duty is Duty.MASTER:
-            return "" if role[0] == b"master" else "it is not a master"
-        if role[0] != b"slave":
-            return "it is not a replica"
-        return (
-            "" if role[3] == b"connected" else f"it is not connected to its master ({role[3].decode(errors='replace')})"
-        )
+    def _judge_error(self, word: _Word, text: str) -> Welcome | None:
+        self._first_error = self._first_error or text
+        if text.startswith(_PASSING):
+            return Welcome(Refusal.UNFIT, text)
+        if word.kind is _Kind.QUESTION:  # NOAUTH, NOPERM
+            self._stranger = self._stranger or text.startswith("NOAUTH")
+            self._unasked.add(word.args[0])
+        elif word.kind is _Kind.ACCOUNT and self._becomes_another:
+            self._account_error = text
+        elif word.kind is _Kind.ACCOUNT:
+            return Welcome(Refusal.DENIED, _own_account_refused(self._key.node, text), account_error=text)
+        elif word.kind is _Kind.DATABASE and text.startswith(("NOAUTH", "NOPERM")) and self._asked_for_another:
+            self._unasked.add(b"SELECT")
+        elif word.kind is not _Kind.DIALECT or self._key.identity.protocol == 3:
+            return Welcome(Refusal.DENIED, text, account_error=self._account_error)
+        return None
+
+    @property
+    def _asked_for_another(self) -> bool:
+        """Whether the database is selected before the connection becomes the client's user."""
+        return self.asker is Asker.PROXY and self._becomes_another and b"SELECT" not in self.skip
+
+    def _take_hello(self, said: dict[bytes, Any]) -> str:
+        """What HELLO tells, where it is new; returns what is wrong with the server."""
+        version, number, role = said.get(b"version"), said.get(b"id"), said.get(b"role")
+        if not self._version and isinstance(version, bytes):
+            self._version = version.decode(errors="replace")
+        if not self._client_id and isinstance(number, int):
+            self._client_id = number
+        wanted = _ROLES.get(self._key.duty)
+        return f"it is not a {wanted.decode()}" if wanted and role in _ROLES.values() and role != wanted else ""
 
     def _restart_problem(self, server: dict[str, str]) -> str:
         known = self._run_id and server.get("run_id")
         if known and server["run_id"] != self._run_id:
             return "it was restarted"
         return ""
+
+
+def role_problem(duty: Duty, role: Any) -> str:
+    """What is wrong with a server that answers ROLE like this, as hiredis decodes it; empty: nothing."""
+    if not isinstance(role, list) or duty is Duty.ANY:
+        return ""
+    if duty is Duty.MASTER:
+        return "" if role[0] == b"master" else "it is not a master"
+    if role[0] != b"slave":
+        return "it is not a replica"
+    return "" if role[3] == b"connected" else f"it is not connected to its master ({role[3].decode(errors='replace')})"
 
 
 class _Error:
@@ -172,22 +289,28 @@ def _as_error(text: str) -> Any:
 _PASSING = ("LOADING", "MASTERDOWN", "BUSY", "ERR max number of clients", "DENIED")
 """How errors begin that speak of the server, not of the user. DENIED: of Redis' protected mode (networking.c)."""
 
+_ASKED = {b"ROLE": [b"ROLE"], b"INFO": [b"INFO", b"server"], b"CLIENT": [b"CLIENT", b"ID"]}
+_ROLES = {Duty.MASTER: b"master", Duty.REPLICA: b"replica"}
+"""As HELLO calls them."""
 
-def _kind_of(text: str) -> Refusal:
-    return Refusal.UNFIT if text.startswith(_PASSING) else Refusal.DENIED
+
+def _own_account_refused(node: Node, text: str) -> str:
+    """For clients that never said who they are: it is not their password."""
+    return (
+        f"ERR rfproxy's own password is refused by {node}: correct its options username and password, "
+        f"or say AUTH first ({text})"
+    )
 
 
-def _commands(identity: Identity) -> list[list[bytes]]:
-    commands: list[list[bytes]] = []
-    account = identity.account
-    if account:
-        who = [account.username] if account.username else []
-        commands.append([b"AUTH", *who, account.password])
-    if identity.protocol == 3:
-        commands.append([b"HELLO", b"3"])
-    if identity.db:
-        commands.append([b"SELECT", b"%d" % identity.db])
-    return [*commands, [b"ROLE"], [b"INFO", b"server"], [b"CLIENT", b"ID"]]
+def _auth(account: Account) -> list[bytes]:
+    return [b"AUTH", *([account.username] if account.username else []), account.password]
+
+
+def _pairs(reply: Any) -> dict[bytes, Any]:
+    """HELLO's reply: a map in RESP3, a flat list in RESP2."""
+    if isinstance(reply, list):
+        return dict(zip(reply[::2], reply[1::2], strict=False))
+    return reply if isinstance(reply, dict) else {}
 
 
 def _info(reply: Any) -> dict[str, str]:

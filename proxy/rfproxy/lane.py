@@ -53,6 +53,12 @@ class Writer(Protocol):
 class LaneOwner(Protocol):
     """Who looks after lanes (the router)."""
 
+    def lane_stands(self, lane: Lane) -> None:
+        """The connection is there: call `lane.greet` as soon as it is known with which words."""
+
+    def greet_otherwise(self, lane: Lane, welcome: Welcome, now: float) -> bool:
+        """Not everything could be asked; whether the lane is being greeted once more, in another way."""
+
     def lane_ready(self, lane: Lane, now: float) -> None:
         """The server is what it should be; runs are flowing."""
 
@@ -123,7 +129,8 @@ class Lane:
         self._listening = False
         self._tunnel = False
         self._owner = owner
-        self._greeting = Greeting(key, run_id)
+        self.greeting: Greeting | None = None
+        self.greetings = 0  # so often the server was greeted
         self._scanner = ReplyScanner()
         self._writer: Writer | None = None
         self._withheld = b""  # replies that came when nobody knew whether to believe them
@@ -178,13 +185,20 @@ class Lane:
         self._queue.append(run)
 
     def connected(self, writer: Writer) -> None:
-        """The connection stands: greet the server."""
+        """The connection stands: the server is to be greeted."""
         if self.state is _CLOSED:
             writer.abort()
             return
         self._writer = writer
         self.state = _GREETING
-        writer.write(self._greeting.request)
+        self._owner.lane_stands(self)
+
+    def greet(self, greeting: Greeting) -> None:
+        """Say these words to the server, and wait for its answers."""
+        if self._writer is not None and self.state is _GREETING:
+            self.greeting = greeting
+            self.greetings += 1
+            self._writer.write(greeting.request)
 
     def flush(self, now: float) -> None:
         """Send all that is queued in one write."""
@@ -288,8 +302,8 @@ class Lane:
         """
         if self.state is _CLOSED:
             return
-        if welcome is None and self.state is _GREETING:
-            welcome = self._greeting.broken_off()
+        if welcome is None and self.state is _GREETING and self.greeting is not None:
+            welcome = self.greeting.broken_off()
         self.welcome = welcome or self.welcome
         self.lost_because = welcome.text if welcome is not None and welcome.refusal is not None else reason
         self.state = _CLOSED
@@ -299,8 +313,11 @@ class Lane:
         self._give_back(now)
 
     def _greeted(self, data: bytes, now: float) -> None:
+        if self.greeting is None:
+            self.lose(now, reason="it spoke before it was greeted")
+            return
         try:
-            welcome = self._greeting.feed(data)
+            welcome = self.greeting.feed(data)
         except hiredis.ProtocolError as error:
             self.lose(now, reason=f"its greeting cannot be read: {error}")
             return
@@ -308,6 +325,8 @@ class Lane:
             return
         if welcome.refusal is not None:
             self.lose(now, welcome)
+            return
+        if welcome.unasked and self._owner.greet_otherwise(self, welcome, now):
             return
         self.welcome = welcome
         self.state = _READY

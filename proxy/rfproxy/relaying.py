@@ -12,8 +12,8 @@ from rfprotocol import resp
 from rfprotocol.commands import Replay, Route, lookup
 from rfprotocol.framing import Taken, split
 from rfproxy import apart, durable, fate, muting, pledge, verbs
-from rfproxy.entries import Entry, Form, Need, Ready, Run, Verb
-from rfproxy.greeting import Refusal
+from rfproxy.entries import Entry, Form, Hangup, Need, Ready, Run, Verb
+from rfproxy.greeting import REPLICA, Refusal
 from rfproxy.midway import Midway
 from rfproxy.replay import may_resend, refused
 
@@ -214,12 +214,8 @@ def returned(session: Session, run: Run, lane: Lane, *, sent: bool) -> None:
     transaction = session.ties.transaction if session.ties is not None else None
     if run.form is Form.RESTORE:
         pass  # the ties know what has to be restored
-    elif lane.welcome is not None and lane.welcome.refusal is Refusal.DENIED:
-        count = len(run.unanswered()) if run.form in (Form.PLAIN, Form.BLOCK) else 1
-        if session.midway is not None:
-            session.midway.broken = lane.welcome.text
-        denied = Ready(resp.error(lane.welcome.text) * count)
-        session.recover(_uncertain(session, run) if run.lost_on else denied)
+    elif lane.welcome is not None and lane.welcome.refusal is Refusal.DENIED and lane.duty is not REPLICA:
+        _denied(session, run, lane, lane.welcome.text)
     elif session.busy is not None:
         session.recover(fate.of_busy(session, session.busy, str(lane.key.node), sent=sent))
     elif transaction is not None and lane is session.own and not lane.usable and run.form is not Form.STREAM:
@@ -228,6 +224,25 @@ def returned(session: Session, run: Run, lane: Lane, *, sent: bool) -> None:
         session.unsent.append(_fresh(session, run))
     else:
         _returned_unanswered(session, run, lane)
+
+
+def _denied(session: Session, run: Run, lane: Lane, text: str) -> None:
+    """The server does not accept who speaks. A replica may only not have heard of the user: others are asked.
+
+    Redis asks for a password when a connection begins. So whoever was accepted before, and has used a password that was
+    changed since, is parted with: a pool then comes back with the new one.
+    """
+    if session.midway is not None:
+        session.midway.broken = text
+    asks = session.busy is not None and lane.key.identity != session.identity
+    if run.lost_on:
+        session.recover(_uncertain(session, run))
+    elif asks or not session.router.served(session):
+        count = len(run.unanswered()) if run.form in (Form.PLAIN, Form.BLOCK) else 1
+        session.recover(Ready(resp.error(text) * count))
+    elif not any(isinstance(entry, Hangup) for entry, _ in session.recovered or ()):
+        session.complain("?", f"closed, as {lane.key.node} does not accept its user any more: {text}")
+        session.recover(Hangup(b""))
 
 
 def _returned_unanswered(session: Session, run: Run, lane: Lane) -> None:

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from math import inf
 from typing import Final
 
+from rfprotocol.backoff import Backoff
 from rfprotocol.topology import Node
+from rfproxy.greeting import Identity
 
 SHED: Final = 0.1
 """Seconds for which a replica that failed is passed over, unless the topology changes before."""
@@ -24,6 +26,49 @@ SLOW_REST: Final = 10.0
 """Seconds for which a slow replica is passed over the first time. When it is slow still, twice as long."""
 LONGEST_REST: Final = 160.0
 """Seconds for which it is passed over at most: each look whether it is well again costs its readers SLOW_FOR."""
+
+
+FIRST_DENIAL: Final = 1.0
+LONGEST_DENIAL: Final = 60.0
+"""Seconds for which a replica is passed over that does not know an account; doubled from first to longest."""
+
+
+class Denials:
+    """Replicas that do not accept an identity, each for a while.
+
+    ACL SETUSER reaches the server that it is said to, and no replica of it: the others may learn of it later.
+    """
+
+    def __init__(self) -> None:
+        self._tries: dict[tuple[Node, Identity], Backoff] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._tries)
+
+    def denied(self, node: Node, identity: Identity, now: float) -> float:
+        """It was refused there. Returns when to try again."""
+        return self._tries.setdefault((node, identity), Backoff(FIRST_DENIAL, LONGEST_DENIAL)).failed(now)
+
+    def accepted(self, node: Node, identity: Identity) -> bool:
+        """It was accepted there; False when nobody had doubted that."""
+        return self._tries.pop((node, identity), None) is not None
+
+    def others(self, replicas: Sequence[Node], identity: Identity, now: float) -> list[Node]:
+        """The replicas to which this identity may go."""
+        return [node for node in replicas if (denial := self._tries.get((node, identity))) is None or denial.due <= now]
+
+    def forget(self, now: float) -> None:
+        """Forget those that nobody has tried again for long."""
+        for place in [place for place, denial in self._tries.items() if now - denial.due >= LONGEST_DENIAL]:
+            del self._tries[place]
+
+    def clear(self) -> None:
+        """The topology is another one: all may know everybody."""
+        self._tries.clear()
+
+    def times(self) -> Iterable[float]:
+        """When to look again."""
+        return (denial.due for denial in self._tries.values())
 
 
 class Pace:

@@ -32,6 +32,8 @@ def report(router: Router, now: float) -> bytes:
         "proxy_lanes_to_master": sum(lane.key.duty is Duty.MASTER for lane in lanes),
         "proxy_lanes_to_replicas": sum(lane.key.duty is not Duty.MASTER for lane in lanes),
         "proxy_lanes_exclusive": sum(lane.guest is not None for lane in lanes),
+        "proxy_account_problems": router.reception.problems,
+        "proxy_servers_unchecked": router.reception.unchecked,
         "proxy_errors": stats.errors,
         "proxy_reads_spilled": stats.spilled,
         "proxy_batches_waited_for": stats.batches,

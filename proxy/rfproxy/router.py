@@ -12,20 +12,22 @@ so: `acknowledged`.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rfprotocol.topology import Phase, Topology
+from rfprotocol.topology import Node, Phase, Topology
 from rfproxy import overtaking
 from rfproxy.cursors import Cursors
 from rfproxy.entries import ANYWHERE, NEEDS_MASTER, URGENT, Need, Run, Verb
 from rfproxy.gate import OPEN, RESTING, Gate, GateState
-from rfproxy.greeting import MASTER, REPLICA, Duty, Identity, LaneKey, Refusal
+from rfproxy.greeting import MASTER, REPLICA, Duty, Identity, LaneKey, Refusal, Welcome
 from rfproxy.lane import Lane, LaneState
 from rfproxy.lease import Lease
 from rfproxy.parking import Parking
 from rfproxy.pausing import Pause
 from rfproxy.policy import Policy, Reads
-from rfproxy.replicas import SHED, Replicas
+from rfproxy.reception import Reception
+from rfproxy.replicas import SHED, Denials, Replicas
 from rfproxy.scripts import Scripts
 from rfproxy.shell import Log, Shell
 from rfproxy.stats import ChangeStats, Stats
@@ -71,6 +73,9 @@ class Router:
         self._dirty: list[Lane] = []
         self._in_doubt: dict[Lane, None] = {}  # lanes that wait for a lease
         self._replicas = Replicas()
+        self._denials = Denials()
+        self._served: dict[Identity, float] = {}  # until when a lane of that identity was in service
+        self.reception = Reception(policy.account, self, shell.connect, log)
         self._own_rest = float("-inf")  # see OWN_REST
 
     # --- where to
@@ -136,7 +141,10 @@ class Router:
         if need is NEEDS_MASTER or need is URGENT or need is Need.OWN:
             return self._master_key(identity, now)
         if self._reads_replicas:
-            replica = self._replicas.choose(topology.replicas, number, now)
+            known: Sequence[Node] = topology.replicas
+            if self._denials:
+                known = self._denials.others(known, identity, now)
+            replica = self._replicas.choose(known, number, now)
             if replica is not None:
                 return LaneKey(replica, REPLICA, identity)
             self.stats.spilled += 1
@@ -174,8 +182,17 @@ class Router:
 
     # --- what lanes report
 
+    def lane_stands(self, lane: Lane) -> None:
+        """The connection is there: greet the server."""
+        self.reception.begin(lane)
+
+    def greet_otherwise(self, lane: Lane, welcome: Welcome, now: float) -> bool:
+        """Not everything could be asked; whether the lane is being greeted once more, in another way."""
+        return self.reception.again(lane, welcome, now)
+
     def lane_ready(self, lane: Lane, now: float) -> None:
         """The server is what it should be."""
+        self.reception.ready(lane, now)
         if lane.welcome and lane.welcome.version:
             self.server_version = lane.welcome.version
         if lane.welcome and lane.key.identity.account is None and lane.welcome.stranger != self.strangers:
@@ -184,7 +201,8 @@ class Router:
                 session.check_limits()
         if lane.duty is MASTER:
             self.gate.recovered()
-        if self._replicas.serves(lane.key.node):
+        accepted = self._denials.accepted(lane.key.node, lane.key.identity)
+        if self._replicas.serves(lane.key.node) or accepted:
             self._turn += 1
         if lane.guest is not None:
             lane.guest.lane_ready(now)
@@ -198,6 +216,7 @@ class Router:
         stand_in = self._parking.any(lane.key) if self._shared.get(lane.key) is lane else None
         self._forget(lane)
         self._in_doubt.pop(lane, None)
+        self.reception.over(lane, now)
         denied = lane.welcome is not None and lane.welcome.refusal is Refusal.DENIED
         if in_service and not denied:
             reason = lane.lost_because or "connection lost"
@@ -209,7 +228,17 @@ class Router:
                 self._shell.wake_at(self._own_rest)
             else:
                 self.rest(lane, now)
+        if denied and lane.duty is REPLICA:
+            self._turn += 1
+            self._shell.wake_at(self._denials.denied(lane.key.node, lane.key.identity, now))
+        elif lane.welcome is not None and lane.welcome.refusal is None:
+            self._served[lane.key.identity] = now
         self._acknowledge()
+
+    def served(self, session: Session) -> bool:
+        """Whether the servers have accepted this session as what it is."""
+        said_so = session.identity != Identity(account=self.policy.account)
+        return said_so or session.born <= self._served.get(session.identity, -math.inf)
 
     def _others_serve(self, lost: Lane) -> bool:
         """Whether the server is well, although it closed or refused this connection, and nobody else misses that."""
@@ -365,6 +394,7 @@ class Router:
         )
         self.gate.apply(topology)
         self._replicas.forget()
+        self._denials.clear()
         self._know_process(topology)
         self._depose([lane for lane in self.lanes if not self._fits(lane, topology)], now)
         self._acknowledge()
@@ -401,6 +431,7 @@ class Router:
         self.resume(now)
         # There is one alarm, and the one that rang may have been set for another reason, or a hair too early.
         times = [self.gate.next_expiry(), self.gate.rest_until, self._own_rest, *self._replicas.times()]
+        times += self._denials.times()
         times += [self.gate.reads_from, self.pause.until if self.pause else math.inf]
         if coming := [when for when in times if now < when < math.inf]:
             self._shell.wake_at(min(coming))
@@ -435,9 +466,16 @@ class Router:
         return lane.used
 
     def reap(self, now: float) -> None:
-        """Close lanes of accounts and databases that nobody has used for a while, and exclusive ones."""
-        plain = Identity(account=self.policy.account)
-        unused = [lane for lane in self._all_shared() if lane.key.identity != plain and lane.idle]
+        """Close lanes of accounts and databases that nobody has used for a while, and exclusive ones.
+
+        Not those of a session that is there: its password may have been changed, and the lane could not be opened anew.
+        """
+        needed = {Identity(account=self.policy.account)}
+        needed.update(session.identity for session in self.sessions.values())
+        unused = [lane for lane in self._all_shared() if lane.key.identity not in needed and lane.idle]
+        self._served = {identity: until for identity, until in self._served.items() if identity in needed}
+        self._denials.forget(now)
+        self.reception.reap(now)
         unused += [lane for pooled in self._pool.values() for lane in pooled]
         unused += [lane for lane in self._parking if lane.idle]
         for lane in unused:
@@ -480,7 +518,7 @@ class Router:
     @property
     def lanes(self) -> list[Lane]:
         """All that are not closed."""
-        return [*self._all_shared(), *self._exclusive, *self._retiring, *self._parking]
+        return [*self._all_shared(), *self._exclusive, *self._retiring, *self._parking, *self.reception.guards]
 
     def _forget(self, lane: Lane) -> None:
         if self._shared.get(lane.key) is lane:

@@ -22,6 +22,7 @@ from rfproxy.greeting import Account, Identity
 from rfproxy.muting import Replies
 
 if TYPE_CHECKING:
+    from rfproxy.lane import Lane
     from rfproxy.session import Session
 
 OK = resp.simple("OK")
@@ -158,11 +159,19 @@ def _identify(session: Session, verb: Verb, now: float) -> bool:
         # Said on the lane, too, although it was greeted like that: the password may have been changed since.
         if name == "HELLO":
             raw = resp.encode_command(_without_name(verb.args))
-        lane = session.router.find(session.number, wanted, Need.ANY, now)
+        lane = _judge_of(session, name, wanted, now)
     if lane is None:
         return False
     session.busy = verb
     return session.send(Run(session, [verb.args], raw, Need.ANY, Form.CONSENT), lane)
+
+
+def _judge_of(session: Session, name: str, wanted: Identity, now: float) -> Lane | None:
+    """The lane on which a server decides. A user is the master's to know: ACL SETUSER does not reach replicas."""
+    find, number = session.router.find, session.number
+    authenticates = name == "AUTH" or wanted.account != session.identity.account
+    master = find(number, wanted, Need.URGENT, now) if authenticates else None
+    return master or find(number, wanted, Need.ANY, now)
 
 
 def _without_name(args: list[bytes]) -> list[bytes]:

@@ -6,7 +6,7 @@ import pytest
 
 from rfprotocol.resp import encode_command
 from rfprotocol.topology import Node
-from rfproxy.greeting import Account, Duty, Greeting, Identity, LaneKey, Refusal, Welcome
+from rfproxy.greeting import CHECKS, Account, Asker, Duty, Greeting, Identity, LaneKey, Refusal, Welcome
 
 NODE = Node("h", 1)
 MASTER = b"*3\r\n$6\r\nmaster\r\n:1\r\n*0\r\n"
@@ -22,29 +22,117 @@ def rest(run_id: str, client_id: int = 7) -> bytes:
     return b"$%d\r\n%b\r\n:%d\r\n" % (len(text), text, client_id)
 
 
-def greet(answers: bytes, duty: Duty = Duty.MASTER, run_id: str = "", identity: Identity | None = None) -> Welcome:
-    welcome = Greeting(LaneKey(NODE, duty, identity or Identity()), run_id).feed(answers)
+def greet(
+    answers: bytes,
+    duty: Duty = Duty.MASTER,
+    run_id: str = "",
+    identity: Identity | None = None,
+    account: Account | None = None,
+    asker: Asker = Asker.PROXY,
+) -> Welcome:
+    key = LaneKey(NODE, duty, identity or Identity())
+    welcome = Greeting(key, run_id, account=account, asker=asker).feed(answers)
     assert welcome is not None
     return welcome
 
 
-def asked(identity: Identity) -> bytes:
-    return Greeting(LaneKey(NODE, Duty.MASTER, identity)).request
+def asked(
+    identity: Identity, account: Account | None = None, asker: Asker = Asker.PROXY, skip: frozenset[bytes] = frozenset()
+) -> bytes:
+    return Greeting(LaneKey(NODE, Duty.MASTER, identity), account=account, asker=asker, skip=skip).request
 
 
 def words(*commands: str) -> bytes:
     return b"".join(encode_command(command.encode().split()) for command in commands)
 
 
-def test_only_what_is_needed_is_asked() -> None:
+def test_only_what_is_needed_is_asked_and_before_it_is_the_clients() -> None:
     always = ("ROLE", "INFO server", "CLIENT ID")
     assert asked(Identity()) == words(*always)
-    assert asked(Identity(db=3)) == words("SELECT 3", *always)
-    assert asked(Identity(account=Account(b"", b"pw"))) == words("AUTH pw", *always)
-    assert asked(Identity(account=Account(b"u", b"pw"))) == words("AUTH u pw", *always)
-    assert asked(Identity(protocol=3)) == words("HELLO 3", *always)
-    assert asked(Identity(protocol=3, account=Account(b"", b"pw"))) == words("AUTH pw", "HELLO 3", *always)
-    assert asked(Identity(3, 3, Account(b"u", b"pw"))) == words("AUTH u pw", "HELLO 3", "SELECT 3", *always)
+    assert asked(Identity(db=3)) == words(*always, "SELECT 3")
+    assert asked(Identity(account=Account(b"", b"pw"))) == words(*always, "AUTH pw")
+    assert asked(Identity(account=Account(b"u", b"pw"))) == words(*always, "AUTH u pw")
+    assert asked(Identity(protocol=3)) == words(*always, "HELLO 3")
+    assert asked(Identity(3, 3, Account(b"u", b"pw"))) == words(*always, "SELECT 3", "AUTH u pw", "HELLO 3")
+
+
+def test_greeting__proxy_has_an_account__asks_under_it() -> None:
+    own, user = Account(b"proxy", b"px"), Account(b"u", b"pw")
+    always = ("AUTH proxy px", "ROLE", "INFO server", "CLIENT ID")
+    assert asked(Identity(account=own), own) == words(*always)
+    assert asked(Identity(3, 3, own), own) == words(*always, "SELECT 3", "HELLO 3")
+    assert asked(Identity(3, 3, user), own) == words(*always, "SELECT 3", "AUTH u pw", "HELLO 3")
+
+
+def test_greeting__proxy_may_not_ask__user_does() -> None:
+    own, user = Account(b"proxy", b"px"), Account(b"u", b"pw")
+    questions = ("ROLE", "INFO server", "CLIENT ID")
+    assert asked(Identity(3, 2, user), own, Asker.USER) == words("AUTH u pw", *questions, "SELECT 3")
+    assert asked(Identity(3, 3, user), own, Asker.USER) == words("AUTH u pw", *questions, "SELECT 3", "HELLO 3")
+
+
+def test_greeting__nobody_may_ask__says_hello_which_everybody_may() -> None:
+    own, user = Account(b"proxy", b"px"), Account(b"u", b"pw")
+    assert asked(Identity(3, 2, user), own, Asker.NOBODY) == words("AUTH u pw", "SELECT 3", "HELLO 2")
+    assert asked(Identity(0, 3, own), own, Asker.NOBODY) == words("AUTH proxy px", "HELLO 3")
+
+
+def test_greeting__asker_may_not_select__user_does() -> None:
+    own, user = Account(b"proxy", b"px"), Account(b"u", b"pw")
+    skip = frozenset([b"SELECT", b"CLIENT"])
+    assert asked(Identity(3, 2, user), own, skip=skip) == words(
+        "AUTH proxy px", "ROLE", "INFO server", "AUTH u pw", "SELECT 3"
+    )
+
+
+HELLO = b"*6\r\n$7\r\nversion\r\n$6\r\n7.0.15\r\n$4\r\nrole\r\n$6\r\nmaster\r\n$2\r\nid\r\n:9\r\n"
+
+
+def test_greeting__hello_alone__tells_role_version_and_id() -> None:
+    user = Identity(account=Account(b"u", b"pw"))
+    welcome = greet(b"+OK\r\n" + HELLO, identity=user, asker=Asker.NOBODY)
+    assert welcome == Welcome(version="7.0.15", client_id=9, unasked=CHECKS)
+    former = greet(b"+OK\r\n" + HELLO, Duty.REPLICA, identity=user, asker=Asker.NOBODY)
+    assert former == Welcome(Refusal.UNFIT, "it is not a replica")
+
+
+def test_greeting__hello_unknown__is_left_at_that() -> None:
+    """Before version 6, in which there are no users either."""
+    user = Identity(account=Account(b"", b"pw"))
+    unknown = b"-ERR unknown command `HELLO`\r\n"
+    assert greet(b"+OK\r\n" + unknown, identity=user, asker=Asker.NOBODY) == Welcome(unasked=CHECKS)
+
+
+def test_greeting__vouched_for__leaves_no_doubt() -> None:
+    key = LaneKey(NODE, Duty.MASTER, Identity(account=Account(b"u", b"pw")))
+    welcome = Greeting(key, asker=Asker.NOBODY, vouched=True).feed(b"+OK\r\n" + HELLO)
+    assert welcome is not None
+    assert not welcome.unasked
+
+
+def test_greeting__own_password_refused__does_not_blame_the_client() -> None:
+    own = Account(b"proxy", b"px")
+    wrong = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
+    welcome = greet(wrong, identity=Identity(account=own), account=own)
+    assert welcome.refusal is Refusal.DENIED
+    assert welcome.text.startswith("ERR rfproxy's own password is refused by h:1")
+    assert welcome.account_error.startswith("WRONGPASS")
+
+
+def test_greeting__own_password_refused__a_users_own_may_hold() -> None:
+    own, user = Account(b"proxy", b"px"), Account(b"u", b"pw")
+    wrong, deaf = b"-WRONGPASS no\r\n", b"-NOAUTH Authentication required.\r\n"
+    welcome = greet(wrong + deaf * 3 + b"+OK\r\n", identity=Identity(account=user), account=own)
+    assert (welcome.refusal, welcome.account_error, welcome.stranger) == (None, "WRONGPASS no", True)
+    assert welcome.unasked >= CHECKS
+
+
+def test_greeting__database_out_of_the_proxys_reach__is_no_refusal() -> None:
+    denied = b"-NOPERM this user has no permissions to run the 'select' command\r\n"
+    identity = Identity(3, account=Account(b"u", b"pw"))
+    welcome = greet(MASTER + rest("a") + denied + b"+OK\r\n", identity=identity)
+    assert (welcome.refusal, welcome.unasked) == (None, frozenset([b"SELECT"]))
+    assert greet(MASTER + rest("a") + denied, identity=Identity(3)).refusal is Refusal.DENIED
 
 
 def test_a_master_is_welcome_as_a_master() -> None:
@@ -84,12 +172,13 @@ def test_a_loading_server_is_unfit_for_the_moment() -> None:
 
 def test_a_user_who_may_not_ask_is_left_to_the_servers_own_answers() -> None:
     denied = b"-NOPERM this user has no permissions to run this command\r\n"
-    assert greet(denied * 3) == Welcome()
-    assert greet(MASTER + denied * 2, run_id="abc") == Welcome(), "it is not held against the server"
+    assert greet(denied * 3) == Welcome(unasked=CHECKS | {b"CLIENT"})
+    welcome = greet(MASTER + denied * 2, run_id="abc")
+    assert welcome == Welcome(unasked=frozenset([b"INFO", b"CLIENT"])), "it is not held against the server"
 
 
 def test_a_server_that_wants_to_know_who_speaks_says_so() -> None:
-    assert greet(b"-NOAUTH Authentication required.\r\n" * 3) == Welcome(stranger=True)
+    assert greet(b"-NOAUTH Authentication required.\r\n" * 3) == Welcome(stranger=True, unasked=CHECKS | {b"CLIENT"})
 
 
 def test_a_server_whose_role_does_not_matter_is_welcome_as_anything() -> None:
@@ -126,19 +215,20 @@ def test_greeting__ends_behind_an_error__keeps_its_text() -> None:
 
 
 def test_greeting__several_errors__the_first_one_counts() -> None:
-    errors = b"-WRONGPASS no\r\n-ERR DB index is out of range\r\n"
-    assert greet(errors, identity=Identity(3, account=Account(b"u", b"x"))) == Welcome(Refusal.DENIED, "WRONGPASS no")
+    errors = b"-ERR DB index is out of range\r\n-WRONGPASS no\r\n"
+    welcome = greet(MASTER + rest("a") + errors, identity=Identity(99, account=Account(b"u", b"x")))
+    assert welcome == Welcome(Refusal.DENIED, "ERR DB index is out of range")
 
 
 def test_wrong_credentials_are_answered_in_the_servers_words() -> None:
     wrong = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
-    welcome = greet(wrong + MASTER + rest("a"), identity=Identity(account=Account(b"u", b"x")))
+    welcome = greet(MASTER + rest("a") + wrong, identity=Identity(account=Account(b"u", b"x")))
     assert welcome.refusal is Refusal.DENIED
     assert welcome.text.startswith("WRONGPASS")
 
 
 def test_a_database_that_does_not_exist_is_answered_in_the_servers_words() -> None:
-    welcome = greet(b"-ERR DB index is out of range\r\n" + MASTER + rest("a"), identity=Identity(db=99))
+    welcome = greet(MASTER + rest("a") + b"-ERR DB index is out of range\r\n", identity=Identity(db=99))
     assert (welcome.refusal, welcome.text) == (Refusal.DENIED, "ERR DB index is out of range")
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from rfproxy.greeting import Identity
+from rfproxy.greeting import Account
 from rfproxy.policy import Policy
 from rfproxy.replay import RetryWrites
-from tests.support.playbook import FakeConnection, Playbook
+from tests.support.playbook import FakeClient, FakeConnection, Playbook, User
 
 OK = b"+OK\r\n"
 QUEUED = b"+QUEUED\r\n"
@@ -216,14 +216,143 @@ def test_one_behind_a_refused_write_keeps_its_place(play: Playbook) -> None:
 # --- replies that do not come
 
 
-def test_every_command_of_a_denied_connection_gets_its_error() -> None:
-    play = Playbook()
+WRONGPASS = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
+OLD = Account(b"app", b"old")
+
+
+def changes_password(play: Playbook, *servers: str) -> None:
+    """From now on the servers accept nobody's old password, and all connections of the proxy are lost."""
+    for server in servers:
+        play.server(server).users = {"default": User(), "app": User("new")}
+    for server in servers:
+        play.server(server).hangs_up()
+    play.wait(0.3)
+
+
+def authenticated(play: Playbook) -> FakeClient:
+    client = play.client().says("AUTH", "app", "old")
+    play.server("m:1").hears("AUTH", "app", "old").answers(OK)
+    client.hears(OK)
+    return client
+
+
+def test_denied__never_served__each_command_gets_an_error() -> None:
+    play = Playbook(Policy(account=OLD))
     play.topology(1, master="m:1", replicas=["r:1"])
-    client = play.client()
-    client.session.become(Identity(db=3))
-    play.server("m:1").denies[b"SELECT"] = b"-ERR DB index is out of range\r\n"
-    client.pipelines("INCR a", "MULTI", "INCR b", "EXEC")
-    client.hears(b"-ERR DB index is out of range\r\n" * 4)
+    play.server("m:1").denies[b"AUTH"] = WRONGPASS
+    client = play.client().pipelines("INCR a", "MULTI", "INCR b", "EXEC")
+    play.settle()
+    errors, client.output = client.output, b""
+    assert errors.count(b"-ERR rfproxy's own password is refused by m:1: ") == 4
+    assert not client.closed
+
+
+def test_denied__password_changed_since__client_is_closed(play: Playbook) -> None:
+    client = authenticated(play)
+    changes_password(play, "m:1")
+    client.pipelines("INCR a", "INCR b")
+    client.hears_nothing()
+    assert client.closed
+    (line,) = play.log.events("client_error")
+    assert "WRONGPASS" in str(line["error"])
+    assert "old" not in str(line).replace("not accept its user any more", "")
+
+
+def test_denied__write_was_sent_before__is_uncertain(play: Playbook) -> None:
+    client = authenticated(play).says("SET", "k", "v")
+    play.server("m:1").hears("SET", "k", "v")
+    changes_password(play, "m:1")
+    client.hears_error("UNCERTAIN SET")
+    client.says("INCR", "a")
+    assert client.closed
+
+
+def test_denied__blocked_client__is_closed(play: Playbook) -> None:
+    client = authenticated(play)
+    changes_password(play, "m:1")
+    client.says("BLPOP", "q", "0")
+    client.hears_nothing()
+    assert client.closed
+
+
+def test_denied__subscriber__is_closed(play: Playbook) -> None:
+    client = authenticated(play)
+    changes_password(play, "m:1", "r:1")
+    client.says("SUBSCRIBE", "c")
+    client.hears_nothing()
+    assert client.closed
+
+
+def test_denied__proxys_password_changed__who_was_served_is_closed() -> None:
+    play = Playbook(Policy(account=OLD))
+    play.topology(1, master="m:1")
+    served = play.client().says("INCR", "a")
+    play.server("m:1").hears("INCR", "a").answers(b":1\r\n")
+    served.hears(b":1\r\n")
+    changes_password(play, "m:1")
+    served.says("INCR", "a")
+    assert served.closed
+    play.client().says("INCR", "a").hears_error("ERR rfproxy's own password is refused by m:1")
+
+
+def test_denied__attempt_to_authenticate__hears_the_servers_words(play: Playbook) -> None:
+    client = authenticated(play)
+    changes_password(play, "m:1")
+    client.says("AUTH", "app", "wrong").hears(WRONGPASS)
+    client.says("AUTH", "app", "new")
+    play.server("m:1").hears("AUTH", "app", "new").answers(OK)
+    client.hears(OK)
+
+
+def test_denied__by_a_replica__reads_at_the_master(play: Playbook) -> None:
+    """ACL SETUSER was said through the proxy: the replicas have not heard of it."""
+    play.server("r:1").users = {"default": User()}
+    client = authenticated(play).says("GET", "k")
+    play.server("m:1").hears("GET", "k").answers(b"$-1\r\n")
+    client.hears(b"$-1\r\n")
+    assert len(play.server("r:1").acl_log) == 1, "it is asked once, not for each command"
+    client.says("GET", "k")
+    play.server("m:1").hears("GET", "k").answers(b"$-1\r\n")
+    assert len(play.server("r:1").acl_log) == 1
+    play.server("r:1").users["app"] = User("old")
+    play.wait(2)
+    client.says("GET", "k")
+    play.server("r:1").hears("GET", "k").answers(b"$1\r\nv\r\n")
+    client.hears(b"$-1\r\n$1\r\nv\r\n")
+
+
+def test_denied__by_a_replica__select_is_the_masters(play: Playbook) -> None:
+    play.server("r:1").users = {"default": User()}
+    client = authenticated(play).says("SELECT", "3")
+    play.server("m:1").hears("SELECT", "3").answers(OK)
+    client.hears(OK)
+
+
+def test_denied__by_one_replica__another_one_serves() -> None:
+    play = Playbook()
+    play.topology(1, master="m:1", replicas=["r:1", "r:2"])
+    client = authenticated(play)
+    play.server("r:1").users = {"default": User()}
+    client.says("GET", "k")
+    play.server("r:2").hears("GET", "k").answers(b"$-1\r\n")
+    client.hears(b"$-1\r\n")
+
+
+def test_auth__no_master__a_replica_may_answer(play: Playbook) -> None:
+    play.topology(2, replicas=["r:1"])
+    client = play.client().says("AUTH", "app", "old")
+    play.server("r:1").hears("AUTH", "app", "old").answers(OK)
+    client.hears(OK)
+
+
+def test_auth__no_master_and_a_replica_denies__waits_for_one(play: Playbook) -> None:
+    play.server("r:1").users = {"default": User()}
+    play.topology(2, replicas=["r:1"])
+    client = play.client().says("AUTH", "app", "old")
+    client.hears_nothing()
+    play.topology(3, master="m:2", replicas=["r:1"])
+    play.server("m:2").hears("AUTH", "app", "old").answers(OK)
+    client.hears(OK)
 
 
 def test_an_exec_without_multi_does_nothing_and_is_asked_again(play: Playbook) -> None:

@@ -117,6 +117,7 @@ def test_lanes_of_accounts_and_databases_that_nobody_uses_are_closed(play: Playb
     play.server("m:1").hears("SELECT", "1").answers(OK)
     connection = writes(play, client, "k")
     connection.answers(b":1\r\n" + ENOUGH)
+    client.leaves()
     play.time += 61
     play.router.reap(play.time)
     assert connection.closed

@@ -123,9 +123,21 @@ def test_lanes_of_databases_that_nobody_uses_are_closed(play: Playbook) -> None:
     client.session.become(Identity(db=3))
     client.says("GET", "k")
     connection = play.server("r:1").hears("GET", "k").answers(b"$-1\r\n")
+    client.leaves()
     play.time += IDLE + 1
     play.router.reap(play.time)
     assert connection.closed
+
+
+def test_reap__session_is_silent__keeps_the_lanes_of_its_identity(play: Playbook) -> None:
+    """Its password may have been changed since: on Redis its connection would go on."""
+    client = play.client()
+    client.session.become(Identity(db=3))
+    client.says("GET", "k")
+    connection = play.server("r:1").hears("GET", "k").answers(b"$-1\r\n")
+    play.time += IDLE + 1
+    play.router.reap(play.time)
+    assert not connection.closed
     client.says("GET", "k")
     play.server("r:1").hears("GET", "k")
 

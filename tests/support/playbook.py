@@ -9,17 +9,23 @@
 
 `hears` fails with what was there instead; `hears_nothing` says that nothing was. Time stands still until `wait`.
 A server greets each new connection as the topology expects it to, unless told otherwise.
+
+    server.users = {"app": User("pw", may_not={"ROLE", "INFO"})}
+
+gives it users with rights, of whom each new connection is `default` first; what is refused to one stands in `acl_log`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
+from dataclasses import dataclass
 
 import hiredis
 
 from rfprotocol.resp import RequestReader, encode_command
 from rfprotocol.topology import Change, Kind, Node, Phase, Topology
 from rfproxy.greeting import Duty
+from rfproxy.guard import Guard
 from rfproxy.lane import Lane, LaneState
 from rfproxy.lease import Lease
 from rfproxy.policy import Policy
@@ -132,6 +138,14 @@ class Playbook:
         self.settle()
 
 
+@dataclass(frozen=True)
+class User:
+    """One of a server's users: the password, and the commands of the greeting that it has no right to."""
+
+    password: str = ""
+    may_not: Set[str] = frozenset()
+
+
 class FakeServer:
     """What connections to one address hear and say."""
 
@@ -142,6 +156,10 @@ class FakeServer:
         self.run_id = ""
         self.version = "7.0.15"
         self.denies: dict[bytes, bytes] = {}  # name of a greeting command: error reply
+        self.users: dict[
+            str, User
+        ] = {}  # empty: whoever comes may do everything; without "default" nobody may at first
+        self.acl_log: list[tuple[str, str]] = []  # user and command
         self.turns_away = b""  # each new connection, with these bytes, as Redis does at maxclients
         self.lanes: list[FakeConnection] = []
         self._play = play
@@ -211,6 +229,7 @@ class FakeConnection:
         self.commands: list[list[bytes]] = []
         self.greeted: list[list[bytes]] = []
         self.writes: list[bytes] = []
+        self.user = "default"
         self._play = play
         self._server = server
         self._reader = RequestReader()
@@ -236,8 +255,9 @@ class FakeConnection:
         self.closed = True
 
     def greet(self) -> bool:
-        """Answer the greeting, if it is what comes next."""
-        if self.closed or self.lane.state is not LaneState.GREETING or not self.commands:
+        """Answer the greeting, if it is what comes next. A guard has nothing else to say."""
+        greets = self.lane.state is LaneState.GREETING or isinstance(self.lane, Guard)
+        if self.closed or not greets or not self.commands:
             return False
         self.greeted, self.commands = self.commands, []
         if self._server.turns_away:
@@ -249,9 +269,25 @@ class FakeConnection:
         return True
 
     def _greeting_reply(self, args: list[bytes]) -> bytes:
-        name = args[0]
+        return self._refusal(args) or self._granted(args)
+
+    def _refusal(self, args: list[bytes]) -> bytes:
+        name, users = args[0], self._server.users
         if name in self._server.denies:
             return self._server.denies[name]
+        if name == b"AUTH" or not users:
+            return b""
+        if self.user not in users:
+            return b"-NOAUTH Authentication required.\r\n"
+        if name.decode() not in users[self.user].may_not:
+            return b""
+        self._server.acl_log.append((self.user, name.decode()))
+        return b"-NOPERM this user has no permissions to run the '%b' command\r\n" % name.lower()
+
+    def _granted(self, args: list[bytes]) -> bytes:
+        name = args[0]
+        if name == b"AUTH" and self._server.users:
+            return self._authenticated((args[1] if len(args) == 3 else b"default").decode(), args[-1].decode())
         if name == b"ROLE":
             master = b"*3\r\n$6\r\nmaster\r\n:1\r\n*0\r\n"
             replica = b"*5\r\n$5\r\nslave\r\n$1\r\nx\r\n:1\r\n$9\r\nconnected\r\n:1\r\n"
@@ -261,7 +297,21 @@ class FakeConnection:
             return b"$%d\r\n%b\r\n" % (len(text), text)
         if name == b"CLIENT":
             return b":%d\r\n" % self.client_id
+        return self._hello(int(args[1])) if name == b"HELLO" else b"+OK\r\n"
+
+    def _authenticated(self, name: str, password: str) -> bytes:
+        user = self._server.users.get(name)
+        if user is None or user.password != password:
+            self._server.acl_log.append((name, "AUTH"))
+            return b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
+        self.user = name
         return b"+OK\r\n"
+
+    def _hello(self, protocol: int) -> bytes:
+        role = self._server.role or (b"slave" if self.lane.key.duty is Duty.REPLICA else b"master")
+        fields = {"version": self._server.version, "role": "replica" if b"slave" in role else "master"}
+        words = "".join(f"${len(word)}\r\n{word}\r\n" for pair in fields.items() for word in pair)
+        return f"{'%3' if protocol == 3 else '*6'}\r\n{words}$2\r\nid\r\n:{self.client_id}\r\n".encode()
 
     def answers(self, data: bytes) -> FakeConnection:
         """Send bytes to the proxy."""
@@ -280,7 +330,7 @@ class FakeClient:
         self.output = b""
         self.resumed = 0
         self._play = play
-        self.session = Session(number, f"client:{number}", self, play.router)
+        self.session = Session(number, f"client:{number}", self, play.router, now=play.time)
 
     def write(self, data: bytes) -> None:
         """The session answers."""
