@@ -78,6 +78,8 @@ class Command:
     variant: Command | None = None  # what the same command is when its arguments ask for it, see `_VARIANTS`
     spelling: str = ""  # the name as the server writes it in errors
     arities: Mapping[Release, int] = field(default_factory=dict, repr=False)  # by release, if it has changed
+    takes_long: bool = False
+    """A server may be busy with it for longer than the time after which silence counts as a fault, see `_LONG`."""
     reads_only: bool = field(init=False)
     """It changes nothing on any server, so it may be sent twice."""
     is_write: bool = field(init=False)
@@ -160,6 +162,34 @@ _VARIANTS: Mapping[str, tuple[Route, Callable[[Sequence[bytes]], bool]]] = {
     "VSIM": (Route.OWN, _asks_for_all),
 }
 
+_LONG = _names(
+    """EVAL EVALSHA EVAL_RO EVALSHA_RO FCALL FCALL_RO FUNCTION|LOAD FUNCTION|RESTORE FUNCTION|FLUSH SCRIPT|FLUSH
+    KEYS FLUSHALL FLUSHDB SAVE BGSAVE BGREWRITEAOF DEBUG CONFIG|SET MEMORY|USAGE MEMORY|PURGE PFSELFTEST
+    MODULE|LOAD MODULE|LOADEX MODULE|UNLOAD ACL|LOAD BACKUP|START BACKUP|SEAL BACKUP|ABORT BACKUP|CLEANUP
+    DEL UNLINK RENAME RENAMENX COPY DUMP RESTORE MIGRATE SORT SORT_RO BITOP LCS VSIM
+    LRANGE LTRIM LREM LINSERT LPOS SMEMBERS HGETALL HKEYS HVALS
+    SINTER SINTERCARD SINTERSTORE SUNION SUNIONCARD SUNIONSTORE SDIFF SDIFFCARD SDIFFSTORE
+    ZRANGE ZREVRANGE ZRANGEBYSCORE ZREVRANGEBYSCORE ZRANGEBYLEX ZREVRANGEBYLEX ZRANGESTORE
+    ZREMRANGEBYLEX ZREMRANGEBYRANK ZREMRANGEBYSCORE
+    ZINTER ZINTERCARD ZINTERSTORE ZUNION ZUNIONSTORE ZDIFF ZDIFFSTORE
+    GEORADIUS GEORADIUS_RO GEORADIUSBYMEMBER GEORADIUSBYMEMBER_RO GEOSEARCH GEOSEARCHSTORE
+    XRANGE XREVRANGE XREAD XREADGROUP XTRIM XINFO|STREAM XGROUP|DESTROY XGROUP|DELCONSUMER
+    ARGETRANGE ARGREP ARSCAN AROP ARDELRANGE"""
+)
+"""What may keep a server busy for a second, and who is silent meanwhile is not dead. In this order:
+
+* Programs of the client's: they take as long as they like. Loading and dropping them compiles and frees interpreters.
+* What goes through the whole database, forks the whole process (BGSAVE, BGREWRITEAOF, `CONFIG SET appendonly`), evicts
+  (`CONFIG SET maxmemory`), frees memory at once, or runs what others wrote (modules).
+* What frees or copies whole values, of which one may have millions of elements. UNLINK frees in another thread, but
+  not the many small values that it is given.
+* What reads or writes a part of a value that the server first has to find, or that may be all of it.
+
+The time of all others grows with their arguments, which the proxy has seen, at a pace of gigabytes per second; SET
+over a value with millions of elements is the exception. A command that waits for other clients (BLPOP, WAIT) keeps
+nobody busy, so XREAD and XREADGROUP are only here as long as they do not ask to block.
+"""
+
 _STANDALONE = "ERR This instance has cluster support disabled"
 """What a server outside a cluster says (cluster.c)."""
 
@@ -239,10 +269,13 @@ def _command(
         refusal=_refusal(name.upper()) if route is Route.REFUSED else "",
         arities=_arities(row, releases),
         subcommands=subcommands,
+        takes_long=name.upper() in _LONG,
     )
     if command.name not in _VARIANTS:
         return command
-    return replace(command, variant=replace(command, route=_VARIANTS[command.name][0]))
+    route = _VARIANTS[command.name][0]
+    takes_long = command.takes_long and route is not Route.BLOCKING
+    return replace(command, variant=replace(command, route=route, takes_long=takes_long))
 
 
 def _arities(row: Mapping[str, Any], releases: Sequence[str]) -> dict[Release, int]:
@@ -293,7 +326,7 @@ def _put(table: dict[bytes, Command], command: Command) -> None:
 _LONGEST = 128  # bytes of a name that are looked at; Redis shows as many in its errors
 _TABLE = _load()
 
-UNKNOWN = Command("UNKNOWN", -1, frozenset(), Route.OWN, Replay.NEVER)
+UNKNOWN = Command("UNKNOWN", -1, frozenset(), Route.OWN, Replay.NEVER, takes_long=True)
 """What every command is like that the table does not know."""
 
 

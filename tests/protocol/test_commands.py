@@ -175,6 +175,70 @@ class TestTheTable:
         assert resp.error(unknown_command_error([b"x", *args])).count(b"\r\n") == 1
 
 
+class TestDuration:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "EVAL x 0",
+            "FCALL f 0",
+            "KEYS *",
+            "FLUSHALL",
+            "FLUSHDB ASYNC",
+            "SORT k",
+            "SORT_RO k",
+            "DEL k",
+            "UNLINK k",
+            "DEBUG SLEEP 1",
+            "SAVE",
+            "LRANGE k 0 -1",
+            "SMEMBERS k",
+            "HGETALL k",
+            "ZRANGE k 0 -1",
+            "SINTERSTORE d a b",
+            "SUNION a b",
+            "SDIFF a b",
+            "ZUNIONSTORE d 1 a",
+            "MIGRATE h 1 k 0 1",
+            "RESTORE k 0 x",
+            "COPY a b",
+            "CONFIG SET maxmemory 1",
+            "XREAD STREAMS s 0",
+            "FT.SEARCH i q",
+            "CONFIG SOMETHING",
+        ],
+    )
+    def test_takes_long__work_on_whole_values__true(self, text: str) -> None:
+        assert lookup(words(text)).takes_long
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "GET k",
+            "SET k v",
+            "INCR k",
+            "MGET a b",
+            "GETRANGE k 0 -1",
+            "SWAPDB 0 1",
+            "HGET k f",
+            "PING",
+            "INFO",
+            "EXEC",
+            "SCAN 0",
+            "BLPOP k 0",
+            "WAIT 1 0",
+            "XREAD BLOCK 0 STREAMS s $",
+            "SUBSCRIBE c",
+            "SCRIPT LOAD x",
+            "CONFIG GET maxmemory",
+        ],
+    )
+    def test_takes_long__light_or_waiting__false(self, text: str) -> None:
+        assert not lookup(words(text)).takes_long
+
+    def test_takes_long__table_of_reasons__names_exist(self) -> None:
+        assert COMMANDS.keys() >= table._LONG
+
+
 def row(since: str, **facts: Any) -> Row:
     """What a server says of a command."""
     return {"arity": 2, "flags": [], "keys": [], "specs": [], "acl": [], "group": "x"} | {"since": since} | facts
