@@ -15,6 +15,7 @@ import secrets
 import signal
 import socket
 import sys
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
 import structlog
@@ -146,7 +147,9 @@ def _complain(what: object, status: int) -> int:
 
 
 async def _daemon(config: ManagerConfig) -> int:
-    logs.configure(config.log_format, config.least_log_level)
+    repeats, loop = logs.Repeats(time.monotonic), asyncio.get_running_loop()
+    repeats.later = lambda seconds, ring: loop.call_soon_threadsafe(loop.call_later, seconds, ring)
+    logs.configure(config.log_format, config.least_log_level, repeats=repeats)
     log = structlog.get_logger()
     store = ZkStore(config.zookeeper, session_timeout=config.session_timeout)
     daemon = Daemon(Settings.of(config), store, _unique_name(), log)
@@ -160,6 +163,8 @@ async def _daemon(config: ManagerConfig) -> int:
     finally:
         waiting.cancel()
         await store.close()
+    repeats.later = None
+    repeats.report(all=True)
     log.info("stopped", manager=daemon.name)
     return DONE
 

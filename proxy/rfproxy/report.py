@@ -35,6 +35,7 @@ def report(router: Router, now: float) -> bytes:
         "proxy_account_problems": router.reception.problems,
         "proxy_servers_unchecked": router.reception.unchecked,
         "proxy_errors": stats.errors,
+        "proxy_log_lines_left_out": stats.log.left_out if stats.log else 0,
         "proxy_reads_spilled": stats.spilled,
         "proxy_batches_waited_for": stats.batches,
         "proxy_writes_unreplicated": stats.unreplicated,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from rfprotocol.loglimit import LogLimiter
+
 
 @dataclass(slots=True)
 class ChangeStats:
@@ -32,6 +34,7 @@ class Stats:
     batches: int = 0  # sent with WAIT behind them
     unreplicated: int = 0  # writes that too few replicas had in time
     change: ChangeStats = field(default_factory=ChangeStats)
+    log: LogLimiter | None = None  # counts the lines of the log that were not written
 
     def disturbed(self, epoch: int, *, serving: bool) -> ChangeStats:
         """Where to count what clients notice now. A sign under another epoch that serves is of another change."""

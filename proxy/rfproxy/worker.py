@@ -15,6 +15,7 @@ import resource
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -58,8 +59,10 @@ def main(config: ProxyConfig, sockets: Sequence[socket.socket], supervisor: int,
     `relieves`: others serve until this one can, so nobody is let in before.
     """
     try:
-        logs.configure(config.log_format, config.log_level, worker=os.getpid())
-        uvloop.run(_work(config, sockets, supervisor, relieves=relieves))
+        repeats = logs.Repeats(time.monotonic)
+        logs.configure(config.log_format, config.log_level, repeats=repeats, worker=os.getpid())
+        uvloop.run(_work(config, sockets, supervisor, repeats, relieves=relieves))
+        repeats.report(all=True)
     except ConfigError as error:
         print(f"rfproxy: {error}", file=sys.stderr)
         return MISCONFIGURED
@@ -101,10 +104,15 @@ class _Orders:
         self._end()
 
 
-async def _work(config: ProxyConfig, sockets: Sequence[socket.socket], supervisor: int, *, relieves: bool) -> None:
+async def _work(
+    config: ProxyConfig, sockets: Sequence[socket.socket], supervisor: int, repeats: logs.Repeats, *, relieves: bool
+) -> None:
     orders = _Orders(supervisor)
     log = structlog.get_logger()
+    loop = asyncio.get_running_loop()
+    repeats.later = lambda seconds, ring: loop.call_soon_threadsafe(loop.call_later, seconds, ring)
     server = Server(policy_of(config), limits=_affordable(limits_of(config)), log=log, first_number=first_number())
+    server.stats.log = repeats.limiter
     address = address_of(sockets[0])
     if not relieves:
         await server.listen(sockets)
@@ -124,6 +132,7 @@ async def _work(config: ProxyConfig, sockets: Sequence[socket.socket], superviso
         cut_off = await server.drain(config.drain_timeout)
         await membership.stop()
         log.info("stopped", clients_cut_off=cut_off)
+    repeats.later = None
 
 
 async def _begin(

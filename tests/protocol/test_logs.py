@@ -6,7 +6,7 @@ import io
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -145,3 +145,74 @@ def test_a_log_that_cannot_be_written_stops_nobody() -> None:
     logs.configure("json", "info", Broken())
     structlog.get_logger().info("x")
     logging.getLogger("kazoo").warning("x")
+
+
+class Time:
+    """A clock, and the timer that goes by it."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.alarms: list[tuple[float, Callable[[], None]]] = []
+
+    def later(self, seconds: float, ring: Callable[[], None]) -> None:
+        """Ring then."""
+        self.alarms.append((self.now + seconds, ring))
+
+    def passes(self, seconds: float) -> None:
+        """Time passes, and alarms ring."""
+        self.now += seconds
+        due, self.alarms = [a for a in self.alarms if a[0] <= self.now], [a for a in self.alarms if a[0] > self.now]
+        for _, ring in due:
+            ring()
+
+
+def test_logs__repeated_lines__written_then_counted(stream: io.StringIO) -> None:
+    time = Time()
+    repeats = logs.Repeats(lambda: time.now)
+    logs.configure("json", "info", stream, repeats=repeats, worker=7)
+    repeats.later = time.later
+    log = structlog.get_logger()
+    for port in range(1000):
+        log.warning("client_error", error="this is HTTP", client=f"a:{port}")
+    assert [line["client"] for line in lines(stream)] == [f"a:{port}" for port in range(5)]
+    time.passes(10.0)
+    *_, last = lines(stream)
+    assert len(lines(stream)) == 6
+    assert (last["client"], last["repeated"], last["seconds"]) == ("a:999", 995, 10.0)
+    assert (last["level"], last["worker"]) == ("warning", 7)
+    assert repeats.limiter.left_out == 995
+    time.passes(10.0)
+    assert (len(lines(stream)), time.alarms) == (6, [])
+    for port in range(7):
+        log.warning("client_error", error="this is HTTP", client=f"b:{port}")
+    time.passes(10.0)
+    assert lines(stream)[-1]["repeated"] == 2
+
+
+def test_logs__program_ends__counts_are_reported(stream: io.StringIO) -> None:
+    repeats = logs.Repeats(lambda: 0.0)
+    logs.configure("json", "info", stream, repeats=repeats)
+    for _ in range(9):
+        structlog.get_logger().warning("masterdown", error="held for 30 s", exc_info=False)
+    repeats.report(all=True)
+    assert lines(stream)[-1]["repeated"] == 4
+
+
+def test_logs__no_timer__window_ends_with_the_next_line(stream: io.StringIO) -> None:
+    time = Time()
+    logs.configure("json", "info", stream, repeats=logs.Repeats(lambda: time.now))
+    for _ in range(9):
+        structlog.get_logger().warning("masterdown", error="held for 30 s")
+    time.passes(60.0)
+    structlog.get_logger().warning("lane_lost", reason="Connection refused")
+    assert [line.get("repeated") for line in lines(stream)[5:]] == [4, None]
+
+
+def test_logs__libraries_that_repeat_themselves__counted(stream: io.StringIO) -> None:
+    repeats = logs.Repeats(lambda: 0.0)
+    logs.configure("json", "info", stream, repeats=repeats)
+    for port in range(100):
+        logging.getLogger("kazoo").warning("Connection dropped: port %d", port)
+    assert len(lines(stream)) == 5
+    repeats.report(all=True)
+    assert (lines(stream)[-1]["repeated"], lines(stream)[-1]["logger"]) == (95, "kazoo")
