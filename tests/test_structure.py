@@ -23,6 +23,7 @@ MODULES = {
 }
 
 SHELL = {
+    "rfprotocol.clock": "the clock of leases",
     "rfprotocol.zklink": "the connection to ZooKeeper, which kazoo runs in a thread of its own",
     "rfprotocol.zkstore": "the store on top of it: coroutines that are bounded in time",
     "rfproxy.embedded": "composes the proxy with the manager's daemon on one event loop",

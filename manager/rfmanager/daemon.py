@@ -30,6 +30,7 @@ from rfmanager.redis_admin import Credentials, RedisAdmin
 from rfmanager.steps import Policy, Resign, View, Wait
 from rfmanager.tenure import Event, State, Tenure
 from rfmanager.trail import Trail
+from rfprotocol import clock
 from rfprotocol.errors import FenceLost, StoreConflict, StoreError, StoreUnavailable
 from rfprotocol.paths import DEFAULT_ROOT, Paths
 from rfprotocol.store import Fence, StoreState, TopologyStore
@@ -295,7 +296,7 @@ class Daemon:
             await _wait(self._proof_due, self._store.session_timeout / PROOFS_PER_SESSION)
 
     async def _prove_once(self, fence: Fence) -> None:
-        sent, session, covered = time.monotonic(), self._store.session, self.tenure.covers(time.monotonic())
+        sent, session, covered = clock.now(), self._store.session, self.tenure.covers(clock.now())
         await self._store.prove_alive()
         entry = await self._store.read(fence.path)
         if entry is None or entry.owner != session:
@@ -317,11 +318,11 @@ class Daemon:
         """Do what is to be done; returns seconds after which to look again though nothing has changed."""
         try:
             while True:
-                acts = self.tenure.covers(time.monotonic())
+                acts = self.tenure.covers(clock.now())
                 # Who does not act only has to know which servers to watch: a tenure begins with reading everything.
                 await self._mirror.refresh(*(() if acts else (self._paths.nodes,)))
                 self._watch_listed(group)
-                if not acts or not self._mirror.readable or not self.tenure.covers(time.monotonic()):
+                if not acts or not self._mirror.readable or not self.tenure.covers(clock.now()):
                     return None
                 await self._executor.complete_receipt()
                 view = self._view()

@@ -23,6 +23,7 @@ from rfmanager.mirror import Mirror
 from rfmanager.redis_admin import RedisAdmin
 from rfmanager.steps import CatchUp, Demote, Policy, Progress, Promote, Record, Repoint, Seal, Stage, Step, Unpause
 from rfmanager.tenure import Tenure
+from rfprotocol import clock
 from rfprotocol.errors import NodeError, NodeRefused, StoreConflict, StoreError, StoreUnavailable
 from rfprotocol.paths import Paths
 from rfprotocol.records import ProxyRecord, Receipt
@@ -370,7 +371,7 @@ class Executor:
         return result
 
     def _require_tenure(self, seconds: float) -> None:
-        if not self._tenure.covers(time.monotonic(), seconds):
+        if not self._tenure.covers(clock.now(), seconds):
             raise NoTenure("the tenure as primary manager is not certain")
 
     def _failed(self, node: Node, trouble: str = "") -> None:

@@ -6,17 +6,15 @@
 
 Leadership ends on the store's side when the session expires, and a cut-off manager learns it late. Commands to Redis
 servers are not fenced by the store, so they are only sent while a lease lasts: the session cannot have expired
-before `sent time of the last answered round trip + session timeout`; a margin covers what happens on the way.
+before `sent time of the last answered round trip + session timeout`, less the margin of `rfprotocol.proof`.
 """
 
 from __future__ import annotations
 
 from enum import Enum
 
+from rfprotocol.proof import good_until
 from rfprotocol.store import Fence
-
-MARGIN = 0.25
-"""Part of the session timeout that is never used."""
 
 
 class State(Enum):
@@ -77,7 +75,7 @@ class Tenure:
     def proved(self, sent: float, session: int, session_timeout: float) -> None:
         """A round trip to the store that began at `sent` was answered within `session`."""
         if self.state is State.PRIMARY and session == self.session:
-            self._lease_ends = max(self._lease_ends, sent + session_timeout * (1 - MARGIN))
+            self._lease_ends = max(self._lease_ends, good_until(sent, session_timeout))
 
     def covers(self, now: float, seconds: float = 0.0) -> bool:
         """May an action that takes up to `seconds` be started now?"""

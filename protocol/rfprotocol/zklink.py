@@ -31,7 +31,6 @@ import select
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, Protocol
@@ -43,6 +42,8 @@ from kazoo.handlers.threading import AsyncResult, SequentialThreadingHandler
 from kazoo.protocol.states import Callback, EventType, KazooState, WatchedEvent
 from kazoo.retry import KazooRetry
 
+from rfprotocol import clock
+from rfprotocol.backoff import Backoff
 from rfprotocol.errors import ConfigError, StoreConflict, StoreError, StoreUnavailable
 from rfprotocol.store import StoreState
 from rfprotocol.zkwatch import Watched
@@ -55,6 +56,7 @@ Answer = AsyncResult
 Request = Callable[[Client], Answer]
 
 _TICK = 0.5  # seconds between two looks at the connection
+_LONGEST_REST = 5.0  # seconds at most until kazoo is started again after one of its threads has ended
 _SWITCH = 0.0005  # seconds that kazoo's threads wait for a busy loop: an answer passes through three, and 5 ms is usual
 
 _CONSUMED = {
@@ -136,6 +138,7 @@ class Link:
         self._phase = _Phase.IDLE
         self._phase_changed = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
+        self._restarts = Backoff(_TICK, _LONGEST_REST)  # of kazoo, after one of its threads has ended
         self._log = structlog.get_logger().bind(zookeeper=servers)
         self._client = self._new_client()
         self._loop: asyncio.AbstractEventLoop
@@ -182,7 +185,7 @@ class Link:
         """
         if self._phase is not _Phase.CONNECTED or not self._client.connected:
             raise StoreUnavailable(self._complaint())
-        sent, wire = time.monotonic(), self._client.wire
+        sent, wire = clock.now(), self._client.wire
         futures = [self.post(request) for request in requests]
         _, pending = await asyncio.wait(futures, timeout=self._request_timeout)
         if pending:
@@ -259,6 +262,7 @@ class Link:
             return
         if phase is _Phase.CONNECTED:
             self._client.journal.reason = ""
+            self._restarts.succeeded()
             self._log.info("connected to ZooKeeper", session=f"{self.session:#x}", timeout=self.session_timeout)
             if self.session_timeout < self._asked_timeout:
                 self._log.warning(
@@ -277,12 +281,13 @@ class Link:
         if self._phase is _Phase.LOST:
             self._client.last_zxid = 0
         if self._phase in (_Phase.CONNECTED, _Phase.SUSPENDED):
-            rest = self._client.wire.heard + self.session_timeout - time.monotonic()
+            rest = self._client.wire.heard + self.session_timeout - clock.now()
             if rest <= 0:
                 # Also after this process itself was frozen: then kazoo still believes to be connected.
                 self._client.wire.cut()
                 self._move(_Phase.LOST)
-        if not self._client.wire.is_alive():
+        if not self._client.wire.is_alive() and clock.now() >= self._restarts.due:
+            self._restarts.failed(clock.now())
             self._dispose(self._client)
             self._client = self._new_client()
             self._move(_Phase.LOST)
@@ -333,7 +338,7 @@ class _Wire(SequentialThreadingHandler):
 
     def __init__(self, patience: float) -> None:
         super().__init__()
-        self.heard = time.monotonic()
+        self.heard = clock.now()
         self._patience = patience
         self._threads: list[threading.Thread] = []
         self._socket: _Socket | None = None
@@ -347,7 +352,7 @@ class _Wire(SequentialThreadingHandler):
     def handshake_age(self) -> float:
         """Seconds that the latest connection has been open without an answer to the handshake; else 0."""
         waiting = self._socket is not None and not self._socket.granted_timeout
-        return time.monotonic() - self._opened if waiting else 0.0
+        return clock.now() - self._opened if waiting else 0.0
 
     def is_alive(self) -> bool:
         """No thread of kazoo's has ended."""
@@ -375,7 +380,7 @@ class _Wire(SequentialThreadingHandler):
         """Called by kazoo in its connection thread."""
         patience = min(self._patience, timeout or self._patience)
         plain = super().create_connection(address, hostname, patience, **options)
-        self._opened = time.monotonic()
+        self._opened = clock.now()
         self._socket = _Socket(plain, self._listen)
         return self._socket
 
@@ -392,7 +397,7 @@ class _Wire(SequentialThreadingHandler):
         return [r for r in reads if r.fileno() in ready], [w for w in writes if w.fileno() in ready], []
 
     def _listen(self) -> None:
-        self.heard = time.monotonic()
+        self.heard = clock.now()
 
 
 class _Socket(socket.socket):

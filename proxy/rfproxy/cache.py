@@ -6,10 +6,13 @@ import contextlib
 import os
 import re
 import tempfile
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from rfprotocol.errors import RecordError
 from rfprotocol.topology import Topology
+
+Thread = Callable[..., Awaitable[object]]
 
 
 class TopologyCache:
@@ -20,14 +23,25 @@ class TopologyCache:
         self.path = folder / f"topology-{re.sub(r'[^A-Za-z0-9.-]+', '_', group).strip('_')}.json"
 
     def save(self, topology: Topology) -> None:
-        """Keep a topology that has a master; a folder that cannot be written to is no reason to stop."""
+        """Keep a topology that has a master; a folder that cannot be written to is no reason to stop.
+
+        This waits for the disk, which may take seconds: not to be called on an event loop.
+        """
         if topology.master is None:
             return
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self.path.parent, delete=False) as file:
-                file.write(topology.encode())
-            os.replace(file.name, self.path)
+            self._replace(topology.encode())
+
+    def _replace(self, data: bytes) -> None:
+        with tempfile.NamedTemporaryFile(dir=self.path.parent, delete=False) as file:
+            try:
+                file.write(data)
+                file.flush()
+                os.replace(file.name, self.path)
+            finally:
+                with contextlib.suppress(OSError):  # it has its name no more
+                    os.unlink(file.name)
 
     def load(self) -> Topology | None:
         """What was kept, or None when there is nothing of use."""
@@ -35,3 +49,29 @@ class TopologyCache:
             return Topology.decode(self.path.read_bytes())
         except (OSError, RecordError):
             return None
+
+
+class CacheWriter:
+    """Saves topologies in a thread of its own, one after the other; of those that wait only the newest is saved."""
+
+    def __init__(self, cache: TopologyCache, thread: Thread) -> None:
+        """`thread(function, *arguments)` runs a function elsewhere and returns when it has returned."""
+        self._cache = cache
+        self._thread = thread
+        self._newest: Topology | None = None
+        self._writing = False
+
+    def keep(self, topology: Topology) -> bool:
+        """This is in force from now on. True when `write` has to be started; otherwise it is under way."""
+        self._newest = topology
+        started, self._writing = not self._writing, True
+        return started
+
+    async def write(self) -> None:
+        """Save until nothing newer has come."""
+        try:
+            while self._newest is not None:
+                topology, self._newest = self._newest, None
+                await self._thread(self._cache.save, topology)
+        finally:
+            self._writing = False

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rfprotocol import resp
 from rfprotocol.topology import Node
-from rfproxy.lane import Lane
+from rfproxy.lane import Lane, LaneState
+from rfproxy.opening import Opening
 from rfproxy.session import Session
 
 if TYPE_CHECKING:
@@ -260,19 +261,24 @@ class Client:
 class Upstream:
     """The connection of one lane."""
 
-    def __init__(self, server: Server, lane: Lane) -> None:
+    def __init__(self, server: Server, lane: Lane, opening: Opening) -> None:
         self._time = server.now
         self._lane = lane
+        self._opening: Opening | None = opening  # until the server has answered
 
     def connection_made(self, transport: Transport) -> None:
-        """The server accepted."""
+        """The kernel of the server accepted."""
         reset_when_aborted(transport)
         keep_alive(transport, idle=UPSTREAM_SILENCE, unacknowledged=UPSTREAM_UNACKNOWLEDGED)
         self._lane.connected(transport)
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the server."""
-        self._lane.feed(data, self._time())
+        now = self._time()
+        self._lane.feed(data, now)
+        if self._opening is not None:
+            opening, self._opening = self._opening, None
+            opening.answered(now)
 
     def eof_received(self) -> bool:
         """The server says no more: it is of no use."""
@@ -286,7 +292,14 @@ class Upstream:
 
     def connection_lost(self, error: Exception | None) -> None:
         """The server is gone, or the lane was closed."""
-        self._lane.lose(self._time(), reason="it closed the connection" if error is None else failure(error))
+        now, reason = self._time(), "it closed the connection" if error is None else failure(error)
+        opening, self._opening = self._opening, None
+        needless = self._lane.state is LaneState.CLOSED and not self._lane.lost_because
+        self._lane.lose(now, reason=reason)
+        if opening is not None and needless:
+            opening.given_up(now)
+        elif opening is not None:
+            opening.failed(self._lane.lost_because, now)
 
 
 def failure(error: Exception) -> str:

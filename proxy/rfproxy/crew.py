@@ -9,11 +9,13 @@ Processes are known by their ids. Times are seconds of a monotonic clock.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
-PAUSES = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-"""Seconds until a worker that ended is replaced, by how many ended before it in this place, one soon after another."""
+from rfprotocol.backoff import Backoff
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+"""Seconds until a worker is replaced that ended soon after the one before it in this place; the first is at once."""
 STEADY = 30.0
 """Seconds after which the end of a worker has nothing to do with that of the one before."""
 
@@ -38,15 +40,13 @@ class _Place:
     stage: Stage = Stage.VACANT
     pid: int = 0
     started: float = 0.0
-    due: float = float("-inf")  # when the next one may start
-    ended: int = 0  # one soon after another
+    starts: Backoff = field(default_factory=lambda: Backoff(FIRST_PAUSE, LONGEST_PAUSE, free=1))
 
     def vacate(self, now: float) -> float:
         if now - self.started >= STEADY:
-            self.ended = 0
-        pause = PAUSES[min(self.ended, len(PAUSES) - 1)]
-        self.stage, self.due, self.ended = Stage.VACANT, now + pause, self.ended + 1
-        return pause
+            self.starts.succeeded()
+        self.stage = Stage.VACANT
+        return max(0.0, self.starts.failed(now) - now)
 
 
 class Crew:
@@ -89,7 +89,7 @@ class Crew:
     def _due(self) -> list[tuple[int, float]]:
         if self._succession is Succession.ONE_AFTER_ANOTHER and self._formers | self._leaving:
             return []
-        return [(n, place.due) for n, place in enumerate(self._places) if place.stage is Stage.VACANT]
+        return [(n, place.starts.due) for n, place in enumerate(self._places) if place.stage is Stage.VACANT]
 
     def started(self, number: int, pid: int, now: float) -> None:
         """A place has its worker."""

@@ -3,11 +3,7 @@
 The manager that deposes a master waits until every registered proxy has acknowledged that, or until the
 store has ended the proxy's session. So a proxy may act on what it last read only while its session certainly
 lives: from the moment it *sent* the last request that was answered within that session, for the session
-timeout, less a margin. The clock is the monotonic one of the caller.
-
-The margin covers what happens inside ZooKeeper: a follower passes the signs of life of its clients on to the
-leader only with the leader's pings, twice per tick, and the shortest session a server grants is two ticks. A
-proof can therefore count up to a quarter of the session timeout less than the client thinks; a third is kept.
+timeout, less the margin of `rfprotocol.proof`. The clock is the caller's, and must go on in suspension.
 
 Without a lease nothing is written. Reads from the last known master go on, but not at once: a proxy that was
 frozen, or cut off, finds its lease run out and the news of a successor both at the same moment.
@@ -15,8 +11,8 @@ frozen, or cut off, finds its lease run out and the news of a successor both at 
 
 from __future__ import annotations
 
-MARGIN = 1 / 3
-"""Part of the session timeout that is not relied upon."""
+from rfprotocol.proof import good_until
+
 NEWS = 1.0
 """Seconds for which reads, and what the master replies, wait for news of the store when the lease has run out."""
 
@@ -30,8 +26,8 @@ class Lease:
         """Seconds of the clock from when on the last known master may be read from without a lease."""
 
     def renew(self, sent: float, session_timeout: float) -> None:
-        """A round trip that began at `sent` (seconds, monotonic) was answered within the session."""
-        self.until = max(self.until, sent + session_timeout * (1 - MARGIN))
+        """A round trip that began at `sent` (seconds) was answered within the session."""
+        self.until = max(self.until, good_until(sent, session_timeout))
         self.reads_from = float("inf")
 
     def revoke(self) -> None:

@@ -114,3 +114,4 @@ class Limits:
     keepalive: int = 300  # without a packet, until the kernel asks whether the client is still there
     query: int = 1 << 30
     output: OutputLimits = OutputLimits()
+    clients_because: str = ""  # why `clients` is less than one worker's part of max_clients, if it is

@@ -14,15 +14,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import version
 from typing import NoReturn
 
+from rfprotocol.backoff import Backoff
 from rfprotocol.errors import RecordError, StoreError
 from rfprotocol.paths import Paths
 from rfprotocol.records import ProxyRecord
 from rfprotocol.store import Entry, StoreState, TopologyStore
 from rfprotocol.topology import Topology
-from rfproxy.cache import TopologyCache
+from rfproxy.cache import CacheWriter, TopologyCache
 from rfproxy.server import Server
 
 VERSION = version("redis-failover-proxy")
@@ -32,6 +36,8 @@ PATIENCE = 1.0
 """Seconds at the start that the store is waited for before the topology of the last run is used."""
 REFRESH = 5.0
 """Seconds between two announcements that only tell operators how many clients there are."""
+SAVE_TIMEOUT = 1.0
+"""Seconds at the end that the disk may take for the last topology."""
 REMINDER = 30.0
 """Seconds between two complaints that the store is away."""
 
@@ -45,6 +51,9 @@ class Membership:
         self._paths = paths
         self._path = paths.proxy(name)
         self._cache = cache
+        self._cache_writer = CacheWriter(cache, self._in_thread)
+        self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cache")
+        self._saving: asyncio.Task[None] | None = None
         self._address = ""
         self._news = asyncio.Event()  # something in the store may have changed
         self._announcing = asyncio.Lock()
@@ -53,6 +62,7 @@ class Membership:
         self._told_clients = 0
         self._announced_at = float("-inf")
         self._lapse: asyncio.TimerHandle | None = None
+        self._attempts = self._backoff()
         self._tasks: list[asyncio.Task[NoReturn]] = []
         self._acknowledgements: set[asyncio.Task[None]] = set()
         self.informed = asyncio.Event()
@@ -79,6 +89,10 @@ class Membership:
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._lapse is not None:
             self._lapse.cancel()
+        if self._saving is not None:
+            await asyncio.wait([self._saving], timeout=SAVE_TIMEOUT)
+            self._saving.cancel()
+        self._disk.shutdown(wait=False, cancel_futures=True)
         with contextlib.suppress(StoreError):
             await self._store.withdraw(self._path)
         await self._store.close()
@@ -91,7 +105,13 @@ class Membership:
                 self._server.log.warning("store_unavailable", error=str(error), epoch=self._server.router.epoch)
             except Exception as error:  # a proxy that no longer follows the topology would be worse than any of these
                 self._server.log.warning("membership_failed", error=repr(error), epoch=self._server.router.epoch)
-            await self._wait(self._store.session_timeout / PROOFS)
+            now = self._server.now()
+            await self._wait(self._attempts.failed(now) - now)
+
+    def _backoff(self) -> Backoff:
+        """The pauses between attempts that failed: the store may be back before the lease runs out."""
+        proof = self._store.session_timeout / PROOFS
+        return Backoff(proof / 2, 2 * proof)
 
     async def _remind(self) -> NoReturn:
         """Say it when the store is away for long, and say it again."""
@@ -118,6 +138,7 @@ class Membership:
                 if self._store.session != session:
                     return
                 self._renew(sent)
+                self._attempts.succeeded()
                 proof_due = sent + self._store.session_timeout / PROOFS
                 if self._told_clients != self._server.stats.clients and sent >= self._announced_at + REFRESH:
                     await self._announce()
@@ -150,8 +171,13 @@ class Membership:
             return
         self._known = entry
         self._server.router.apply(topology, self._server.now())
-        self._cache.save(topology)
         self.informed.set()
+        if self._cache_writer.keep(topology):  # not now: writes that were held are sent at the end of this turn
+            self._saving = asyncio.get_running_loop().create_task(self._cache_writer.write())
+
+    async def _in_thread(self, function: Callable[..., object], *arguments: object) -> object:
+        # A thread that belongs to nobody who would wait for it at the end: a disk may take for ever.
+        return await asyncio.get_running_loop().run_in_executor(self._disk, partial(function, *arguments))
 
     def _complain(self, seen: tuple[int, int], problem: str) -> None:
         if seen != self._told:
@@ -174,7 +200,7 @@ class Membership:
         self.sure.set()
         if self._lapse is not None:
             self._lapse.cancel()
-        self._lapse = asyncio.get_running_loop().call_at(server.lease.until, self._lapsed)
+        self._lapse = asyncio.get_running_loop().call_later(server.lease.until - server.now(), self._lapsed)
         if not was_valid:
             server.log.info("lease_valid", epoch=server.router.epoch)
             server.router.resume(server.now())
@@ -182,7 +208,8 @@ class Membership:
     def _lapsed(self) -> None:
         server = self._server
         if server.lease.valid(server.now()):  # renewed meanwhile, or the timer rang a hair too early
-            self._lapse = asyncio.get_running_loop().call_at(server.lease.until + 0.001, self._lapsed)
+            rest = server.lease.until - server.now() + 0.001
+            self._lapse = asyncio.get_running_loop().call_later(rest, self._lapsed)
         else:
             server.log.warning("lease_lapsed", epoch=server.router.epoch, error="no word from the store: writes wait")
             server.router.lapse(server.now())
@@ -205,12 +232,13 @@ class Membership:
 
     async def _announce_until_known(self) -> None:
         """A change of master waits for this: a request that was lost is repeated. The next session announces anew."""
-        session = self._store.session
+        session, attempts = self._store.session, self._backoff()
         while self._store.session == session:
             try:
                 await self._announce()
             except StoreError:
-                await asyncio.sleep(self._store.session_timeout / PROOFS)
+                now = self._server.now()
+                await asyncio.sleep(attempts.failed(now) - now)
             else:
                 return
 

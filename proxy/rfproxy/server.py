@@ -12,11 +12,14 @@ from dataclasses import replace
 from enum import Enum
 from typing import cast
 
+from rfprotocol import clock
+from rfprotocol.topology import Node
 from rfproxy.connections import Client, Upstream, failure, notice_vanished
 from rfproxy.lane import Lane
 from rfproxy.lease import Lease
 from rfproxy.limits import Limits
 from rfproxy.listening import BACKLOG
+from rfproxy.opening import Opening
 from rfproxy.policy import Policy
 from rfproxy.rotation import create_router
 from rfproxy.shell import Log
@@ -52,14 +55,16 @@ class Server:
         self.router = create_router(policy, self, self.lease, self.stats, log)
         self.on_acknowledge: Callable[[int], None] = lambda epoch: None
         self._loop = asyncio.get_running_loop()
-        self.now: Callable[[], float] = self._loop.time
-        """The monotonic clock that the core is given; seconds."""
+        self.now: Callable[[], float] = clock.now
+        """The clock of core and lease; seconds. Not the loop's, which stands still while the machine is suspended."""
         self._listeners: list[asyncio.Server] = []
         self.clients: set[Client] = set()
         self._strained: set[Client] = set()
         self._look: asyncio.TimerHandle | None = None
         self._numbers = itertools.count(first_number)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._openings: dict[Node, Opening] = {}
+        self._asked: set[Node] = set()  # of which connections were asked for in this turn of the loop
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = math.inf  # kept here: of an alarm that is due at once uvloop does not know when it is
         self._reaper = self._loop.call_later(REAP_EVERY, self._reap)
@@ -123,31 +128,51 @@ class Server:
     # --- what the core asks for (rfproxy.router.Shell)
 
     def connect(self, lane: Lane) -> None:
-        """Open the connection of a lane."""
-        task = self._loop.create_task(self._connect(lane))
+        """Open the connection of a lane, when it is its turn."""
+        if not self._asked:
+            self._loop.call_soon(self._open_asked)  # by then the router has said whose it is
+        node = lane.key.node
+        opening = self._openings.get(node)
+        if opening is None:
+            opening = self._openings[node] = Opening(self._begin)
+        opening.ask(lane)
+        self._asked.add(node)
+
+    def _open_asked(self) -> None:
+        asked, self._asked = self._asked, set()
+        for node in asked:
+            if (opening := self._openings.get(node)) is not None:
+                opening.go_on(self.now())
+
+    def _begin(self, lane: Lane) -> None:
+        task = self._loop.create_task(self._connect(lane, self._openings[lane.key.node]))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _connect(self, lane: Lane) -> None:
+    async def _connect(self, lane: Lane, opening: Opening) -> None:
         node = lane.key.node
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 await self._loop.create_connection(
-                    lambda: cast(asyncio.Protocol, Upstream(self, lane)), node.host, node.port
+                    lambda: cast(asyncio.Protocol, Upstream(self, lane, opening)), node.host, node.port
                 )
         except TimeoutError:
-            lane.lose(self.now(), reason=f"no connection within {CONNECT_TIMEOUT:g} s")
+            self._not_connected(lane, opening, f"no connection within {CONNECT_TIMEOUT:g} s")
         except (OSError, UnicodeError) as error:
-            lane.lose(self.now(), reason=failure(error))
+            self._not_connected(lane, opening, failure(error))
         else:
             self._loop.call_later(GREETING_TIMEOUT, lambda: lane.greeting_overdue(self.now()))
+
+    def _not_connected(self, lane: Lane, opening: Opening, reason: str) -> None:
+        lane.lose(self.now(), reason=reason)
+        opening.failed(reason, self.now())
 
     def flush_soon(self) -> None:
         """At the end of this turn of the loop, when all that arrived has been read."""
         self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        self.router.flush(self._loop.time())
+        self.router.flush(self.now())
 
     def wake_at(self, when: float) -> None:
         """Keep the earliest alarm."""
@@ -156,7 +181,7 @@ class Server:
         if self._alarm is not None:
             self._alarm.cancel()
         self._alarm_at = when
-        self._alarm = self._loop.call_at(when, self._ring)
+        self._alarm = self._loop.call_later(max(0.0, when - self.now()), self._ring)
 
     def _ring(self) -> None:
         self._alarm, self._alarm_at = None, math.inf
@@ -168,6 +193,7 @@ class Server:
 
     def _reap(self) -> None:
         self.router.reap(self.now())
+        self._openings = {node: opening for node, opening in self._openings.items() if not opening.idle}
         self._reaper = self._loop.call_later(REAP_EVERY, self._reap)
 
     # --- what clients report
@@ -179,7 +205,7 @@ class Server:
             if self._stage is not Stage.DRAINING:
                 self.log.warning(
                     "client_error",
-                    error=f"too many clients (max_clients {self.limits.clients}): one was refused",
+                    error=f"too many clients ({self._most_clients()}): one was refused",
                     epoch=self.router.epoch,
                 )
             return None
@@ -189,6 +215,10 @@ class Server:
         if self.limits.idle:
             self._look_soon()
         return next(self._numbers)
+
+    def _most_clients(self) -> str:
+        because = self.limits.clients_because
+        return f"{self.limits.clients}: {because}" if because else f"max_clients {self.limits.clients}"
 
     def gone(self, client: Client) -> None:
         """A client is no more."""

@@ -9,7 +9,8 @@ here, no event loop and no thread.
     READY             from a worker: it serves
 
 On a reload the process, its workers and its sockets stay, and exec brings in the program; that then starts workers
-of its own, and lets the former ones go when those serve. Whether it can read its options is tried beforehand.
+of its own, and lets the former ones go when those serve. Whether it can read its options is tried beforehand, beside
+all this: meanwhile signals are heard, and workers that end are replaced.
 """
 
 from __future__ import annotations
@@ -18,10 +19,9 @@ import gc
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, MutableMapping, Sequence
 from dataclasses import asdict, dataclass
 
 import structlog
@@ -30,11 +30,11 @@ from rfproxy import worker
 from rfproxy.config import CHECK, ProxyConfig
 from rfproxy.crew import Crew, Succession
 from rfproxy.listening import address_of, adopt, from_systemd, open_sockets, share
+from rfproxy.trial import Trial
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD, worker.READY)
 _LONG = 3600.0
 """Seconds to wait for a signal when nothing is due."""
-_CHECK_TIMEOUT = 30.0
 _VARIABLE = "REDIS_FAILOVER_PROXY_HERITAGE"
 
 
@@ -61,6 +61,7 @@ class Supervisor:
         self._config = config
         self._log = structlog.get_logger()
         self._status = 0
+        self._trial: Trial | None = None  # of the reload under way
         heritage = Heritage.take(environ)
         given = [adopt(fd) for fd in heritage.sockets] if heritage else from_systemd(environ)
         self._sockets = open_sockets(config.listen, config.workers, given)
@@ -79,7 +80,7 @@ class Supervisor:
         gc.collect()
         gc.freeze()  # the collector would write to objects that workers share with this process
         self._log.info("supervising", workers=self._config.workers, listen=str(address_of(self._sockets[0])))
-        while self._crew.pids or not self._crew.dismissed:
+        while self._crew.pids or self._trial or not self._crew.dismissed:
             for number in self._crew.vacancies(time.monotonic()):
                 self._start(number)
             alone = self._succession is Succession.ONE_AFTER_ANOTHER
@@ -89,15 +90,22 @@ class Supervisor:
         return self._status
 
     def _wait(self) -> None:
-        due = self._crew.next_due(time.monotonic())
-        heard = signal.sigtimedwait(_SIGNALS, _LONG if due is None else due)
+        now = time.monotonic()
+        due = self._crew.next_due(now)
+        rest = _LONG if due is None else due
+        if self._trial is not None:
+            if left := self._trial.time_left(now):
+                rest = min(rest, left)
+            else:
+                self._trial.kill()
+        heard = signal.sigtimedwait(_SIGNALS, rest)
         if heard is None or self._crew.dismissed:
             return
         match heard.si_signo:
             case signal.SIGTERM | signal.SIGINT:
                 self._end()
             case signal.SIGHUP | signal.SIGUSR2:
-                self._reload()
+                self._try_reload()
             case worker.READY:
                 self._crew.serves(heard.si_pid)
 
@@ -120,10 +128,14 @@ class Supervisor:
 
     def _bury(self) -> None:
         """Take note of all workers that have ended."""
-        while self._crew.pids:
+        while self._crew.pids or self._trial:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 return
+            if self._trial is not None and pid == self._trial.pid:
+                trial, self._trial = self._trial, None
+                self._tried(trial.problem(os.waitstatus_to_exitcode(status), time.monotonic()))
+                continue
             if pid not in self._crew.pids:  # an orphan that came to us because this is process 1 of a container
                 continue
             code = os.waitstatus_to_exitcode(status)
@@ -140,23 +152,42 @@ class Supervisor:
     def _end(self) -> None:
         self._crew.dismiss()
         self._tell(self._crew.pids, signal.SIGTERM)
+        if self._trial is not None:
+            self._trial.kill()
 
     def _tell(self, pids: Iterable[int], number: signal.Signals) -> None:
         for pid in pids:  # not yet waited for, so the ids are theirs
             os.kill(pid, number)
 
-    def _reload(self) -> None:
+    def _try_reload(self) -> None:
+        if self._trial is not None:
+            return  # it is under way
+        try:
+            self._trial = Trial(_command(CHECK), self._bequeathed(), time.monotonic())
+        except OSError as error:
+            self._tried(f"{sys.executable}: {error.strerror}")
+
+    def _tried(self, problem: str) -> None:
+        """The trial run is over: the program takes over, if nothing is wrong with it and it is still needed."""
+        if self._crew.dismissed:
+            return
+        if problem:
+            self._log.error("reload_refused", error=problem)
+        else:
+            self._reload()
+
+    def _bequeathed(self) -> dict[str, str]:
+        """The environment of the program that takes over."""
         fds = [sock.fileno() for sock in self._sockets]
         heritage = Heritage(self._listen, fds, sorted(self._crew.pids), self._config.embedded)
-        environ = os.environ | {_VARIABLE: json.dumps(asdict(heritage))}
-        if problem := _check(environ):
-            self._log.error("reload_refused", error=problem)
-            return
+        return os.environ | {_VARIABLE: json.dumps(asdict(heritage))}
+
+    def _reload(self) -> None:
         for sock in self._sockets:
             sock.set_inheritable(True)
         self._log.info("reloading")
         try:
-            os.execve(sys.executable, _command(), environ)
+            os.execve(sys.executable, _command(), self._bequeathed())
         except OSError as error:
             self._log.error("reload_refused", error=f"{sys.executable}: {error.strerror}")
 
@@ -166,22 +197,3 @@ def _command(*words: str) -> list[str]:
     options = sys.argv[1:]
     program = sys.orig_argv[1 : len(sys.orig_argv) - len(options)]
     return [sys.executable, *program, *words, *options]
-
-
-def _check(environ: Mapping[str, str]) -> str:
-    """What the program on the disk has against its options or its heritage, in one line; empty: nothing."""
-    try:
-        done = subprocess.run(
-            _command(CHECK),
-            env=environ,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            timeout=_CHECK_TIMEOUT,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return str(error)
-    if done.returncode == 0:
-        return ""
-    return (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]

@@ -30,6 +30,7 @@ from rfprotocol.glance import COMPILED
 from rfprotocol.paths import Paths
 from rfprotocol.store import TopologyStore
 from rfprotocol.zkstore import ZkStore
+from rfproxy import descriptors
 from rfproxy.cache import TopologyCache
 from rfproxy.config import ProxyConfig
 from rfproxy.durable import Durability
@@ -46,11 +47,8 @@ READY = signal.Signals(signal.SIGRTMIN)
 RETIRE = signal.SIGUSR1
 _NOT_FOR_US = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 """What a terminal, or a `pkill`, sends to the supervisor and its workers alike."""
-MISCONFIGURED = 2
-"""Exit status."""
-
-SPARE_DESCRIPTORS = 256
-"""For lanes, the store and files, besides the clients."""
+FAILED, MISCONFIGURED = 1, 2
+"""Exit statuses."""
 
 
 def main(config: ProxyConfig, sockets: Sequence[socket.socket], supervisor: int, *, relieves: bool = False) -> int:
@@ -61,15 +59,15 @@ def main(config: ProxyConfig, sockets: Sequence[socket.socket], supervisor: int,
     try:
         repeats = logs.Repeats(time.monotonic)
         logs.configure(config.log_format, config.log_level, repeats=repeats, worker=os.getpid())
-        uvloop.run(_work(config, sockets, supervisor, repeats, relieves=relieves))
+        status = uvloop.run(_work(config, sockets, supervisor, repeats, relieves=relieves))
         repeats.report(all=True)
     except ConfigError as error:
         print(f"rfproxy: {error}", file=sys.stderr)
         return MISCONFIGURED
     except BaseException:  # nothing may go on in what is a copy of the supervisor
         traceback.print_exc()
-        return 1
-    return 0
+        return FAILED
+    return status
 
 
 class _Orders:
@@ -78,6 +76,7 @@ class _Orders:
     def __init__(self, supervisor: int) -> None:
         self.retire = asyncio.Event()
         self.end = asyncio.Event()
+        self.failed = False
         self._supervisor = os.pidfd_open(supervisor)  # readable when that process has ended
         loop = asyncio.get_running_loop()
         loop.add_reader(self._supervisor, self._orphaned)
@@ -94,6 +93,16 @@ class _Orders:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._supervisor, READY)
 
+    def watch(self, beginning: asyncio.Task[None]) -> None:
+        """End this worker when that task fails: it would never accept a client, and its supervisor would wait."""
+        beginning.add_done_callback(self._begun)
+
+    def _begun(self, beginning: asyncio.Task[None]) -> None:
+        if not beginning.cancelled() and (error := beginning.exception()) is not None:
+            structlog.get_logger().error("worker_failed", error=f"it cannot begin to serve: {error!r}")
+            self.failed = True
+            self._end()
+
     def _end(self) -> None:
         self.end.set()
         self.retire.set()
@@ -106,12 +115,13 @@ class _Orders:
 
 async def _work(
     config: ProxyConfig, sockets: Sequence[socket.socket], supervisor: int, repeats: logs.Repeats, *, relieves: bool
-) -> None:
+) -> int:
     orders = _Orders(supervisor)
     log = structlog.get_logger()
     loop = asyncio.get_running_loop()
     repeats.later = lambda seconds, ring: loop.call_soon_threadsafe(loop.call_later, seconds, ring)
-    server = Server(policy_of(config), limits=_affordable(limits_of(config)), log=log, first_number=first_number())
+    limits, policy = affordable(limits_of(config), policy_of(config))
+    server = Server(policy, limits=limits, log=log, first_number=first_number())
     server.stats.log = repeats.limiter
     address = address_of(sockets[0])
     if not relieves:
@@ -123,6 +133,7 @@ async def _work(
         log.info("relieving" if relieves else "listening", address=str(address), name=name, store=group, core=core)
         await membership.start(str(address))
         ready = asyncio.create_task(_begin(orders, server, membership, sockets if relieves else (), config))
+        orders.watch(ready)
         await orders.retire.wait()
         ready.cancel()
         if not orders.end.is_set():
@@ -133,6 +144,7 @@ async def _work(
         await membership.stop()
         log.info("stopped", clients_cut_off=cut_off)
     repeats.later = None
+    return FAILED if orders.failed else 0
 
 
 async def _begin(
@@ -172,29 +184,33 @@ def first_number() -> int:
     return (os.getpid() << 31) + 1
 
 
-def _affordable(limits: Limits) -> Limits:
-    """The same with as many clients as there may be open files."""
-    wanted = limits.clients + SPARE_DESCRIPTORS
-    if (allowed := allow_descriptors(wanted)) >= wanted:
-        return limits
-    limits = replace(limits, clients=max(1, allowed - SPARE_DESCRIPTORS))
-    structlog.get_logger().warning(
-        "few_descriptors",
-        allowed=allowed,
-        wanted=wanted,
-        max_clients=limits.clients,
-        error="raise the limit of open files (ulimit -n)",
-    )
-    return limits
+def affordable(limits: Limits, policy: Policy) -> tuple[Limits, Policy]:
+    """The same with as many clients, and dedicated connections, as there may be open files."""
+    wanted = descriptors.wanted(limits.clients)
+    allowed = allow_descriptors(wanted)
+    budget = descriptors.share(limits.clients, allowed)
+    if budget.clients < limits.clients:
+        structlog.get_logger().warning(
+            "few_descriptors",
+            allowed=allowed,
+            wanted=wanted,
+            max_clients=budget.clients,
+            dedicated=budget.dedicated,
+            error="fewer clients are admitted: raise the hard limit of open files (ulimit -Hn, LimitNOFILE)",
+        )
+        because = f"the limit of open files, {allowed}, leaves room for no more"
+        limits = replace(limits, clients=budget.clients, clients_because=because)
+    return limits, replace(policy, most_dedicated=budget.dedicated)
 
 
 def allow_descriptors(wanted: int) -> int:
-    """Raise this process' limit of open files towards `wanted`, as Redis does; returns what is allowed."""
+    """Raise this process' limit of open files to the hard one, or to `wanted` if there is none; returns the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
+    if soft == resource.RLIM_INFINITY:
         return wanted
-    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    allowed = max(soft, wanted) if hard == resource.RLIM_INFINITY else hard
+    if allowed > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
     return allowed
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from rfproxy.crew import PAUSES, STEADY, Crew, Succession
+from rfprotocol.backoff import JITTER
+from rfproxy.crew import FIRST_PAUSE, LONGEST_PAUSE, STEADY, Crew, Succession
 
 
 def staffed(crew: Crew, *pids: int, now: float = 0.0) -> Crew:
@@ -44,8 +45,10 @@ def test_one_that_ends_again_and_again_is_replaced_later_and_later_but_for_ever(
         assert crew.vacancies(now) == ([] if pause else [0])
         assert crew.next_due(now) == pytest.approx(pause)
         now += pause
-    assert tuple(pauses[: len(PAUSES)]) == PAUSES
-    assert set(pauses[len(PAUSES) :]) == {PAUSES[-1]}
+    doubled = [min(FIRST_PAUSE * 2**n, LONGEST_PAUSE) for n in range(9)]
+    assert pauses[0] == 0
+    for pause, longest in zip(pauses[1:], doubled, strict=True):
+        assert longest * (1 - JITTER) - 1e-9 <= pause <= longest + 1e-9
 
 
 def test_one_that_ends_after_a_long_time_is_replaced_at_once() -> None:

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rfprotocol.proof import good_until
 from rfproxy.durable import Durability
-from rfproxy.lease import MARGIN, NEWS, Lease
+from rfproxy.lease import NEWS, Lease
 from rfproxy.policy import Policy, Reads
 from tests.support.playbook import FakeClient, Playbook
 
@@ -63,7 +64,7 @@ def test_it_never_outlasts_the_longest_session_that_was_proved(proofs: list[tupl
     lease = Lease()
     for sent, timeout in proofs:
         lease.renew(sent, timeout)
-    assert lease.until <= max(sent + timeout * (1 - MARGIN) for sent, timeout in proofs)
+    assert lease.until <= max(good_until(sent, timeout) for sent, timeout in proofs)
 
 
 # --- and then

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from rfprotocol import clock
 from rfprotocol.errors import StoreUnavailable
 from rfprotocol.memstore import MemStore, MemTree
 from rfprotocol.paths import Paths
@@ -17,6 +19,7 @@ from rfprotocol.store import Delete, Entry, Put
 from rfprotocol.topology import Node, Phase, Topology
 from rfproxy import membership
 from rfproxy.cache import TopologyCache
+from rfproxy.gate import GateState
 from rfproxy.limits import Limits
 from rfproxy.membership import Membership
 from rfproxy.policy import Policy
@@ -190,7 +193,7 @@ async def test_without_a_store_at_the_start_the_cached_topology_serves_reads_but
 
 
 async def test_what_was_served_is_cached_for_the_next_start(started: World) -> None:
-    assert started.cache.load() == SERVING
+    await eventually(lambda: started.cache.load() == SERVING)
 
 
 async def test_a_store_that_is_away_is_waited_for_and_not_asked_in_a_loop(started: World) -> None:
@@ -272,3 +275,34 @@ async def test_who_leaves_does_not_go_on_acknowledging(started: World, monkeypat
     await tried.wait()
     await started.proxy.stop()
     assert not started.proxy._acknowledgements
+
+
+async def test_membership__disk_takes_for_ever__acknowledges(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk, writing = threading.Event(), threading.Event()
+
+    def save(topology: Topology) -> None:
+        writing.set()
+        disk.wait()
+
+    monkeypatch.setattr(world.cache, "save", save)
+    monkeypatch.setattr(membership, "SAVE_TIMEOUT", 0.01)
+    await world.proxy.start("a:1")
+    await world.acknowledged(1)
+    await eventually(writing.is_set)
+    await world.publish(replace(SERVING, epoch=3))
+    await world.acknowledged(3)
+    await world.proxy.stop()
+    disk.set()
+
+
+async def test_membership__machine_was_suspended__lease_is_over(world: World) -> None:
+    """The loop's timers stood still with its clock; the lease counts the time of suspension."""
+    slept = 0.0
+    world.server.now = lambda: clock.now() + slept
+    await world.proxy.start("a:1")
+    await eventually(lambda: world.lease)
+    slept = 1000.0
+    assert not world.lease
+    assert world.server.router.gate.state(world.server.now()) is GateState.LAPSED
+    await eventually(lambda: world.lease)  # by the next proof
+    assert world.server.router.gate.state(world.server.now()) is GateState.OPEN

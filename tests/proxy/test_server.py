@@ -12,7 +12,10 @@ import uvloop
 
 from deploy.processes import free_port
 from rfprotocol.topology import Node, Phase, Topology
+from rfproxy import opening as opening_module
 from rfproxy import server as server_module
+from rfproxy.connections import Transport, Upstream
+from rfproxy.lane import LaneState
 from rfproxy.limits import Limits
 from rfproxy.listening import BACKLOG
 from rfproxy.policy import Policy
@@ -55,6 +58,18 @@ async def test_one_client_too_many_is_told_so(server: Server, address: Node) -> 
         open_writer.close()
     await eventually(lambda: server.stats.clients == 0)
     assert server.stats.clients_refused == 1
+
+
+async def test_server__fewer_clients_than_asked_for__says_which_limit(redis_server: RedisServer) -> None:
+    async with fronting(redis_server.node, Limits(clients=1, clients_because="the limit of open files, 300")) as front:
+        _, first = await front.connect()
+        await eventually(lambda: front.server.stats.clients == 1)
+        reader, second = await front.connect()
+        assert await reader.read() == b"-ERR max number of clients reached\r\n"
+        (line,) = front.log.events("client_error")
+        assert line["error"] == "too many clients (1: the limit of open files, 300): one was refused"
+        first.close()
+        second.close()
 
 
 async def test_draining_answers_what_is_in_flight_and_refuses_newcomers(
@@ -128,6 +143,29 @@ def test_an_alarm_that_is_overdue_rings_and_others_after_it_on_the_loop_of_the_p
         await server.drain(0.0)
 
     uvloop.run(main())
+
+
+async def test_connect__hundreds_of_blocked_clients__few_openings_at_once(
+    server: Server, address: Node, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server accepts one after the other, and few may wait for that."""
+    monkeypatch.setattr(opening_module, "AT_ONCE", 8)
+    most = 0
+    begin = Upstream.connection_made
+
+    def counting(upstream: Upstream, transport: Transport) -> None:
+        nonlocal most
+        most = max(most, sum(lane.state is LaneState.GREETING for lane in server.router.lanes))
+        begin(upstream, transport)
+
+    monkeypatch.setattr(Upstream, "connection_made", counting)
+    clients = [await connect(address) for _ in range(140)]
+    for _, writer in clients:
+        writer.write(b"BLPOP q 0\r\n")
+    await eventually(lambda: redis_server.info("clients")["blocked_clients"] == 140)
+    assert 0 < most <= 8
+    for _, writer in clients:
+        writer.close()
 
 
 async def test_as_many_may_wait_to_be_accepted_as_the_system_allows(server: Server, address: Node) -> None:

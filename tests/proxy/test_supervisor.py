@@ -271,3 +271,33 @@ def test_in_the_embedded_mode_the_former_worker_is_gone_before_the_next_one_deci
     program.process.kill()
     names = [event["event"] for event in program.events()]
     assert [name for name in names if name.startswith("worker")] == ["worker_started", "worker_left", "worker_started"]
+
+
+def test_supervisor__trial_run_takes_long__signals_are_heard() -> None:
+    """Workers that end meanwhile are replaced, and SIGTERM ends everything, the trial run too."""
+    code = """
+import signal, sys
+from rfproxy import supervisor
+from rfproxy.config import ProxyConfig
+
+def work(*_, **__):
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.pause()
+
+supervisor.worker.main = work
+supervisor._command = lambda *_: [sys.executable, "-c", "import signal; print('trial', flush=True); signal.pause()"]
+config = ProxyConfig.model_validate({"nodes": "a:1", "listen": "127.0.0.1:0"})
+raise SystemExit(supervisor.Supervisor(config, {}).run())
+"""
+    command = [sys.executable, "-u", "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as program:
+        assert program.stdout is not None
+        heard = iter(program.stdout)
+        first = next(line for line in heard if "worker_started" in line)
+        program.send_signal(signal.SIGHUP)
+        next(line for line in heard if line.startswith("trial"))
+        os.kill(int(first.split("worker=")[1]), signal.SIGKILL)
+        next(line for line in heard if "worker_started" in line)
+        program.send_signal(signal.SIGTERM)
+        assert "worker_left" in "".join(heard)
+    assert program.returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -13,23 +14,25 @@ from pathlib import Path
 import pytest
 
 from deploy.processes import free_port, wait_until
+from rfproxy import worker
 from rfproxy.config import ProxyConfig
 from rfproxy.durable import Durability
 from rfproxy.greeting import Account
 from rfproxy.limits import Limits, OutputLimit, OutputLimits
+from rfproxy.policy import Policy
 from rfproxy.worker import RETIRE, first_number, limits_of, policy_of
 from tests.support.program import Program, accepts, recorded, worker_of
 from tests.support.redis import RedisServer
 
 
-def test_the_limit_of_open_files_is_raised_as_far_as_it_may_be() -> None:
+def test_descriptors__soft_limit__raised_to_the_hard_one() -> None:
     code = (
         "import resource; from rfproxy.worker import allow_descriptors as allow;"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (100, 300));"
         "print(allow(50), allow(200), allow(1000), resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["50", "200", "300", "300"]
+    assert done.stdout.split() == ["300", "300", "300", "300"]
 
 
 def test_the_password_reaches_the_lanes_and_no_representation() -> None:
@@ -73,6 +76,45 @@ def test_where_files_are_few_fewer_clients_are_admitted(tmp_path: Path) -> None:
         for client in clients:
             client.close()
         process.terminate()
+
+
+def test_worker__few_descriptors__budget_is_said_and_enforced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "allow_descriptors", lambda wanted: 300)
+    limits, policy = worker.affordable(Limits(clients=400), Policy())
+    assert (limits.clients, policy.most_dedicated) == (33, 11)
+    assert limits.clients_because == "the limit of open files, 300, leaves room for no more"
+    monkeypatch.setattr(worker, "allow_descriptors", lambda wanted: wanted)
+    assert worker.affordable(Limits(clients=400), Policy()) == (Limits(clients=400), Policy(most_dedicated=400))
+
+
+def test_worker__listening_fails__ends_and_says_why(tmp_path: Path) -> None:
+    """A worker of a reload listens when it knows the servers; that it cannot do so must not be lost with a task."""
+    code = """
+import os, socket, sys
+from rfproxy import server, worker
+from rfproxy.config import ProxyConfig
+
+async def listen(self, sockets):
+    if sockets:
+        raise OSError(98, "Address already in use")
+
+async def start(self, address):
+    self.informed.set()
+
+async def stop(self):
+    pass
+
+server.Server.listen = listen
+worker.Membership.start, worker.Membership.stop = start, stop
+options = {"zkservers": "127.0.0.1:1", "state_dir": sys.argv[1], "on_store_loss": "continue"}
+config = ProxyConfig.model_validate(options)
+sock = socket.create_server(("127.0.0.1", 0))
+raise SystemExit(worker.main(config, [sock], os.getppid(), relieves=True))
+"""
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False)
+    assert done.returncode == worker.FAILED
+    (line,) = [json.loads(line) for line in done.stderr.splitlines() if "worker_failed" in line]
+    assert "Address already in use" in line["error"]
 
 
 def test_each_worker_has_its_part_of_what_is_for_all() -> None:

@@ -1,5 +1,6 @@
-/* Loaded into a process before its libraries: the time of day is the system's plus the seconds (int64) that are in the
-   file $CLOCK_OFFSET at that moment. All other clocks, and all waiting, are left alone. */
+/* Loaded into a process before its libraries: the time of day, and the time since the start of the machine with its
+   suspensions (CLOCK_BOOTTIME), are the system's plus the seconds (two int64) that are in the file $CLOCK_OFFSET at that
+   moment. All other clocks, and all waiting, are left alone. */
 
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -11,7 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static const volatile int64_t none, *offset = &none;
+static const volatile int64_t none[2], *offset = none;
 
 __attribute__((constructor)) static void find(void)
 {
@@ -27,7 +28,9 @@ int clock_gettime(clockid_t clock, struct timespec *now)
 {
     int result = syscall(SYS_clock_gettime, clock, now);
     if (result == 0 && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE))
-        now->tv_sec += *offset;
+        now->tv_sec += offset[0];
+    if (result == 0 && (clock == CLOCK_BOOTTIME || clock == CLOCK_BOOTTIME_ALARM))
+        now->tv_sec += offset[1];
     return result;
 }
 
@@ -35,7 +38,7 @@ int gettimeofday(struct timeval *now, void *zone)
 {
     int result = syscall(SYS_gettimeofday, now, zone);
     if (result == 0)
-        now->tv_sec += *offset;
+        now->tv_sec += offset[0];
     return result;
 }
 
