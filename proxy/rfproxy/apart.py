@@ -207,7 +207,7 @@ def block(session: Session, verb: Verb, now: float) -> bool:
         # A server waits for the offset at the end of the connection's last command, so one has to come first.
         return session.send(Run(session, [verb.args], _PING + raw, Need.OWN, Form.LAST, 2), lane)
     run = Run(session, [verb.args], raw, Need.OWN)
-    run.lost_on = verb.lost_on
+    run.attempts = verb.attempts
     return session.send(run, lane)
 
 

@@ -127,6 +127,11 @@ class Fence:
         return unasked
 
     @property
+    def replied(self) -> bool:
+        """Whether the first command has been answered."""
+        return bool(self._kept)
+
+    @property
     def served(self) -> bool:
         """Whether the first command has been answered, in a way that a blocking one is when it took something."""
         return bool(self._kept) and took(self._kept[0])
@@ -197,7 +202,10 @@ class DurableLane(Lane):
             raw += questions
             self._fence = Fence(sum(run.left for run in batch), questions, self.guest if self._listening else None)
         self._queue = rest
-        self.in_flight.extend(run for run in batch if run.left)
+        for run in batch:
+            if run.left:
+                run.sent = now
+                self.in_flight.append(run)
         writer.write(raw[0] if len(raw) == 1 else b"".join(raw))
 
     def _cut(self) -> tuple[list[Run], list[Run]]:
@@ -247,8 +255,11 @@ class DurableLane(Lane):
             if not fence.in_step:
                 raise ProtocolError("nobody knows what the next reply belongs to")
             super()._distribute(now)  # what the server has said unasked behind it
-        elif self.guest is not None and self.guest.blocked and fence.served:
-            self.guest.was_served()
+        elif self.guest is not None and self.guest.blocked and fence.replied:
+            if fence.served:
+                self.guest.was_served()
+            else:
+                self.answered = now  # it is known to have taken nothing
         if self._queue and not self.in_flight:
             self._waits_for.lane_dirty(self)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from rfprotocol.commands import Command
 from rfprotocol.resp import RequestReader
+from rfproxy.attempts import NEVER_SENT, Attempts
 
 if TYPE_CHECKING:
     from rfproxy.cursors import Cursors
@@ -56,13 +57,13 @@ class Run:
     __slots__ = (
         "_commands",
         "asked_before",
+        "attempts",
         "count",
         "cursors",
         "flushes",
         "form",
         "home",
         "left",
-        "lost_on",
         "need",
         "raw",
         "reply",
@@ -97,12 +98,17 @@ class Run:
         """Of one that needs a lane of its own: see Scripts.executed."""
         self.sent = 0.0
         """When it was handed to the connection; seconds."""
-        self.lost_on = ""
-        """Of a write that is sent once more: the server that never replied, and may have executed it."""
+        self.attempts: Attempts = NEVER_SENT
+        """The earlier sendings of these commands."""
         self.asked_before = False
         """Whether it has overtaken a long reply."""
         self.home = ""
         """Of scripts that are loaded: where they were sent to."""
+
+    @property
+    def lost_on(self) -> str:
+        """Of a write that is sent once more: the server that never replied, and may have executed it."""
+        return self.attempts.lost_on
 
     @property
     def commands(self) -> list[list[bytes]]:
@@ -120,6 +126,11 @@ class Run:
     def unanswered(self) -> list[list[bytes]]:
         """The commands whose replies have not been relayed."""
         return self.commands[self.count - self.left :] if self.form is PLAIN else self.commands
+
+
+def alone(need: Need) -> Need:
+    """The same need, on a connection that carries nothing else."""
+    return Need.ANY_OWN if need is Need.ANY or need is Need.ANY_OWN else Need.OWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +152,13 @@ class Verb:
     served: bool = False
     """Whether a blocking command has taken something: then it blocks no more, and may not be asked again. Its reply is
     kept until replicas have what it did (`durable`)."""
-    lost_on: str = ""
-    """As of a Run: a blocking command that is asked again may have taken something from the server that was lost."""
+    attempts: Attempts = NEVER_SENT
+    """As of a Run."""
+
+    @property
+    def lost_on(self) -> str:
+        """As of a Run: a blocking command may have taken something from the server that was lost."""
+        return self.attempts.lost_on
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
-"""What becomes of a command that was sent and not answered: it is sent once more, or nobody will ever know.
+"""Decides for each command that was sent and not answered: send it once more, or answer what is known.
 
-One that is sent once more may have been executed already. If the second attempt fails, too, its client is not told that
-nothing has happened: `Run.lost_on` remembers.
+A command that is sent once more may have been executed already. If the second attempt fails, too, its client is not
+told that nothing has happened: `Attempts` remembers. How often a command is sent, and to which servers, is bounded
+there as well.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rfprotocol import resp
-from rfprotocol.commands import lookup
-from rfproxy.entries import Entry, Need, Ready, Run, Verb
+from rfprotocol.commands import Command, lookup
+from rfproxy.attempts import NEVER_SENT, Attempts, Loss
+from rfproxy.entries import Entry, Form, Need, Ready, Run, Verb, alone
 from rfproxy.replay import may_resend
 
 if TYPE_CHECKING:
@@ -19,20 +21,92 @@ if TYPE_CHECKING:
     from rfproxy.session import Session
 
 
-def decide(session: Session, args: list[bytes], need: Need, lane: Lane) -> Entry:
-    """For a command that was on a lane that is lost."""
+def after_loss(session: Session, attempts: Attempts, commands: list[list[bytes]], lane: Lane, loss: Loss) -> Attempts:
+    """The record of commands that were on `lane`, which is over. `sent` is when the oldest run in flight was sent."""
+    if loss in (Loss.AT_HEAD, Loss.BESIDE) and all(_spares_servers(lookup(args)) for args in commands):
+        loss = Loss.WITHDRAWN
+    process = session.router.process if lane.writes else ""
+    return attempts.after(loss, lane.key.node, lane.sent_head, lane.closed_at, process)
+
+
+def _spares_servers(command: Command) -> bool:
+    """Whether no server can fail of it: it costs little, whatever the data are."""
+    if command.group == "connection":
+        return True
+    return command.group in ("pubsub", "transactions") and command.reads_only
+
+
+def decide(session: Session, args: list[bytes], need: Need, lane: Lane, attempts: Attempts) -> Entry:
+    """For a command that was on `lane`, which is over; `attempts` says how it ended."""
     command, node = lookup(args), str(lane.key.node)
     harmless = command.reads_only or command.name == "EXEC"  # without MULTI; with one, `pledge` decides
     if not harmless and not may_resend(command, args, session.router.policy.retry_writes):
         return uncertain(session, args, node)
-    return again(session, args, need, "" if harmless else node)
+    if not harmless:
+        attempts = replace(attempts, lost_on=node)
+    if (answer := exhausted(session, args, attempts, lane.closed_at)) is not None:
+        return answer
+    return again(session, args, need, attempts)
 
 
-def of_busy(session: Session, verb: Verb, node: str, *, sent: bool) -> Entry:
-    """For a blocking command, or one that waits for the server's consent, that was on a lane to `node` that is lost."""
+def of_busy(session: Session, verb: Verb, lane: Lane, loss: Loss) -> Entry:
+    """For a blocking command, or one that waits for the server's consent, that was on `lane`, which is over."""
+    if loss is Loss.UNSENT:
+        return verb
+    node = str(lane.key.node)
     if verb.served:
         return uncertain(session, verb.args, node)
-    return replace(verb, lost_on=node) if sent and verb.command.is_write else verb
+    waited = session.router.answered_since(lane.key.node, lane.sent_head)
+    attempts = after_loss(session, verb.attempts, [verb.args], lane, Loss.WITHDRAWN if waited else loss)
+    if verb.command.is_write:
+        if attempts.fatal_to:  # it was sent just before: it may have been served
+            return uncertain(session, verb.args, node)
+        attempts = replace(attempts, lost_on=node)
+    answer = exhausted(session, verb.args, attempts, lane.closed_at)
+    return replace(verb, attempts=replace(attempts, fatal_to="")) if answer is None else answer
+
+
+def exhausted(session: Session, args: list[bytes], attempts: Attempts, now: float) -> Ready | None:
+    """The answer to a command that is not sent again: it cost connections enough, or its time is over."""
+    if not attempts.spent and not attempts.expired(now, session.router.policy.hold_timeout):
+        return None
+    if attempts.lost_on:
+        return uncertain(session, args, attempts.lost_on)
+    name = lookup(args).name.replace("|", " ")
+    text = (
+        f"ERR rfproxy: {name} was sent to {attempts.blamed} servers, and each ended the connection before it replied, "
+        f"{attempts.suspect_at} last (output limit, out of memory, a crash?): it is not sent again"
+        if attempts.spent
+        else f"ERR rfproxy: {name} was not answered within {session.router.policy.hold_timeout:g} s by any server"
+    )
+    session.complain(name, text)
+    return Ready(resp.error(text))
+
+
+def barred(session: Session, run: Run) -> Ready | None:
+    """The answer to a run that may not be sent to the master there is now: the former one may have died of it."""
+    attempts, router = run.attempts, session.router
+    served = router.topology is not None and router.topology.master is not None
+    if not attempts.fatal_to or not served or router.process == attempts.fatal_to:
+        return None
+    if attempts.lost_on:
+        return answer_of(session, run, uncertain(session, run.commands[-1], attempts.lost_on))
+    if run.need is Need.ANY_OWN and router.topology is not None and router.topology.replicas:
+        return None  # which `choose` prefers
+    name = lookup(run.commands[-1]).name.replace("|", " ")
+    text = (
+        f"ERR rfproxy: {name} was in execution when master {attempts.suspect_at} ended the connection, and that server "
+        "is no master any more: it is not sent to another one"
+    )
+    session.complain(name, text)
+    return answer_of(session, run, Ready(resp.error(text)))
+
+
+def answer_of(session: Session, run: Run, answer: Ready) -> Ready:
+    """The answer to the last command of a run, in the form that the whole run is answered in."""
+    if run.form is not Form.BLOCK:
+        return answer
+    return Ready(resp.simple("OK") + resp.simple("QUEUED") * (len(run.commands) - 2) + answer.reply)
 
 
 def uncertain(session: Session, args: list[bytes], node: str) -> Ready:
@@ -44,10 +118,19 @@ def uncertain(session: Session, args: list[bytes], node: str) -> Ready:
     return Ready(resp.error(text))
 
 
-def again(session: Session, args: list[bytes], need: Need, lost_on: str = "") -> Entry:
-    """A command to be sent once more; what it did at the server `lost_on`, if there is one, nobody knows."""
+def again(session: Session, args: list[bytes], need: Need, attempts: Attempts = NEVER_SENT) -> Entry:
+    """A command to be sent once more."""
     session.router.disturbed().replayed += 1
     entry = session.busy or session.entry(args)
+    return resumed(entry, attempts)
+
+
+def resumed(entry: Entry, attempts: Attempts) -> Entry:
+    """The same entry with the record of its earlier sendings, on a connection of its own if that is called for."""
     if isinstance(entry, Run):
-        entry.lost_on = lost_on
+        entry.attempts = attempts
+        if attempts.alone:
+            entry.need = alone(entry.need)
+    elif isinstance(entry, Verb) and attempts is not NEVER_SENT:
+        return replace(entry, attempts=attempts)
     return entry

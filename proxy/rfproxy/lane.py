@@ -25,6 +25,7 @@ import hiredis
 
 from rfprotocol.errors import ProtocolError
 from rfprotocol.framing import ReplyScanner, Taken
+from rfproxy.attempts import Loss
 from rfproxy.blocking import took
 from rfproxy.entries import LEFTOVER, Form, Run
 from rfproxy.greeting import Duty, Greeting, LaneKey, Welcome
@@ -120,6 +121,9 @@ class Lane:
         self.pace = Pace() if key.duty is Duty.REPLICA else None
         self.writes = key.duty is Duty.MASTER  # it takes more than reads
         self.used = float("-inf")  # when runs were last sent; seconds
+        self.answered = float("-inf")  # when the latest run that was answered had been sent; seconds
+        self.closed_at = float("-inf")
+        self.sent_head = 0.0  # when the oldest run in flight was sent, as the lane closed; seconds
         self.state = LaneState.CONNECTING
         self.welcome: Welcome | None = None
         self.lost_because = ""
@@ -213,7 +217,7 @@ class Lane:
     def _cannot_send(self, now: float) -> None:
         guest = self.guest
         if guest is None:
-            self._give_back(now, unsent_only=True)
+            self._give_back_unsent(now)
         elif guest.blocked or self._owner.may_relay(self, now):
             self._owner.discard(self, now)  # what the session knows of it runs ahead of what was sent
         else:
@@ -270,7 +274,7 @@ class Lane:
     def park(self, now: float) -> None:
         """Accept no more runs for the time being; those that were not sent go elsewhere."""
         self.parked = True
-        self._give_back(now, unsent_only=True)
+        self._give_back_unsent(now)
 
     def leave_behind(self, runs: Collection[Run]) -> None:
         """The replies to these runs, which are in flight, will be for nobody."""
@@ -283,10 +287,10 @@ class Lane:
     def retire(self, now: float) -> None:
         """Accept no more runs, and close when those in flight are answered."""
         if self.state in (LaneState.CONNECTING, _GREETING):
-            self.lose(now)
+            self.abandon(now)
         elif self.state is _READY:
             self.state = _RETIRED
-            self._give_back(now, unsent_only=True)
+            self._give_back_unsent(now)
             self.read_on(True)
             self._close_if_done(now)
 
@@ -296,9 +300,10 @@ class Lane:
             self.lose(now, reason="it accepted the connection and did not answer the greeting")
 
     def lose(self, now: float, welcome: Welcome | None = None, reason: str = "") -> None:
-        """The connection is of no use any more: close it, and give every run back to its session.
+        """The server ended the connection, or cannot be understood: every run goes back to its session.
 
-        `welcome` is the greeting that failed, if that is why; `reason` says in words why the connection failed.
+        The oldest command in flight may be the cause (see `attempts`). `welcome` is the greeting that failed, if that is
+        why; `reason` says in words why the connection failed.
         """
         if self.state is _CLOSED:
             return
@@ -306,11 +311,22 @@ class Lane:
             welcome = self.greeting.broken_off()
         self.welcome = welcome or self.welcome
         self.lost_because = welcome.text if welcome is not None and welcome.refusal is not None else reason
+        self._end(now, at_head=Loss.AT_HEAD, behind=Loss.BESIDE)
+
+    def abandon(self, now: float) -> None:
+        """The proxy ends the connection, for a reason that is not in what it carries: every run goes back."""
+        self._end(now, at_head=Loss.WITHDRAWN, behind=Loss.WITHDRAWN)
+
+    def _end(self, now: float, *, at_head: Loss, behind: Loss) -> None:
+        if self.state is _CLOSED:
+            return
         self.state = _CLOSED
+        self.closed_at = now
+        self.sent_head = self.in_flight[0].sent if self.in_flight else now
         self._withheld = b""
         if self._writer is not None:
             self._writer.abort()
-        self._give_back(now)
+        self._give_back(now, at_head=at_head, behind=behind)
 
     def _greeted(self, data: bytes, now: float) -> None:
         if self.greeting is None:
@@ -350,6 +366,7 @@ class Lane:
                 run.left -= taken.count
                 if not run.left:
                     in_flight.popleft()
+                    self.answered = run.sent
                 if run.form is not LEFTOVER:
                     self._deliver(run, taken, now)
                 elif not run.left:
@@ -382,25 +399,34 @@ class Lane:
 
     def _close_if_done(self, now: float) -> None:
         if not self._queue and len(self.in_flight) == self._leftovers:
-            self.lose(now)
+            self.abandon(now)
 
-    def _give_back(self, now: float, *, unsent_only: bool = False) -> None:
-        sent = [] if unsent_only else [run for run in self.in_flight if run.form is not LEFTOVER]
+    def _give_back(self, now: float, *, at_head: Loss, behind: Loss) -> None:
+        """The connection is over: every run goes back."""
+        sent, self.in_flight = self.in_flight, deque()
         unsent, self._queue = self._queue, []
-        if not unsent_only:
-            self.in_flight.clear()
+        loss = at_head
         for run in sent:
-            run.session.returned(run, self, sent=True)
+            if run.form is not LEFTOVER:
+                run.session.returned(run, self, loss)
+            loss = behind
         for run in unsent:
-            run.session.returned(run, self, sent=False)
-        sessions = dict.fromkeys(run.session for run in (*sent, *unsent))
-        if self.state is _CLOSED:
-            self._owner.lane_over(self, now)
-            if (guest := self.guest) is not None:
-                guest.lane_lost(self, now)
-                sessions[guest] = None
+            run.session.returned(run, self, Loss.UNSENT)
+        sessions = dict.fromkeys(run.session for run in (*sent, *unsent) if run.form is not LEFTOVER)
+        self._owner.lane_over(self, now)
+        if (guest := self.guest) is not None:
+            guest.lane_lost(self, now)
+            sessions[guest] = None
         # Only now, when every run is accounted for and everyone knows, may a session send them elsewhere.
         for session in sessions:
+            session.attend(session.settle, now)
+
+    def _give_back_unsent(self, now: float) -> None:
+        """What was not sent goes elsewhere."""
+        unsent, self._queue = self._queue, []
+        for run in unsent:
+            run.session.returned(run, self, Loss.UNSENT)
+        for session in dict.fromkeys(run.session for run in unsent):
             session.attend(session.settle, now)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from rfprotocol import resp
 from rfprotocol.commands import Command, Replay, Route, arity_error, lookup
 from rfproxy import apart, durable, fate, verbs
+from rfproxy.attempts import Attempts, Loss
 from rfproxy.entries import Entry, Form, Need, Ready, Run, Verb
 from rfproxy.execreply import elements, join
 from rfproxy.replay import refused
@@ -282,24 +283,27 @@ def _put_right(session: Session, reply: bytes, transaction: Transaction, now: fl
     return join(parts)
 
 
-def returned(session: Session, run: Run, transaction: Transaction, lane: Lane, *, sent: bool) -> None:
+def returned(session: Session, run: Run, transaction: Transaction, lane: Lane, loss: Loss) -> None:
     """The connection died with these commands unanswered: answer them as far as that can be known."""
     for args in run.unanswered():
-        if not sent:
-            session.unsent.append(fate.again(session, args, run.need, run.lost_on))
+        if loss is Loss.UNSENT:
+            session.unsent.append(fate.again(session, args, run.need, run.attempts))
         elif run.form is Form.STAND_IN and not session.adrift:
             transaction.failed = True
             session.recover(Ready(run.reply))
         else:
-            session.recover(_fate(session, transaction, args, run.need, lane))
+            attempts = fate.after_loss(session, run.attempts, [args], lane, loss)
+            session.recover(_fate(session, transaction, args, run.need, lane, attempts))
 
 
-def _fate(session: Session, transaction: Transaction, args: list[bytes], need: Need, lane: Lane) -> Entry:
+def _fate(
+    session: Session, transaction: Transaction, args: list[bytes], need: Need, lane: Lane, attempts: Attempts
+) -> Entry:
     """What becomes of a command that was sent."""
     command = lookup(args)
     queueing = transaction.answered_queueing
     if not queueing and command.name not in VERBS:
-        return fate.decide(session, args, need, lane)
+        return fate.decide(session, args, need, lane, attempts)
     if session.adrift:  # behind a command that was refused: nothing was executed, and that one comes first
         return fate.again(session, args, need)
     if command.name == "EXEC" and queueing and not transaction.failed and not arity_error(command, args):

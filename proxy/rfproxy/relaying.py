@@ -6,12 +6,14 @@ may say that a command was not executed, replies that belong together, and the c
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rfprotocol import resp
 from rfprotocol.commands import Replay, Route, lookup
 from rfprotocol.framing import Taken, split
 from rfproxy import apart, durable, fate, muting, pledge, verbs
+from rfproxy.attempts import Loss
 from rfproxy.entries import Entry, Form, Hangup, Need, Ready, Run, Verb
 from rfproxy.greeting import REPLICA, Refusal
 from rfproxy.midway import Midway
@@ -79,7 +81,7 @@ def _judge(session: Session, run: Run, args: list[bytes], reply: bytes, now: flo
         pledge.answered(session, transaction, args, reply, need, now)
     elif refused(reply):
         _refused(session, reply, now)
-        session.recover(fate.again(session, args, need, run.lost_on), b"" if run.lost_on else reply)
+        session.recover(fate.again(session, args, need, run.attempts.refused(run.sent)), b"" if run.lost_on else reply)
     elif run.lost_on and reply.startswith(b"-") and not reply.startswith(_SAME_ANYWHERE):
         session.recover(fate.uncertain(session, args, run.lost_on))
     elif session.recovered is None:
@@ -105,7 +107,7 @@ def _doubt(session: Session, doubted: Run, args: list[bytes], reply: bytes) -> R
     if session.own is not None:
         session.own.spoilt = True
     run = Run(session, [args], _PING, Need.OWN, Form.DOUBT)
-    run.reply, run.lost_on = reply, doubted.lost_on
+    run.reply, run.attempts = reply, doubted.attempts.refused(doubted.sent)
     return run
 
 
@@ -115,7 +117,7 @@ _PING = resp.encode_command([b"PING"])
 def _deliver_doubt(session: Session, run: Run, taken: Taken, now: float) -> None:
     if refused(taken.data):  # it is still loading
         _refused(session, taken.data, now)
-        session.recover(fate.again(session, run.commands[0], run.need, run.lost_on))
+        session.recover(fate.again(session, run.commands[0], run.need, run.attempts))
     elif run.lost_on:
         session.recover(_uncertain(session, run))
     else:
@@ -133,6 +135,7 @@ def _deliver_together(session: Session, run: Run, taken: Taken, now: float) -> N
     if refusal is not None and not executed and began:
         _refused(session, refusal, now)
         said = replies[-1] if run.form is Form.LAST else run.reply
+        run.attempts = run.attempts.refused(run.sent)
         session.recover(_fresh(session, run), b"" if run.lost_on else said)
         return
     if executed and run.need is Need.OWN:
@@ -196,20 +199,40 @@ def answer_all_pending(session: Session, text: str) -> None:
     """Nobody will do what waits. What is behind the first came later, but who pipelines has one patience for all."""
     for _ in range(len(session.pending)):
         entry = session.pending.popleft()
-        if isinstance(entry, Run | Verb) and entry.lost_on:
-            entry = _uncertain(session, entry)
-        elif isinstance(entry, Run | Verb):
-            count = entry.count if isinstance(entry, Run) else 1
-            session.router.stats.errors += count
-            entry = Ready(resp.error(text) * count)
+        if isinstance(entry, Run | Verb):
+            entry = _given_up(session, entry, text)
         session.pending.append(entry)
 
 
-def returned(session: Session, run: Run, lane: Lane, *, sent: bool) -> None:
+def _given_up(session: Session, entry: Run | Verb, text: str) -> Ready:
+    """The answer to commands whose time is over. That they were not sent is only said where it is true."""
+    if entry.lost_on:
+        return _uncertain(session, entry)
+    if isinstance(entry, Run) and entry.attempts.sent and lookup(entry.commands[0]).route is Route.OWN:
+        return _refused_in_doubt(session, entry)
+    count = entry.count if isinstance(entry, Run) else 1
+    session.router.stats.errors += count
+    return Ready(resp.error(text) * count)
+
+
+def _refused_in_doubt(session: Session, run: Run) -> Ready:
+    """The answer to a script that was answered like a refusal, which the script itself may have made up."""
+    session.router.disturbed().uncertain += 1
+    name = lookup(run.commands[0]).name
+    text = (
+        f"UNCERTAIN {name} may or may not have been applied: it was refused in words that a script can make up, and "
+        "could not be sent again"
+    )
+    session.complain(name, text)
+    return Ready(resp.error(text))
+
+
+def returned(session: Session, run: Run, lane: Lane, loss: Loss) -> None:
     """A lane gives a run back: decide what becomes of it."""
     if session.midway is not None and run is session.midway.run:
         session.midway.again()
-        if not lookup(run.unanswered()[0]).reads_only:
+        attempts = fate.after_loss(session, run.attempts, run.commands, lane, loss)
+        if attempts.spent or not lookup(run.unanswered()[0]).reads_only:
             session.midway.broken = f"{lane.key.node} was lost"
     transaction = session.ties.transaction if session.ties is not None else None
     if run.form is Form.RESTORE:
@@ -217,13 +240,13 @@ def returned(session: Session, run: Run, lane: Lane, *, sent: bool) -> None:
     elif lane.welcome is not None and lane.welcome.refusal is Refusal.DENIED and lane.duty is not REPLICA:
         _denied(session, run, lane, lane.welcome.text)
     elif session.busy is not None:
-        session.recover(fate.of_busy(session, session.busy, str(lane.key.node), sent=sent))
+        session.recover(fate.of_busy(session, session.busy, lane, loss))
     elif transaction is not None and lane is session.own and not lane.usable and run.form is not Form.STREAM:
-        pledge.returned(session, run, transaction, lane, sent=sent)
-    elif not sent:
+        pledge.returned(session, run, transaction, lane, loss)
+    elif loss is Loss.UNSENT:
         session.unsent.append(_fresh(session, run))
     else:
-        _returned_unanswered(session, run, lane)
+        _returned_unanswered(session, run, lane, loss)
 
 
 def _denied(session: Session, run: Run, lane: Lane, text: str) -> None:
@@ -245,14 +268,18 @@ def _denied(session: Session, run: Run, lane: Lane, text: str) -> None:
         session.recover(Hangup(b""))
 
 
-def _returned_unanswered(session: Session, run: Run, lane: Lane) -> None:
+def _returned_unanswered(session: Session, run: Run, lane: Lane, loss: Loss) -> None:
     if run.form is Form.BLOCK:
+        run.attempts = fate.after_loss(session, run.attempts, run.commands[1:-1], lane, loss)
         session.recover(_decide_block(session, run, lane))
     elif run.form is Form.DOUBT:  # the server was no master: the script was refused
-        session.recover(fate.again(session, run.commands[0], run.need, run.lost_on))
+        session.recover(fate.again(session, run.commands[0], run.need, run.attempts))
     else:
         for args in run.unanswered():
-            session.recover(fate.decide(session, args, run.need, lane))
+            attempts = fate.after_loss(session, run.attempts, [args], lane, loss)
+            session.recover(fate.decide(session, args, run.need, lane, attempts))
+            if loss is Loss.AT_HEAD:  # which is the first of them
+                loss = Loss.BESIDE
 
 
 def _decide_block(session: Session, run: Run, lane: Lane) -> Entry:
@@ -268,11 +295,13 @@ def _decide_block(session: Session, run: Run, lane: Lane) -> Entry:
     replies = split(run.reply)
     aborted = replies[:1] == [pledge.OK] and any(reply.startswith(b"-") for reply in replies)
     if not reads and not aborted:
-        run.lost_on = str(lane.key.node)
-    if reads or writes or aborted:
-        session.router.disturbed().replayed += 1
-        return _fresh(session, run)
-    return _uncertain(session, run)
+        run.attempts = replace(run.attempts, lost_on=str(lane.key.node))
+    if not reads and not writes and not aborted:
+        return _uncertain(session, run)
+    if (answer := fate.exhausted(session, run.commands[-1], run.attempts, lane.closed_at)) is not None:
+        return fate.answer_of(session, run, answer)
+    session.router.disturbed().replayed += 1
+    return _fresh(session, run)
 
 
 def as_it_stands(session: Session, entry: Entry, said: bytes) -> Entry:
@@ -291,9 +320,7 @@ def _uncertain(session: Session, entry: Run | Verb) -> Ready:
     """The answer to a write, or a transaction, of which nobody will know what the server did that was lost."""
     commands = entry.commands if isinstance(entry, Run) else [entry.args]
     answer = fate.uncertain(session, commands[-1], entry.lost_on)
-    if isinstance(entry, Verb) or entry.form is not Form.BLOCK:
-        return answer
-    return Ready(pledge.OK + pledge.QUEUED * (len(commands) - 2) + answer.reply)
+    return answer if isinstance(entry, Verb) else fate.answer_of(session, entry, answer)
 
 
 def _fresh(session: Session, run: Run) -> Entry:
@@ -303,5 +330,5 @@ def _fresh(session: Session, run: Run) -> Entry:
     again = run.form in (Form.STREAM, Form.DOUBT)  # a stream without the channels that were confirmed
     fresh = session.entry(run.commands[0]) if again else Run(session, run.commands, run.raw, run.need, run.form)
     if isinstance(fresh, Run):
-        fresh.lost_on, fresh.asked_before = run.lost_on, run.asked_before
-    return fresh
+        fresh.asked_before = run.asked_before
+    return fate.resumed(fresh, run.attempts)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from rfprotocol.topology import Node, Phase, Topology
 from rfproxy import overtaking
+from rfproxy.attempts import NEVER_SENT, Attempts
 from rfproxy.cursors import Cursors
 from rfproxy.entries import ANYWHERE, NEEDS_MASTER, URGENT, Need, Run, Verb
 from rfproxy.gate import OPEN, RESTING, Gate, GateState
@@ -77,6 +78,7 @@ class Router:
         self._served: dict[Identity, float] = {}  # until when a lane of that identity was in service
         self.reception = Reception(policy.account, self, shell.connect, log)
         self._own_rest = float("-inf")  # see OWN_REST
+        self._answered: dict[Node, float] = {}  # as `Lane.answered`, of lanes that are closed
 
     # --- where to
 
@@ -102,15 +104,28 @@ class Router:
             lane = self._parking.any(key) or lane  # to a server that is busy no other can be opened
         return lane or self._open(key)
 
+    def answered_since(self, node: Node, sent: float) -> bool:
+        """Whether the server has replied to something that was sent at `sent` or later, on any connection.
+
+        A server executes commands in the order in which they arrive, so it has executed all that was sent before.
+        """
+        latest = max((lane.answered for lane in self.lanes if lane.key.node == node), default=-math.inf)
+        return max(latest, self._answered.get(node, -math.inf)) >= sent
+
     def open(self, now: float) -> bool:
         """Whether commands may be sent to the master."""
         return self.gate.state(now) is OPEN
 
-    def exclusive(self, session: Session, now: float, need: Need = Need.OWN) -> Lane | None:
-        """A lane for this session alone, to the master unless `need` is ANY_OWN; None when it has to wait."""
+    def exclusive(
+        self, session: Session, now: float, need: Need = Need.OWN, attempts: Attempts = NEVER_SENT
+    ) -> Lane | None:
+        """A lane for this session alone, to the master unless `need` is ANY_OWN; None when it has to wait.
+
+        `attempts`: the earlier sendings of what is to be sent.
+        """
         if now < self._own_rest:
             return None
-        key = self._key(session.number, session.identity, need, now)
+        key = self._key(session.number, session.identity, need, now, attempts)
         if key is None:
             return None
         pooled = self._pool.get(key)
@@ -132,27 +147,33 @@ class Router:
     def discard(self, lane: Lane, now: float) -> None:
         """Close a lane that nothing is wrong with."""
         self._forget(lane)
-        lane.lose(now)
+        lane.abandon(now)
 
-    def _key(self, number: int, identity: Identity, need: Need, now: float) -> LaneKey | None:
+    def _key(
+        self, number: int, identity: Identity, need: Need, now: float, attempts: Attempts = NEVER_SENT
+    ) -> LaneKey | None:
         topology = self.topology
         if topology is None:
             return None
         if need is NEEDS_MASTER or need is URGENT or need is Need.OWN:
             return self._master_key(identity, now)
-        if self._reads_replicas:
-            known: Sequence[Node] = topology.replicas
-            if self._denials:
-                known = self._denials.others(known, identity, now)
-            replica = self._replicas.choose(known, number, now)
-            if replica is not None:
-                return LaneKey(replica, REPLICA, identity)
+        barred = bool(attempts.fatal_to) and attempts.fatal_to != self.process  # from the master
+        if self._reads_replicas or barred:
+            replica = self._replicas.choose(self._replicas_for(identity, attempts, now), number, now)
+            if replica is not None or barred:
+                return LaneKey(replica, REPLICA, identity) if replica is not None else None
             self.stats.spilled += 1
         if topology.master and self.gate.state(now) is GateState.LAPSED:
-            if self._replicas.failed(topology.master, now) or not self.gate.stale_reads(now):
-                return None
-            return LaneKey(topology.master, Duty.ANY, identity)
+            failed = self._replicas.failed(topology.master, now) or not self.gate.stale_reads(now)
+            return None if failed else LaneKey(topology.master, Duty.ANY, identity)
         return self._master_key(identity, now)
+
+    def _replicas_for(self, identity: Identity, attempts: Attempts, now: float) -> Sequence[Node]:
+        """Those that a read may go to: not where it ended a connection, nor where its user is not known."""
+        replicas: Sequence[Node] = self.topology.replicas if self.topology else ()
+        if self._denials:
+            replicas = self._denials.others(replicas, identity, now)
+        return replicas if attempts is NEVER_SENT else [node for node in replicas if node != attempts.suspect_at]
 
     def _master_key(self, identity: Identity, now: float) -> LaneKey | None:
         if self.topology is None or self.topology.master is None or not self.open(now):
@@ -217,6 +238,7 @@ class Router:
         self._forget(lane)
         self._in_doubt.pop(lane, None)
         self.reception.over(lane, now)
+        self._answered[lane.key.node] = max(lane.answered, self._answered.get(lane.key.node, -math.inf))
         denied = lane.welcome is not None and lane.welcome.refusal is Refusal.DENIED
         if in_service and not denied:
             reason = lane.lost_because or "connection lost"
@@ -341,7 +363,7 @@ class Router:
     def hold(self, session: Session, entries: int, size: int, now: float) -> bool:
         """A session cannot go on; False when there is no room for its `size` bytes."""
         if session.waits_since is None:
-            session.waits_since = now
+            session.waits_since = session.first_sent or now
             self.disturbed().held += entries
         if not self.gate.hold(session, size, session.waits_since):
             return False
@@ -365,12 +387,13 @@ class Router:
         self.release(session, now)
         session.waits_since = None
 
-    def masterdown(self, now: float) -> str:
-        """The error for a command that waited too long."""
+    def masterdown(self, now: float, *, sent: bool) -> str:
+        """The error for a command that waited too long; `sent`: a server was sent it, and did not execute it."""
         state = self.gate.state(now)
+        done = "answered" if sent else "sent"
         where = f"master {self.topology.master}" if self.topology and self.topology.master else "none"
         return (
-            f"MASTERDOWN held for {self.policy.hold_timeout:g} s and not sent: {state.value} "
+            f"MASTERDOWN held for {self.policy.hold_timeout:g} s and not {done}: {state.value} "
             f"({where}, epoch {self.epoch})"
         )
 
@@ -396,6 +419,8 @@ class Router:
         self._replicas.forget()
         self._denials.clear()
         self._know_process(topology)
+        members = {topology.master, *topology.replicas, *topology.unavailable}
+        self._answered = {node: when for node, when in self._answered.items() if node in members}
         self._depose([lane for lane in self.lanes if not self._fits(lane, topology)], now)
         self._acknowledge()
         self.resume(now)
@@ -417,7 +442,7 @@ class Router:
         for lane in self.lanes:
             if lane.duty is MASTER:
                 self._forget(lane)
-                lane.lose(now)
+                lane.abandon(now)
 
     def tick(self, now: float) -> None:
         """Time has passed: give up on those who waited too long, try again for the others."""
@@ -486,7 +511,7 @@ class Router:
         """The program ends."""
         for lane in self.lanes:
             self._forget(lane)
-            lane.lose(now)
+            lane.abandon(now)
 
     def _fits(self, lane: Lane, topology: Topology) -> bool:
         """Whether a lane may stay as it is."""
@@ -507,7 +532,7 @@ class Router:
             if planned and lane.duty is not REPLICA:
                 lane.retire(now)
             else:
-                lane.lose(now)
+                lane.abandon(now)
 
     def _acknowledge(self) -> None:
         """Say which epoch is in force, when nothing of an earlier one is in flight to a former master."""

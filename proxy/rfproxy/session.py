@@ -25,7 +25,8 @@ from rfprotocol import resp
 from rfprotocol.commands import UNKNOWN, Route, lookup
 from rfprotocol.framing import Taken
 from rfprotocol.glance import COMPILED, glance
-from rfproxy import apart, muting, pledge, redirection, relaying, sorting, subscribing, verbs
+from rfproxy import apart, fate, muting, pledge, redirection, relaying, sorting, subscribing, verbs
+from rfproxy.attempts import NEVER_SENT, Attempts, Loss
 from rfproxy.durable import Shortfall
 from rfproxy.entries import ANY_OWN, ANYWHERE, CURSOR, OWN, PLAIN, Entry, Form, Hangup, Need, Ready, Run, Verb
 from rfproxy.greeting import Identity
@@ -250,7 +251,12 @@ class Session:
     def _go_run(self, run: Run, now: float) -> bool:
         if self.router.pause is not None and self.router.paused(run, now):
             return False
-        lane = self.choose(run.need, now)
+        if run.attempts is not NEVER_SENT and (answer := fate.barred(self, run)) is not None:
+            if self.midway is None:
+                return self.act(answer, now)
+            relaying.break_off(self, "it may not be asked of another master", now)
+            return True
+        lane = self.choose(run.need, now, run.attempts)
         return lane is not None and self.dispatch(run, lane)
 
     def dispatch(self, run: Run, lane: Lane) -> bool:
@@ -292,8 +298,11 @@ class Session:
             return pledge.begin(self, verb, now)
         return not self.router.paused(verb, now) and verbs.handle(self, verb, now)
 
-    def choose(self, need: Need, now: float) -> Lane | None:
-        """The lane for a run: while anything is outstanding, no other than the one that it is on."""
+    def choose(self, need: Need, now: float, attempts: Attempts = NEVER_SENT) -> Lane | None:
+        """The lane for a run: while anything is outstanding, no other than the one that it is on.
+
+        `attempts`: the earlier sendings of the run.
+        """
         lane = self.lane
         if self.outstanding and lane is not None:
             if lane is not self.own and (need is OWN or need is ANY_OWN or self.outstanding >= MOST_IN_FLIGHT):
@@ -307,7 +316,7 @@ class Session:
         if need is OWN or need is ANY_OWN:
             if self.own is not None:
                 self.router.give_back(self.own, now)
-            self.own = self.router.exclusive(self, now, need)
+            self.own = self.router.exclusive(self, now, need, attempts)
             return self.own
         return self.router.lane(self, need, now)
 
@@ -352,10 +361,16 @@ class Session:
         self.router.log.warning("hold_full", client=self.address, epoch=self.router.epoch, bytes=self._bytes)
         self._fail_pending("MASTERDOWN no room to hold more commands (hold_bytes)", now)
 
+    @property
+    def first_sent(self) -> float:
+        """When the command that waits was sent for the first time; 0 if it never was. Seconds."""
+        head = self.pending[0] if self.pending else None
+        return head.attempts.first_sent if isinstance(head, Run | Verb) else 0.0
+
     def give_up(self, now: float) -> None:
         """The longest wait is over; without a command that waits, it only begins anew."""
         if self.pending:
-            self._fail_pending(self.router.masterdown(now), now)
+            self._fail_pending(self.router.masterdown(now, sent=self.first_sent > 0), now)
         else:
             self.router.forgive(self, now)
             self.pump(now)
@@ -429,11 +444,11 @@ class Session:
         stream.asked -= 1
         return True
 
-    def returned(self, run: Run, lane: Lane, *, sent: bool) -> None:
+    def returned(self, run: Run, lane: Lane, loss: Loss) -> None:
         """A lane gives a run back: it is closed, or may not be written to any more. Nothing is sent from here."""
         self.outstanding -= run.left
         if self._open:
-            relaying.returned(self, run, lane, sent=sent)
+            relaying.returned(self, run, lane, loss)
 
     def recover(self, entry: Entry, said: bytes = b"") -> None:
         """The next thing in order that replies could not be relayed for; `said`: what the server answered to it."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from rfprotocol import resp
 from rfprotocol.commands import Command, Route, lookup
 from rfprotocol.glance import LARGE, MOST, Glance
-from rfproxy.entries import ANYWHERE, NEEDS_MASTER, Entry, Form, Need, Run, Verb
+from rfproxy.entries import ANYWHERE, NEEDS_MASTER, Entry, Form, Need, Run, Verb, alone
 
 if TYPE_CHECKING:
     from rfproxy.session import Session
@@ -49,7 +49,7 @@ def queue(session: Session, commands: list[list[bytes]], raw: bytes) -> Command:
             _queue_apart(session, commands)
             return lookup(commands[-1])
     if len(raw) > BULKY or len(commands) > MANY:
-        need = _alone(need)
+        need = alone(need)
     session.pending.append(Run(session, commands, raw, need))
     return command
 
@@ -109,11 +109,7 @@ def _need(commands: list[list[bytes]], raw: bytes) -> Need:
     if Route.OWN in routes:
         return Need.OWN
     need = Need.ANY if routes == {Route.REPLICA} else Need.MASTER
-    return _alone(need) if len(raw) > BULKY or len(commands) > MANY else need
-
-
-def _alone(need: Need) -> Need:
-    return Need.ANY_OWN if need is Need.ANY else Need.OWN
+    return alone(need) if len(raw) > BULKY or len(commands) > MANY else need
 
 
 def _end_of_block(commands: list[list[bytes]], start: int) -> int:

@@ -7,7 +7,10 @@ wherever that was.
 
 from __future__ import annotations
 
+from collections import Counter
+
 from rfprotocol import resp
+from rfproxy.entries import Form
 from rfproxy.greeting import Duty
 from tests.support.playbook import FakeConnection, Playbook
 
@@ -65,6 +68,8 @@ class Model:
         self.lagging = False  # no replica takes up what the master executes
         self.replicated: set[int] = set()
         """Places in `executed` that WAIT has confirmed on the same connection."""
+        self.blamed: Counter[bytes] = Counter()
+        """Tokens of commands by how many connections ended while they were the oldest in flight."""
         self._links: dict[FakeConnection, Link] = {}
 
     def links(self) -> list[Link]:
@@ -88,6 +93,11 @@ class Model:
 
     def cut(self, name: str) -> None:
         """The server's connections are gone, with all that is on its way in both directions."""
+        for connection in self.play.server(name).live:
+            if in_flight := connection.lane.in_flight:
+                run = in_flight[0]
+                blamed = run.commands if run.form is Form.BLOCK else run.unanswered()[:1]
+                self.blamed.update(token(args) for args in blamed)
         for link in self.links():
             if str(link.connection.lane.key.node) == name:
                 link.connection.commands.clear()

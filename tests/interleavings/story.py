@@ -5,7 +5,8 @@ Save for what the design grants: -UNCERTAIN for a command whose reply was lost, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import hiredis
@@ -69,19 +70,32 @@ class Story:
                 replies.append(reply)
         return replies
 
-    def check(self, executed: list[tuple[bytes, ...]], replicated: set[int] | None = None) -> None:
+    def check(
+        self,
+        executed: list[tuple[bytes, ...]],
+        replicated: set[int] | None = None,
+        blamed: Mapping[bytes, int] = MappingProxyType({}),
+    ) -> None:
         """Fails where one Redis would have answered or done something else.
 
-        `replicated`: places in `executed` that replicas have, when writes are only to be acknowledged then.
+        `replicated`: places in `executed` that replicas have, when writes are only to be acknowledged then. `blamed`:
+        tokens of commands at whose head connections ended: they may be answered with an error.
         """
-        Reading(self, executed, replicated).check()
+        Reading(self, executed, replicated, blamed).check()
 
 
 class Reading:
     """Reads a story from its beginning, with the state that the client believes its connection to be in."""
 
-    def __init__(self, story: Story, executed: list[tuple[bytes, ...]], replicated: set[int] | None) -> None:
+    def __init__(
+        self,
+        story: Story,
+        executed: list[tuple[bytes, ...]],
+        replicated: set[int] | None,
+        blamed: Mapping[bytes, int],
+    ) -> None:
         self.story = story
+        self.blamed = blamed
         self.executed = executed
         self.replicated = replicated
         self.unknowable = WRITES - REPEATABLE if replicated is None else WRITES - REPEATABLE | {b"BLPOP"}
@@ -125,7 +139,11 @@ class Reading:
         elif args[0] in (b"EXEC", b"DISCARD"):
             self._error(args, reply, f"ERR {args[0].decode()} without MULTI")
         elif args == [b"GET"]:
-            self._error(args, reply, "ERR wrong number")
+            self._error(
+                args,
+                reply,
+                ("ERR wrong number", "ERR rfproxy: GET was ") if b"GET" in self.blamed else "ERR wrong number",
+            )
         else:
             if args[0] in (b"WATCH", b"UNWATCH"):
                 self.watching = args[0] == b"WATCH"
@@ -140,7 +158,11 @@ class Reading:
         if args[0] == b"EVAL" and self._is_refusal(reply):
             assert not times, f"{args} is said to be refused, and was executed"
             return
-        if args[0] in self.unknowable and isinstance(reply, hiredis.ReplyError):
+        blamed = token(args) in self.blamed
+        if blamed and args[0] not in WRITES and isinstance(reply, hiredis.ReplyError):
+            self._error(args, reply, f"ERR rfproxy: {args[0].decode()} was ")
+            return
+        if (blamed or args[0] in self.unknowable) and isinstance(reply, hiredis.ReplyError):
             self._error(args, reply, f"UNCERTAIN {args[0].decode()} may")
             return
         self._is(args, reply, self._result(args))
@@ -201,6 +223,8 @@ class Reading:
             self._not_executed()
         elif self._falls_short(args, reply):
             assert self._at_once(), "said to be executed, and is not"
+        elif isinstance(reply, hiredis.ReplyError) and not self._writes() and self._was_blamed():
+            self._error(args, reply, "ERR rfproxy: EXEC was ")
         elif isinstance(reply, hiredis.ReplyError):
             self._error(args, reply, "UNCERTAIN EXEC may")
             self._at_once()
@@ -210,6 +234,9 @@ class Reading:
             assert times or not self._writes()
             if times:
                 self._answered(args, times)
+
+    def _was_blamed(self) -> bool:
+        return any(token(args) in self.blamed for args in self._queue())
 
     def _queue(self) -> list[list[bytes]]:
         assert self.queue is not None
@@ -254,6 +281,6 @@ class Reading:
     def _is(self, args: list[bytes], reply: Any, expected: Any) -> None:
         assert reply == expected, f"{args} was answered {reply!r}, not {expected!r}"
 
-    def _error(self, args: list[bytes], reply: Any, start: str) -> None:
+    def _error(self, args: list[bytes], reply: Any, start: str | tuple[str, ...]) -> None:
         assert isinstance(reply, hiredis.ReplyError), f"{args} was answered {reply!r}, not -{start}..."
         assert str(reply).startswith(start), f"{args} was answered {reply!r}, not -{start}..."

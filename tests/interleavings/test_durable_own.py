@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rfproxy.attempts import FATAL
 from rfproxy.durable import Durability
 from rfproxy.policy import Policy
 from tests.support.durability import (
@@ -177,7 +178,9 @@ def test_the_next_blocking_command_may_be_asked_again(play: Playbook) -> None:
     waited(play, "BLPOP l 0", own=True).answers(ELEMENT + PONG + ENOUGH)
     client.hears(ELEMENT)
     client.says("BLPOP", "l", "0")
-    dies(play, waited(play, "BLPOP l 0", own=True))
+    connection = waited(play, "BLPOP l 0", own=True)
+    play.wait(FATAL + 0.1)
+    dies(play, connection)
     waited(play, "BLPOP l 0", own=True).answers(ELEMENT + PONG + ENOUGH)
     client.hears(ELEMENT)
 

@@ -195,7 +195,7 @@ class Interleavings(RuleBasedStateMachine):
             self.servers_do_all_they_can()
             self.play.wait(0.3)
         for story in self.stories:
-            story.check(self.model.executed, self.replicated())
+            story.check(self.model.executed, self.replicated(), self.model.blamed)
         assert not self.play.log.events("defect")
 
 

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from rfproxy.attempts import FATAL
 from rfproxy.clients import describe, good_name
 from tests.support.playbook import FakeClient, FakeConnection, Playbook
 
@@ -318,6 +319,7 @@ def test_who_waits_for_a_master_with_a_blocking_command_is_unblocked_here(
     blocked, other = play.client(), play.client()
     own(play, blocked, "BLPOP", "q", "0")
     blocked.pipelines("INCR k")
+    play.wait(FATAL + 0.1)  # long enough to be known to wait
     play.server("m:1").hangs_up()
     play.router.hold_back(play.time + 60, writes_only=True, now=play.time)
     play.wait(0.1)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from rfproxy.policy import Policy
+from rfproxy.attempts import FATAL
+from rfproxy.policy import Policy, Reads
 from rfproxy.replay import RetryWrites
 from tests.proxy.test_relaying import EXECABORT, LOADING, OK, QUEUED, READONLY, fail_over, told
 from tests.support.playbook import FakeClient, Playbook
@@ -18,9 +19,10 @@ def play() -> Playbook:
 
 
 def lose_a_write(play: Playbook, *commands: str) -> FakeClient:
-    """A client whose repeatable write waits for the next master."""
+    """A client whose repeatable write waits for the next master. The blame is on the command of another client."""
+    play.client().says("INCR", "head")
     client = play.client().pipelines(*commands)
-    told(play, "m:1", *commands)
+    told(play, "m:1", "INCR head", *commands)
     play.server("m:1").dies()
     play.topology(2, replicas=["r:1"])
     client.hears_nothing()
@@ -109,6 +111,7 @@ def test_a_repeated_script_that_succeeds_is_no_longer_in_doubt() -> None:
     play.topology(1, master="m:1")
     client = play.client().says("EVAL", "return 1", "0")
     play.server("m:1").hears("EVAL", "return 1", "0", exclusive=True)
+    play.wait(FATAL + 0.1)
     play.server("m:1").dies()
     fail_over(play)
     play.server("r:1").hears("EVAL", "return 1", "0", exclusive=True).answers(b":1\r\n")
@@ -132,6 +135,7 @@ def test_a_blocking_command_may_have_taken_something_from_the_server_that_was_lo
 ) -> None:
     client = play.client().says(*command.split())
     told(play, "m:1", command, exclusive=True)
+    play.wait(FATAL + 0.1)  # long enough to be known to wait
     play.server("m:1").dies()
     play.topology(2, replicas=["r:1"])
     if then == "it is refused":
@@ -156,6 +160,7 @@ def test_a_refusal_that_a_script_may_have_made_up_does_not_say_what_the_first_on
     play.topology(1, master="m:1")
     client = play.client().says("EVAL", "x", "0")
     play.server("m:1").hears("EVAL", "x", "0", exclusive=True)
+    play.wait(FATAL + 0.1)
     play.server("m:1").dies()
     fail_over(play)
     connection = play.server("r:1").hears("EVAL", "x", "0", exclusive=True)
@@ -169,3 +174,198 @@ def test_a_refusal_that_a_script_may_have_made_up_does_not_say_what_the_first_on
     else:
         play.server("r:1").hears("PING", exclusive=True).answers(b"+PONG\r\n")
     client.hears_error("UNCERTAIN EVAL")
+
+
+# --- the blast radius of a command is its own client
+
+
+@pytest.fixture
+def group() -> Playbook:
+    """A master and two replicas."""
+    play = Playbook()
+    play.topology(1, master="m:1", replicas=["r:1", "r:2"])
+    return play
+
+
+SERVERS = ("m:1", "r:1", "r:2")
+
+
+def test_read__its_servers_hang_up__is_sent_twice_and_answered(group: Playbook) -> None:
+    client, sent = group.client().says("GET", "big"), 0
+    for _ in range(200):
+        group.settle()
+        for name in SERVERS:
+            if any(connection.commands for connection in group.server(name).live):
+                sent += sum(len(connection.commands) for connection in group.server(name).live)
+                group.server(name).hangs_up()
+        group.wait(0.06)
+    assert sent == 2
+    client.hears_error("ERR rfproxy: GET was sent to 2 servers, and each ended the connection before it replied")
+    assert not client.closed
+
+
+def test_read__its_servers_hang_up__bystanders_at_the_master_notice_nothing(group: Playbook) -> None:
+    group.client().says("GET", "big")
+    for _ in range(50):
+        group.settle()
+        other = group.client().says("INCR", "n")
+        for name in ("r:1", "r:2"):
+            if any(connection.commands for connection in group.server(name).live):
+                group.server(name).hangs_up()
+        for connection in group.server("m:1").live:
+            if [b"GET", b"big"] in connection.commands:
+                connection.closed = True
+                connection.lane.lose(group.time)
+        group.server("m:1").hears("INCR", "n").answers(b":1\r\n")
+        other.hears(b":1\r\n")
+        group.wait(0.06)
+
+
+@pytest.mark.parametrize("command", ["SETRANGE x 300000000 y", "SET k v", "INCR n", "BLPOP q 0", "EVAL x 0"])
+def test_write__its_master_died_at_once__is_not_sent_to_the_next(group: Playbook, command: str) -> None:
+    exclusive = command.startswith(("BLPOP", "EVAL"))
+    client = group.client().says(*command.split())
+    told(group, "m:1", command, exclusive=exclusive)
+    group.server("m:1").dies()
+    group.topology(2, replicas=["r:1", "r:2"])
+    group.topology(3, master="r:1", replicas=["r:2"])
+    group.wait(5.0)
+    for name in ("r:1", "r:2"):
+        group.server(name).hears_nothing()
+    client.hears_error(f"UNCERTAIN {command.split(maxsplit=1)[0]} may or may not have been applied: master m:1")
+
+
+def test_write__only_its_connection_ended__is_sent_alone_to_the_same_master(group: Playbook) -> None:
+    client, other = group.client().says("SET", "k", "v"), group.client().says("SET", "o", "v")
+    told(group, "m:1", "SET k v", "SET o v")
+    group.server("m:1").hangs_up()
+    group.wait(0.1)
+    group.server("m:1").hears("SET", "o", "v").answers(OK)
+    group.server("m:1").hears("SET", "k", "v", exclusive=True).answers(OK)
+    client.hears(OK)
+    other.hears(OK)
+
+
+def test_write__second_connection_ended__is_uncertain(group: Playbook) -> None:
+    client = group.client().says("SET", "k", "v")
+    told(group, "m:1", "SET k v")
+    group.server("m:1").hangs_up()
+    group.wait(0.1)
+    told(group, "m:1", "SET k v", exclusive=True)
+    group.server("m:1").hangs_up()
+    group.wait(1.0)
+    group.server("m:1").hears_nothing()
+    client.hears_error("UNCERTAIN SET may or may not have been applied: master m:1")
+
+
+def test_read__master_died_of_it__goes_to_a_replica_only(group: Playbook) -> None:
+    client = group.client().pipelines("SET k v", "GET big")
+    group.server("m:1").hears("SET", "k", "v").answers(OK)
+    told(group, "m:1", "GET big")
+    client.hears(OK)
+    group.server("m:1").dies()
+    group.topology(2, replicas=["r:1", "r:2"])
+    group.topology(3, master="r:1", replicas=["r:2"])
+    group.wait(0.2)
+    group.server("r:1").hears_nothing()
+    told(group, "r:2", "GET big", exclusive=True).answers(b"$1\r\nx\r\n")
+    client.hears(b"$1\r\nx\r\n")
+
+
+def test_read__master_died_of_it_and_no_replica_is_left__is_answered() -> None:
+    play = Playbook(Policy(reads=Reads.MASTER))
+    play.topology(1, master="m:1")
+    client = play.client().says("GET", "big")
+    told(play, "m:1", "GET big")
+    play.server("m:1").dies()
+    play.topology(2)
+    play.topology(3, master="r:1")
+    play.wait(1.0)
+    play.server("r:1").hears_nothing()
+    client.hears_error("ERR rfproxy: GET was in execution when master m:1 ended the connection")
+
+
+@pytest.mark.parametrize("command", ["PING", "SUBSCRIBE c", "SELECT 1"])
+def test_command_that_cannot_harm__its_master_died__is_sent_to_the_next(command: str) -> None:
+    play = Playbook(Policy(reads=Reads.MASTER))
+    play.topology(1, master="m:1")
+    client = play.client().says(*command.split())
+    play.settle()
+    play.server("m:1").dies()
+    play.topology(2)
+    play.topology(3, master="r:1")
+    play.wait(1.0)
+    assert command.encode().split() in [args for one in play.server("r:1").live for args in one.commands + one.greeted]
+    client.hears_nothing()
+
+
+def test_bystander__two_connections_ended__travels_alone_then(group: Playbook) -> None:
+    group.client().says("GETSET", "head", "v")
+    client = group.client().says("SET", "k", "v")
+    told(group, "m:1", "GETSET head v", "SET k v")
+    group.server("m:1").hangs_up()
+    group.client().says("GETSET", "head", "v")
+    group.wait(0.1)
+    heard = sorted(args[0] for connection in group.server("m:1").live for args in connection.commands)
+    assert heard == [b"GETSET", b"SET"]
+    group.server("m:1").hangs_up()
+    group.wait(0.2)
+    told(group, "m:1", "SET k v", exclusive=True).answers(OK)
+    client.hears(OK)
+
+
+def test_read_that_was_sent__nobody_can_be_asked__is_not_called_unsent() -> None:
+    play = Playbook(Policy(reads=Reads.MASTER))
+    play.topology(1, master="m:1")
+    client = play.client().says("GET", "k")
+    told(play, "m:1", "GET k")
+    play.topology(2)
+    play.wait(31.0)
+    error = client.hears_error("MASTERDOWN held for 30 s and not answered")
+    assert "not sent" not in error
+
+
+def test_read__asked_again_for_longer_than_the_hold_timeout__is_given_up() -> None:
+    play = Playbook(Policy(reads=Reads.MASTER))
+    play.topology(1, master="m:1")
+    client = play.client().says("GET", "k")
+    told(play, "m:1", "GET k")
+    play.wait(20.0)
+    play.topology(2)
+    client.hears_nothing()
+    play.wait(11.0)
+    client.hears_error("MASTERDOWN")
+
+
+def test_script_in_doubt__nobody_can_be_asked__is_uncertain(play: Playbook) -> None:
+    client = play.client().says("EVAL", "x", "0")
+    play.server("m:1").hears("EVAL", "x", "0", exclusive=True).answers(READONLY)
+    play.server("m:1").refuses = True
+    play.topology(2)
+    play.wait(31.0)
+    error = client.hears_error("UNCERTAIN EVAL may or may not have been applied: it was refused in words")
+    assert "not sent" not in error
+
+
+def test_blocking_pop__known_to_have_waited__is_asked_again(group: Playbook) -> None:
+    client = group.client().says("BLPOP", "q", "0")
+    told(group, "m:1", "BLPOP q 0", exclusive=True)
+    other = group.client().says("SET", "k", "v")
+    told(group, "m:1", "SET k v").answers(OK)  # so the master has executed BLPOP, too, and it found nothing
+    other.hears(OK)
+    group.server("m:1").dies()
+    group.topology(2, replicas=["r:1", "r:2"])
+    group.topology(3, master="r:1", replicas=["r:2"])
+    group.wait(0.1)
+    told(group, "r:1", "BLPOP q 0", exclusive=True).answers(b"*2\r\n$1\r\nq\r\n$1\r\nx\r\n")
+    client.hears(b"*2\r\n$1\r\nq\r\n$1\r\nx\r\n")
+
+
+def test_blocking_read__its_master_died_at_once__is_asked_of_the_next(group: Playbook) -> None:
+    client = group.client().says("XREAD", "BLOCK", "0", "STREAMS", "s", "$")
+    told(group, "m:1", "XREAD BLOCK 0 STREAMS s $", exclusive=True)
+    group.server("m:1").dies()
+    group.topology(2, replicas=["r:1", "r:2"])
+    group.topology(3, master="r:1", replicas=["r:2"])
+    told(group, "r:1", "XREAD BLOCK 0 STREAMS s $", exclusive=True)
+    client.hears_nothing()

@@ -50,7 +50,7 @@ def test_nonsense_from_a_server_costs_the_connection_and_nothing_else(play: Play
     connection = play.server("m:1").hears("SET", "k", "v").answers(b"nonsense\r\n")
     assert connection.closed
     play.wait(0.05)
-    play.server("m:1").hears("SET", "k", "v").answers(OK)
+    play.server("m:1").hears("SET", "k", "v", exclusive=True).answers(OK)
     client.hears(OK)
 
 

@@ -101,7 +101,7 @@ def test_what_is_to_be_skipped_and_is_lost_with_its_connection_is_repeated_and_s
     play.server("m:1").hears("SET", "k", "v")
     play.server("m:1").hangs_up()
     play.wait(0.1)
-    play.server("m:1").hears("SET", "k", "v").answers(OK)
+    play.server("m:1").hears("SET", "k", "v", exclusive=True).answers(OK)
     client.hears_nothing()
     play.server("m:1").hears("INCR", "k").answers(b":1\r\n")
     client.hears(b":1\r\n")

@@ -131,8 +131,8 @@ def test_a_server_that_is_lost_then_is_asked_for_nothing_twice(play: Playbook) -
     lane.answers(HEADER + PART)
     play.server("r:1").hears("GET", "0")
     play.server("r:1").dies()
-    play.server("m:1").hears("GET", "0").answers(b":1\r\n")
-    play.server("m:1").hears("GET", "huge")
+    play.server("m:1").hears("GET", "0", exclusive=True).answers(b":1\r\n")
+    play.server("m:1").hears("GET", "huge", exclusive=True)
     play.server("m:1").hears_nothing()
     client.hears(b":1\r\n")
 

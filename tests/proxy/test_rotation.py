@@ -262,9 +262,13 @@ def test_reads_that_lost_their_lane_take_turns_with_writes_for_a_moment(play: Pl
     connection = writes(play, play.client(), "a")
     connection.answers(b":1\r\n" + ENOUGH)
     reader = play.client().says("GET", "a")
-    lost(play, play.server("m:1").hears("GET", "a"))
+    play.server("m:1").hears("GET", "a").answers(b"$1\r\n1\r\n")
+    reader.hears(b"$1\r\n1\r\n")
+    (of_reads,) = [lane for lane in play.server("m:1").live if lane is not connection and not lane.commands]
+    lost(play, of_reads)
     play.settle()
     assert play.router.open(play.time)
+    reader.says("GET", "a")
     assert play.server("m:1").hears("GET", "a") is connection
     connection.answers(b"$1\r\n1\r\n")
     reader.hears(b"$1\r\n1\r\n")
