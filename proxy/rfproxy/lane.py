@@ -302,8 +302,8 @@ class Lane:
     def lose(self, now: float, welcome: Welcome | None = None, reason: str = "") -> None:
         """The server ended the connection, or cannot be understood: every run goes back to its session.
 
-        The oldest command in flight may be the cause (see `attempts`). `welcome` is the greeting that failed, if that is
-        why; `reason` says in words why the connection failed.
+        The oldest command in flight may be the cause (see `attempts`). `welcome` is the greeting that failed, if that
+        is why; `reason` says in words why the connection failed.
         """
         if self.state is _CLOSED:
             return
