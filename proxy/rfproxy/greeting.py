@@ -85,7 +85,8 @@ class Asker(Enum):
 
     PROXY = "the proxy's account, or the server's default user if it has none"
     USER = "the client's account"
-    NOBODY = "none: neither may"
+    OTHER = "another client's account, which is left before anything else is said"
+    NOBODY = "none that is known may"
 
 
 QUESTIONS: Final = (b"ROLE", b"INFO", b"CLIENT")
@@ -106,7 +107,7 @@ class Welcome:
     client_id: int = 0  # of this connection; 0 when nobody may know
     stranger: bool = False  # the server wants to be told who speaks before it answers the asker
     unasked: frozenset[bytes] = frozenset()  # what the asker may not ask, or SELECT, by the first word
-    account_error: str = ""  # why the server does not accept the proxy's account
+    account_error: str = ""  # why the server does not accept the account that asks, if it is not the client's own
 
 
 class _Kind(Enum):
@@ -138,16 +139,15 @@ class Greeting:
         account: Account | None = None,
         asker: Asker = Asker.PROXY,
         skip: frozenset[bytes] = frozenset(),
-        vouched: bool = False,
     ) -> None:
         """`run_id` is that of the process which the topology takes for the master; empty when unknown.
 
-        `account` is the proxy's; `skip`: questions, or SELECT, that the asker is known to have no right to;
-        `vouched`: another connection to the same process has asked (`guard`).
+        `account` is the proxy's, or that of the OTHER; `skip`: questions, or SELECT, that it is known to have no
+        right to.
         """
         self._key = key
         self._run_id = run_id
-        self._account = account
+        self.account = account
         self.asker = asker
         self.skip = skip
         self._reader = hiredis.Reader(replyError=_as_error)
@@ -158,7 +158,7 @@ class Greeting:
         self._client_id = 0
         self._stranger = False
         self._account_error = ""
-        self._unasked = set() if vouched else set(CHECKS if asker is Asker.NOBODY else skip & CHECKS)
+        self._unasked = set(CHECKS if asker is Asker.NOBODY else skip & CHECKS)
 
     @property
     def request(self) -> bytes:
@@ -188,15 +188,15 @@ class Greeting:
 
     @property
     def _becomes_another(self) -> bool:
-        """Whether the client's account is one that the proxy's has to be left for."""
+        """Whether the client's account is one that the asker's has to be left for."""
         user = self._key.identity.account
-        return user is not None and user != self._account
+        return user is not None and user != self.account
 
     def _composed(self) -> list[_Word]:
         identity, asker = self._key.identity, self.asker
-        account = [_Word(_Kind.ACCOUNT, _auth(self._account))] if self._account else []
+        account = [_Word(_Kind.ACCOUNT, _auth(self.account))] if self.account else []
         user = [_Word(_Kind.USER, _auth(identity.account))] if identity.account and self._becomes_another else []
-        if asker is Asker.PROXY or not user:
+        if asker in (Asker.PROXY, Asker.OTHER) or not user:
             words = account
         else:
             words, user = user, []
@@ -245,7 +245,8 @@ class Greeting:
     @property
     def _asked_for_another(self) -> bool:
         """Whether the database is selected before the connection becomes the client's user."""
-        return self.asker is Asker.PROXY and self._becomes_another and b"SELECT" not in self.skip
+        leads = self.asker is Asker.PROXY or self.asker is Asker.OTHER
+        return leads and self._becomes_another and b"SELECT" not in self.skip
 
     def _take_hello(self, said: dict[bytes, Any]) -> str:
         """What HELLO tells, where it is new; returns what is wrong with the server."""

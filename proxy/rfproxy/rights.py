@@ -6,6 +6,8 @@ the account may speak but not ask, an entry in ACL LOG.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from rfprotocol.topology import Node
 from rfproxy.greeting import CHECKS, Account, Asker, LaneKey, Welcome
 
@@ -15,6 +17,16 @@ MOST_ABLE = 16
 """Accounts remembered for each server as able to ask."""
 _SPEAK = b"AUTH"
 """Stands among what an account may not do when the server does not let it speak at all: NOAUTH, WRONGPASS."""
+_NOTHING: frozenset[bytes] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to greet a server."""
+
+    asker: Asker
+    account: Account | None  # the proxy's, or the other one's
+    skip: frozenset[bytes] = field(default=_NOTHING)  # what the asker need not try
 
 
 class Rights:
@@ -27,52 +39,56 @@ class Rights:
         self._since: dict[tuple[Node, Account | None], float] = {}
         self._able: dict[Node, dict[Account, None]] = {}
 
-    def plan(self, key: LaneKey) -> tuple[Asker, frozenset[bytes]]:
-        """Under which account to ask on a new connection, and what that one need not try."""
-        user = key.identity.account
-        denied = self._denied.get((key.node, self._account), frozenset())
+    def plan(self, key: LaneKey) -> Plan:
+        """Under which account to ask on a new connection."""
+        own, user = self._account, key.identity.account
+        denied = self._of(key.node, own)
         if not denied & (CHECKS | {_SPEAK}):
-            return Asker.PROXY, denied
-        if user is None or user == self._account:
-            return (Asker.PROXY, frozenset()) if _SPEAK in denied else (Asker.NOBODY, frozenset())
-        denied = self._denied.get((key.node, user), frozenset())
-        if denied & CHECKS:
-            return Asker.NOBODY, frozenset()
+            return Plan(Asker.PROXY, own, denied)
+        if (user is None or user == own) and _SPEAK in denied:
+            return Plan(Asker.PROXY, own)  # it has to be said, and what is refused to a stranger leaves no trace
         able = self._able.get(key.node, {})
-        return (Asker.USER, denied) if user in able or not able else (Asker.NOBODY, frozenset())
+        if user is not None and user in able:
+            return Plan(Asker.USER, own, self._of(key.node, user) - {b"SELECT"})
+        if user is not None and able:
+            other = next(reversed(able))
+            return Plan(Asker.OTHER, other, self._of(key.node, other))
+        if user is None or user == own or self._of(key.node, user) & CHECKS:
+            return Plan(Asker.NOBODY, own)
+        return Plan(Asker.USER, own, self._of(key.node, user))
 
-    def able(self, node: Node) -> Account | None:
-        """A client's account that may ask this server, the one that was seen last."""
-        return next(reversed(self._able.get(node, {})), None)
-
-    def learn(self, key: LaneKey, asker: Asker, welcome: Welcome, now: float) -> None:
+    def learn(self, key: LaneKey, plan: Plan, welcome: Welcome, now: float) -> None:
         """A greeting has ended."""
-        if asker is Asker.PROXY and welcome.account_error:
-            self._deny((key.node, self._account), frozenset([_SPEAK]), now)
-        elif welcome.refusal is not None or asker is Asker.NOBODY:
-            return
-        elif asker is Asker.PROXY:
-            speechless = frozenset([_SPEAK]) if welcome.stranger else frozenset()
-            self._deny((key.node, self._account), welcome.unasked | speechless, now)
-        elif (user := key.identity.account) is not None:
-            self._deny((key.node, user), welcome.unasked, now)
-            able = self._able.setdefault(key.node, {})
-            able.pop(user, None)
-            if not welcome.unasked & CHECKS:
-                able[user] = None
-            if len(able) > MOST_ABLE:
-                del able[next(iter(able))]
-
-    def unable(self, node: Node, account: Account) -> None:
-        """The server does not accept this account any more."""
-        self._able.get(node, {}).pop(account, None)
+        if welcome.account_error and plan.asker is Asker.PROXY:
+            self._deny(key.node, plan.account, frozenset([_SPEAK]), now)
+        elif welcome.account_error and plan.asker is Asker.OTHER and plan.account is not None:
+            self._able.get(key.node, {}).pop(plan.account, None)
+        elif welcome.refusal is None and plan.asker is Asker.PROXY:
+            speechless = frozenset([_SPEAK]) if welcome.stranger else _NOTHING
+            self._deny(key.node, plan.account, welcome.unasked | speechless, now)
+        elif welcome.refusal is None and plan.asker is not Asker.NOBODY:
+            asked = plan.account if plan.asker is Asker.OTHER else key.identity.account
+            self._deny(key.node, asked, welcome.unasked, now)
+            if asked is not None:
+                self._remember(key.node, asked, able=not welcome.unasked & CHECKS)
 
     def forget(self, now: float) -> None:
         """Forget what was refused long ago."""
         for place in [place for place, since in self._since.items() if now - since >= FORGET]:
             del self._since[place], self._denied[place]
 
-    def _deny(self, place: tuple[Node, Account | None], names: frozenset[bytes], now: float) -> None:
+    def _remember(self, node: Node, account: Account, *, able: bool) -> None:
+        accounts = self._able.setdefault(node, {})
+        accounts.pop(account, None)
+        if able:
+            accounts[account] = None
+        if len(accounts) > MOST_ABLE:
+            del accounts[next(iter(accounts))]
+
+    def _of(self, node: Node, account: Account | None) -> frozenset[bytes]:
+        return self._denied.get((node, account), _NOTHING)
+
+    def _deny(self, node: Node, account: Account | None, names: frozenset[bytes], now: float) -> None:
         if names:
-            self._denied[place] = self._denied.get(place, frozenset()) | names
-            self._since.setdefault(place, now)
+            self._denied[node, account] = self._of(node, account) | names
+            self._since.setdefault((node, account), now)

@@ -76,7 +76,7 @@ class Router:
         self._replicas = Replicas()
         self._denials = Denials()
         self._served: dict[Identity, float] = {}  # until when a lane of that identity was in service
-        self.reception = Reception(policy.account, self, shell.connect, log)
+        self.reception = Reception(policy.account, log)
         self._own_rest = float("-inf")  # see OWN_REST
         self._answered: dict[Node, float] = {}  # as `Lane.answered`, of lanes that are closed
 
@@ -543,7 +543,7 @@ class Router:
     @property
     def lanes(self) -> list[Lane]:
         """All that are not closed."""
-        return [*self._all_shared(), *self._exclusive, *self._retiring, *self._parking, *self.reception.guards]
+        return [*self._all_shared(), *self._exclusive, *self._retiring, *self._parking]
 
     def _forget(self, lane: Lane) -> None:
         if self._shared.get(lane.key) is lane:

@@ -71,6 +71,14 @@ def test_greeting__proxy_may_not_ask__user_does() -> None:
     assert asked(Identity(3, 3, user), own, Asker.USER) == words("AUTH u pw", *questions, "SELECT 3", "HELLO 3")
 
 
+def test_greeting__another_account_asks__is_left_before_the_rest() -> None:
+    admin, user = Account(b"admin", b"x"), Account(b"u", b"pw")
+    questions = ("ROLE", "INFO server", "CLIENT ID")
+    assert asked(Identity(3, 3, user), admin, Asker.OTHER) == words(
+        "AUTH admin x", *questions, "SELECT 3", "AUTH u pw", "HELLO 3"
+    )
+
+
 def test_greeting__nobody_may_ask__says_hello_which_everybody_may() -> None:
     own, user = Account(b"proxy", b"px"), Account(b"u", b"pw")
     assert asked(Identity(3, 2, user), own, Asker.NOBODY) == words("AUTH u pw", "SELECT 3", "HELLO 2")
@@ -101,13 +109,6 @@ def test_greeting__hello_unknown__is_left_at_that() -> None:
     user = Identity(account=Account(b"", b"pw"))
     unknown = b"-ERR unknown command `HELLO`\r\n"
     assert greet(b"+OK\r\n" + unknown, identity=user, asker=Asker.NOBODY) == Welcome(unasked=CHECKS)
-
-
-def test_greeting__vouched_for__leaves_no_doubt() -> None:
-    key = LaneKey(NODE, Duty.MASTER, Identity(account=Account(b"u", b"pw")))
-    welcome = Greeting(key, asker=Asker.NOBODY, vouched=True).feed(b"+OK\r\n" + HELLO)
-    assert welcome is not None
-    assert not welcome.unasked
 
 
 def test_greeting__own_password_refused__does_not_blame_the_client() -> None:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import hiredis
 import pytest
 
+from rfprotocol.resp import encode_command
 from rfproxy.greeting import Account
 from rfproxy.policy import Policy
 from rfproxy.report import report
 from rfproxy.rights import FORGET
+from tests.support.eventually import eventually
+from tests.support.front import Front, fronting
 from tests.support.playbook import FakeClient, Playbook, User
+from tests.support.redis import RedisServer
 
 OK = b"+OK\r\n"
 WRONGPASS = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
@@ -106,6 +116,45 @@ def test_no_account__second_connection__is_greeted_in_one_packet() -> None:
     assert connection.greeted == [[b"AUTH", b"app", b"pw"], [b"ROLE"], [b"INFO", b"server"], [b"CLIENT", b"ID"]]
 
 
+# --- another client's user asks
+
+
+def test_no_account__another_user_may_ask__leaves_no_trace() -> None:
+    play = group(admin=ADMIN, app=LIMITED)
+    login(play, "admin")
+    client = login(play, "app").says("BLPOP", "q", "0")
+    connection = play.server("m:1").hears("BLPOP", "q", "0", exclusive=True)
+    assert connection.greeted[0] == [b"AUTH", b"admin", b"pw"]
+    assert connection.greeted[-1] == [b"AUTH", b"app", b"pw"]
+    assert connection.user == "app"
+    assert play.server("m:1").acl_log == []
+    assert play.log.events("cannot_check") == []
+    restart(play)
+    client.says("PING")
+    play.server("m:1").hears_nothing()
+    assert play.log.events("lane_lost")[-1]["reason"] == "it was restarted"
+
+
+def test_no_account__the_other_users_password_is_changed__serves() -> None:
+    play = group(admin=ADMIN, app=LIMITED)
+    login(play, "admin")
+    play.server("m:1").users["admin"] = User("new")
+    client = login(play, "app").says("SET", "k", "v")
+    play.server("m:1").hears("SET", "k", "v").answers(OK)
+    client.hears(OK)
+    assert play.server("m:1").acl_log[0] == ("admin", "AUTH")
+    assert len(play.log.events("cannot_check")) == 1
+    assert play.log.events("account_refused") == [], "it is not the proxy's"
+
+
+def test_no_account__able_user_comes_later__doubt_is_over() -> None:
+    play = group(admin=ADMIN, app=LIMITED)
+    login(play, "app")
+    assert fields(play)["proxy_servers_unchecked"] == "m:1"
+    login(play, "admin")
+    assert fields(play)["proxy_servers_unchecked"] == ""
+
+
 # --- nobody may ask
 
 
@@ -180,3 +229,115 @@ def test_own_password_refused__users_with_their_own_are_served() -> None:
     assert len(play.log.events("account_refused")) == 1
     refused = [entry for entry in play.server("m:1").acl_log if entry == ("proxy", "AUTH")]
     assert len(refused) == 1, "it is not tried again on each connection"
+
+
+# --- on a real Redis
+
+USERS = (
+    "user admin on >pw ~* &* +@all",
+    "user proxy on >px -@all +role +info +select +client|id",
+    "user app on >pw ~* &* +@all -@dangerous",
+    "user nosel on >pw ~* &* +@all -@dangerous -select",
+)
+OPEN, SHUT = "user default on nopass ~* &* +@all", "user default off"
+
+
+@pytest.fixture(params=["default user", "own account", "another user"])
+def setting(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[RedisServer, Policy]]:
+    """A server whose users have rights, and what the proxy is told of them. Without an account, `admin` comes first."""
+    file = tmp_path / "users.acl"
+    file.write_text("\n".join((*USERS, OPEN if request.param == "default user" else SHUT, "")))
+    policy = Policy(account=OWN if request.param == "own account" else None)
+    with RedisServer(aclfile=str(file)) as server:
+        yield server, policy
+
+
+def as_admin(server: RedisServer, *words: str) -> object:
+    """A command past the proxy."""
+    with server.client(username="admin", password="pw") as client:
+        answer: object = client.execute_command(*words)
+        return answer
+
+
+class Application:
+    """One connection of a client without a library."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._replies = hiredis.Reader()
+
+    def says(self, *commands: str) -> None:
+        """Send commands, each given as words."""
+        self._writer.write(b"".join(encode_command(command.encode().split()) for command in commands))
+
+    async def hears(self) -> object:
+        """The next reply."""
+        while (reply := self._replies.gets()) is False:
+            self._replies.feed(await self._reader.read(65536))
+        return reply
+
+    async def asks(self, *commands: str) -> list[object]:
+        """The replies to commands in one packet."""
+        self.says(*commands)
+        return [await self.hears() for _ in commands]
+
+
+class Applications:
+    """Clients of one proxy; `async with` closes their connections."""
+
+    def __init__(self, front: Front) -> None:
+        self._front = front
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for writer in self._writers:
+            writer.close()
+            await writer.wait_closed()
+
+    async def one(self, *commands: str) -> Application:
+        """A connection on which these commands, which begin it, are answered OK."""
+        reader, writer = await self._front.connect()
+        self._writers.append(writer)
+        client = Application(reader, writer)
+        assert await client.asks(*commands) == [b"OK"] * len(commands)
+        return client
+
+
+async def test_real_users_without_rights__leave_nothing_in_acl_log(setting: tuple[RedisServer, Policy]) -> None:
+    server, policy = setting
+    async with fronting(server.node, policy=policy) as front, Applications(front) as applications:
+        await applications.one("AUTH admin pw", "SET k v")
+        for name in ("app", "nosel"):
+            client = await applications.one(f"AUTH {name} pw")
+            script = "EVAL return(redis.call('GET',KEYS[1])) 1 k"
+            assert await client.asks("GET k", "BLPOP nothing 0.01", script) == [b"v", None, b"v"]
+        client = await applications.one("AUTH app pw", "SELECT 9", "SET k nine")
+        assert await client.asks("BLPOP nothing 0.01", "GET k") == [None, b"nine"]
+        assert front.log.events("cannot_check") == []
+    assert as_admin(server, "ACL", "LOG") == []
+
+
+async def test_real_user_without_select__stays_in_its_database(setting: tuple[RedisServer, Policy]) -> None:
+    """As Redis' own suite does, whose tests run in database 9."""
+    server, policy = setting
+    async with fronting(server.node, policy=policy) as front, Applications(front) as applications:
+        client = await applications.one("AUTH admin pw", "SELECT 9", "SET k nine", "AUTH nosel pw")
+        assert await client.asks("GET k", "BLPOP nothing 0.01") == [b"nine", None]
+    assert as_admin(server, "ACL", "LOG") == []
+
+
+async def test_real_master_comes_back_empty__user_without_rights_waits(setting: tuple[RedisServer, Policy]) -> None:
+    server, policy = setting
+    with server.client(username="admin", password="pw") as client:
+        run_id = client.info("server")["run_id"]
+    async with fronting(server.node, policy=policy, run_id=run_id) as front, Applications(front) as applications:
+        await applications.one("AUTH admin pw")
+        app = await applications.one("AUTH app pw", "SET k v")
+        await asyncio.to_thread(server.restart)
+        app.says("SET k w")
+        await eventually(lambda: "it was restarted" in {line["reason"] for line in front.log.events("lane_lost")})
+    assert as_admin(server, "DBSIZE") == 0

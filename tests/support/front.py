@@ -19,9 +19,9 @@ ANY_PORT = Node("127.0.0.1", 0)
 class Front:
     """A listening server, and what it logged."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, policy: Policy) -> None:
         self.log = SilentLog()
-        self.server = Server(Policy(), limits=limits, log=self.log)
+        self.server = Server(policy, limits=limits, log=self.log)
         self.address = ANY_PORT
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -30,12 +30,19 @@ class Front:
 
 
 @contextlib.asynccontextmanager
-async def fronting(master: Node, limits: Limits | None = None, listen: Node = ANY_PORT) -> AsyncIterator[Front]:
-    """A proxy in front of one master, whose word it takes for ever."""
-    front = Front(limits or Limits())
+async def fronting(
+    master: Node,
+    limits: Limits | None = None,
+    listen: Node = ANY_PORT,
+    *,
+    policy: Policy | None = None,
+    run_id: str = "",
+) -> AsyncIterator[Front]:
+    """A proxy in front of one master, whose word it takes for ever; of no other process than `run_id`, if given."""
+    front = Front(limits or Limits(), policy or Policy())
     server = front.server
     server.lease.renew(server.now(), 1e9)
-    server.router.apply(Topology(1, Phase.SERVING, master), server.now())
+    server.router.apply(Topology(1, Phase.SERVING, master, run_id=run_id), server.now())
     sockets = open_sockets(listen)
     front.address = address_of(sockets[0])
     await server.listen(sockets)

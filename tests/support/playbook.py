@@ -25,7 +25,6 @@ import hiredis
 from rfprotocol.resp import RequestReader, encode_command
 from rfprotocol.topology import Change, Kind, Node, Phase, Topology
 from rfproxy.greeting import Duty
-from rfproxy.guard import Guard
 from rfproxy.lane import Lane, LaneState
 from rfproxy.lease import Lease
 from rfproxy.policy import Policy
@@ -255,9 +254,8 @@ class FakeConnection:
         self.closed = True
 
     def greet(self) -> bool:
-        """Answer the greeting, if it is what comes next. A guard has nothing else to say."""
-        greets = self.lane.state is LaneState.GREETING or isinstance(self.lane, Guard)
-        if self.closed or not greets or not self.commands:
+        """Answer the greeting, if it is what comes next."""
+        if self.closed or self.lane.state is not LaneState.GREETING or not self.commands:
             return False
         self.greeted, self.commands = self.commands, []
         if self._server.turns_away:
