@@ -18,7 +18,7 @@ PROXY = Path("proxy/rfproxy")
 HOT = ("commands", "framing", "glance", "inline", "resp")
 NOT_HOT = {
     *("__init__", "__main__", "cache", "cli", "config", "crew", "descriptors", "embedded", "limits", "listening"),
-    *("membership", "server", "supervisor", "trial", "worker"),
+    *("membership", "server", "siblings", "supervisor", "trial", "worker"),
 }
 """What starts the proxy, reads options, or waits for the store."""
 CHECKED_ELSEWHERE = ("--follow-imports=silent", "--ignore-missing-imports", "--no-warn-unused-ignores")

@@ -32,6 +32,7 @@ SHELL = {
     "rfproxy.listening": "the listening sockets, from the system or from the program before",
     "rfproxy.worker": "one process: composes server, store and membership, and hears when it has to leave",
     "rfproxy.supervisor": "forks the workers, waits for signals, and hands on to the next program",
+    "rfproxy.siblings": "the workers' questions to each other, over unix sockets",
     "rfproxy.server": "the listener, the timers, and who is connected",
     "rfmanager.daemon": "gathers, decides, executes, in a loop",
     "rfmanager.executor": "applies one step at a time and waits for what it needs",

@@ -126,8 +126,12 @@ def line(info: ClientInfo) -> bytes:
 
 
 def listing(clients: Iterable[ClientInfo], protocol: int) -> bytes:
-    """The reply to CLIENT LIST; with one client that to CLIENT INFO. A verbatim string in RESP3."""
-    text = b"".join(map(line, clients))
+    """The reply to CLIENT LIST; with one client that to CLIENT INFO."""
+    return verbatim(b"".join(map(line, clients)), protocol)
+
+
+def verbatim(text: bytes, protocol: int) -> bytes:
+    """Text for people: a verbatim string in RESP3."""
     return b"=%d\r\ntxt:%b\r\n" % (len(text) + 4, text) if protocol == 3 else resp.bulk(text)
 
 

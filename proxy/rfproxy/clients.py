@@ -17,10 +17,14 @@ from rfproxy.clientlist import (
     UNBLOCKED,
     ClientFlag,
     ClientInfo,
+    KillFilter,
+    ListFilter,
+    Pause,
     ReplyMode,
     Tracking,
     Unblock,
     kill_reply,
+    line,
     listing,
     matches,
     parse_kill,
@@ -29,13 +33,16 @@ from rfproxy.clientlist import (
     parse_pause,
     parse_reply,
     parse_unblock,
+    verbatim,
 )
 from rfproxy.entries import Hangup, Ready, Verb
 from rfproxy.muting import Replies
+from rfproxy.peers import Answers
 from rfproxy.report import report
 from rfproxy.tracking import NOBODY
 
 if TYPE_CHECKING:
+    from rfproxy.router import Router
     from rfproxy.session import Session
 
 OK = resp.simple("OK")
@@ -149,12 +156,16 @@ def _ask_unblock(session: Session, args: list[bytes]) -> list[bytes] | None:
     wanted = parse_unblock(args)
     if not isinstance(wanted, Unblock):
         return None
-    blocked = session.router.sessions.get(wanted.id)
+    return [*args[:2], place_of(session.router, wanted.id), *args[3:]]
+
+
+def place_of(router: Router, number: int) -> bytes:
+    """The server's id of the connection that carries the blocking command of a client of this worker."""
+    blocked = router.sessions.get(number)
     welcome = blocked.own.welcome if blocked and blocked.blocked and blocked.own else None
     if blocked and blocked.own:
         blocked.own.spoilt = True  # when this arrives, it must not be somebody else's
-    number = b"%d" % welcome.client_id if welcome and welcome.client_id else NOBODY
-    return [*args[:2], number, *args[3:]]
+    return b"%d" % welcome.client_id if welcome and welcome.client_id else NOBODY
 
 
 # --- what it then does
@@ -181,44 +192,66 @@ def _info(session: Session, args: list[bytes], reply: bytes, now: float) -> byte
     return listing([describe(session, now)], session.identity.protocol)
 
 
-def _list(session: Session, args: list[bytes], reply: bytes, now: float) -> bytes:
+def lines(router: Router, wanted: ListFilter, now: float) -> list[tuple[int, bytes]]:
+    """The clients of this worker, as CLIENT LIST shows them; each with its id."""
+    everyone = [describe(one, now) for one in router.sessions.values()]
+    return [(info.id, line(info)) for info in wanted.select(everyone)]
+
+
+def _list(session: Session, args: list[bytes], reply: bytes, now: float, others: Answers = ()) -> bytes:
+    """By their ids: in the order in which they came, worker by worker."""
     wanted = parse_list(args)
     if isinstance(wanted, str):
         return resp.error(wanted)
-    everyone = [describe(one, now) for one in session.router.sessions.values()]
-    return listing(wanted.select(everyone), session.identity.protocol)
+    found = dict(lines(session.router, wanted, now))
+    for words in others:
+        found.update((int(number), text) for number, text in zip(words[::2], words[1::2], strict=False))
+    numbers = sorted(found) if wanted.ids is None else [number for number in wanted.ids if number in found]
+    return verbatim(b"".join([found[number] for number in numbers]), session.identity.protocol)
 
 
-def _kill(session: Session, args: list[bytes], reply: bytes, now: float) -> bytes:
+def _kill(session: Session, args: list[bytes], reply: bytes, now: float, others: Answers = ()) -> bytes:
     wanted = parse_kill(args)
     if isinstance(wanted, str):
         return resp.error(wanted)
-    everyone = [(one, describe(one, now)) for one in session.router.sessions.values()]
-    killed = [one for one, info in everyone if matches(wanted, info, session.number)]
-    for one in killed:
-        if one is not session:
-            session.router.log.info("client_killed", client=one.address, by=session.address, epoch=session.router.epoch)
-            one.client.abort()
-            one.close(now)
+    killed = hang_up_on(session.router, wanted, session.number, session.address, now)
     if session in killed:
         session.pending.clear()  # closed when what is being answered is answered
         session.pending.append(Hangup(b""))
-    return kill_reply(wanted, len(killed))
+    return kill_reply(wanted, len(killed) + sum(int(words[0]) for words in others))
 
 
-def _unblock(session: Session, args: list[bytes], reply: bytes, now: float) -> bytes:
+def hang_up_on(router: Router, wanted: KillFilter, caller: int, by: str, now: float) -> list[Session]:
+    """Close the clients of this worker that match; returns them. Not the caller: it is to hear the reply first."""
+    everyone = [(one, describe(one, now)) for one in router.sessions.values()]
+    killed = [one for one, info in everyone if matches(wanted, info, caller)]
+    for one in killed:
+        if one.number != caller:
+            router.log.info("client_killed", client=one.address, by=by, epoch=router.epoch)
+            one.client.abort()
+            one.close(now)
+    return killed
+
+
+def _unblock(session: Session, args: list[bytes], reply: bytes, now: float, others: Answers = ()) -> bytes:
     """Who waits for a master rather than for an element is unblocked here."""
     wanted = parse_unblock(args)
-    waiting = session.router.sessions.get(wanted.id) if isinstance(wanted, Unblock) else None
-    if isinstance(wanted, str) or waiting is None or reply != resp.integer(0):
+    if isinstance(wanted, str) or reply != resp.integer(0):
         return reply
-    verb = waiting.pending[0] if waiting.pending and not waiting.outstanding else None
-    if not isinstance(verb, Verb) or verb.command.route is not Route.BLOCKING:
-        return reply
+    found = unblock(session.router, wanted, now) or any(words == [b"1"] for words in others)
+    return resp.integer(1) if found else reply
+
+
+def unblock(router: Router, wanted: Unblock, now: float) -> bool:
+    """Answer a client of this worker whose blocking command waits for a master; whether there is such a client."""
+    waiting = router.sessions.get(wanted.id)
+    verb = waiting.pending[0] if waiting and waiting.pending and not waiting.outstanding else None
+    if waiting is None or not isinstance(verb, Verb) or verb.command.route is not Route.BLOCKING:
+        return False
     answer = resp.error(UNBLOCKED) if wanted.with_error else nothing(verb.command.name, waiting.identity.protocol)
     waiting.pending[0] = Ready(answer)
     waiting.pump(now)
-    return resp.integer(1)
+    return True
 
 
 def _no_evict(session: Session, args: list[bytes], reply: bytes, now: float) -> bytes:
@@ -238,16 +271,21 @@ def _reply(session: Session, args: list[bytes], reply: bytes, now: float) -> byt
     return b""
 
 
-def _pause(session: Session, args: list[bytes], reply: bytes, now: float) -> bytes:
+def _pause(session: Session, args: list[bytes], reply: bytes, now: float, others: Answers = ()) -> bytes:
     """The server holds the commands of its connections back, each of which carries many clients' commands: hold them
     here, so that none waits behind another one's."""
     wanted = parse_pause(args)
     if not isinstance(wanted, str):
-        session.router.hold_back(now + wanted.milliseconds / 1000, writes_only=wanted.writes_only, now=now)
+        pause(session.router, wanted, now)
     return OK
 
 
-def _unpause(session: Session, args: list[bytes], reply: bytes, now: float) -> bytes:
+def pause(router: Router, wanted: Pause, now: float) -> None:
+    """Hold the clients of this worker."""
+    router.hold_back(now + wanted.milliseconds / 1000, writes_only=wanted.writes_only, now=now)
+
+
+def _unpause(session: Session, args: list[bytes], reply: bytes, now: float, others: Answers = ()) -> bytes:
     session.router.let_go(now)
     return OK
 
@@ -261,10 +299,7 @@ def _trackinginfo(session: Session, args: list[bytes], reply: bytes, now: float)
 
 
 def _info_proxy(session: Session, args: list[bytes], reply: bytes, now: float) -> bytes:
-    text = report(session.router, now)
-    if session.identity.protocol == 3:
-        return b"=%d\r\ntxt:%b\r\n" % (len(text) + 4, text)
-    return resp.bulk(text)
+    return verbatim(report(session.router, now), session.identity.protocol)
 
 
 QUESTIONS: dict[str, Callable[[Session, list[bytes]], list[bytes] | None]] = {
@@ -294,6 +329,15 @@ EFFECTS: dict[str, Callable[[Session, list[bytes], bytes, float], bytes]] = {
     "CLIENT|TRACKINGINFO": _trackinginfo,
     "INFO": _info_proxy,
 }
+
+EFFECTS_WITH_OTHERS: dict[str, Callable[[Session, list[bytes], bytes, float, Answers], bytes]] = {
+    "CLIENT|LIST": _list,
+    "CLIENT|KILL": _kill,
+    "CLIENT|UNBLOCK": _unblock,
+    "CLIENT|PAUSE": _pause,
+    "CLIENT|UNPAUSE": _unpause,
+}
+"""The same with what other workers have said (`gathering`)."""
 
 AT_EXEC: frozenset[str] = frozenset(
     EFFECTS.keys() - {"CLIENT|KILL", "CLIENT|UNBLOCK", "CLIENT|REPLY", "CLIENT|PAUSE", "CLIENT|UNPAUSE"}

@@ -141,6 +141,14 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a client of another worker is found: the server's process, and the id there of its connection."""
+
+    process: str
+    number: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Verb:
     """A command that the session handles itself, alone, when all before it is answered."""
 
@@ -154,6 +162,8 @@ class Verb:
     kept until replicas have what it did (`durable`)."""
     attempts: Attempts = NEVER_SENT
     """As of a Run."""
+    place: Place | None = None
+    """Of CLIENT UNBLOCK: the client that it is about, when that is another worker's."""
 
     @property
     def lost_on(self) -> str:

@@ -39,6 +39,7 @@ def report(router: Router, now: float) -> bytes:
         "proxy_reads_spilled": stats.spilled,
         "proxy_batches_waited_for": stats.batches,
         "proxy_writes_unreplicated": stats.unreplicated,
+        "proxy_workers_unheard": stats.workers_unheard,
         "proxy_change_held": stats.change.held,
         "proxy_change_replayed": stats.change.replayed,
         "proxy_change_uncertain": stats.change.uncertain,

@@ -26,6 +26,7 @@ from rfproxy.lane import Lane, LaneState
 from rfproxy.lease import Lease
 from rfproxy.parking import Parking
 from rfproxy.pausing import Pause
+from rfproxy.peers import Peers
 from rfproxy.policy import Policy, Reads
 from rfproxy.reception import Reception
 from rfproxy.replicas import SHED, Denials, Replicas
@@ -63,6 +64,7 @@ class Router:
         self.cursors = Cursors("")
         self.scripts = Scripts()
         self.pause: Pause | None = None
+        self.peers: Peers | None = None  # the other workers, when there are any
         self._reads_replicas = policy.reads is Reads.REPLICA
         self._turn = 0  # counts what may lead sessions to other lanes
         self._shell = shell

@@ -33,6 +33,7 @@ class Stats:
     spilled: int = 0  # runs of reads that went to the master for want of a replica
     batches: int = 0  # sent with WAIT behind them
     unreplicated: int = 0  # writes that too few replicas had in time
+    workers_unheard: int = 0  # times that a worker did not say what another one had asked it about its clients
     change: ChangeStats = field(default_factory=ChangeStats)
     log: LogLimiter | None = None  # counts the lines of the log that were not written
 

@@ -22,11 +22,12 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, MutableMapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 
 import structlog
 
-from rfproxy import worker
+from rfproxy import siblings, worker
 from rfproxy.config import CHECK, ProxyConfig
 from rfproxy.crew import Crew, Succession
 from rfproxy.listening import address_of, adopt, from_systemd, open_sockets, share
@@ -46,12 +47,14 @@ class Heritage:
     sockets: Sequence[int]
     workers: Sequence[int]
     embedded: bool
+    siblings: str = ""
 
     @classmethod
     def take(cls, environ: MutableMapping[str, str]) -> Heritage | None:
         """What was left to this program, if anything. The variable that says so is removed."""
         text = environ.pop(_VARIABLE, "")
-        return cls(**json.loads(text)) if text else None
+        known = {field.name for field in fields(cls)}  # a later version may leave more
+        return cls(**{name: value for name, value in json.loads(text).items() if name in known}) if text else None
 
 
 class Supervisor:
@@ -72,11 +75,15 @@ class Supervisor:
         alone = config.embedded or (heritage is not None and heritage.embedded)
         self._succession = Succession.ONE_AFTER_ANOTHER if alone else Succession.SIDE_BY_SIDE
         self._crew = Crew(config.workers, heritage.workers if heritage else (), self._succession)
+        self._siblings = heritage.siblings if heritage else ""
+        """The directory in which workers find each other."""
 
     def run(self) -> int:
         """Until all workers have left after SIGTERM or SIGINT. Returns the exit status."""
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # who started us may have ignored it
+        if self._config.workers > 1 and not (self._siblings and Path(self._siblings).is_dir()):
+            self._siblings = self._meeting_place()
         gc.collect()
         gc.freeze()  # the collector would write to objects that workers share with this process
         self._log.info("supervising", workers=self._config.workers, listen=str(address_of(self._sockets[0])))
@@ -87,7 +94,16 @@ class Supervisor:
             self._tell(self._crew.released(), signal.SIGTERM if alone else worker.RETIRE)
             self._wait()
             self._bury()
+        if self._siblings:
+            siblings.remove_directory(self._siblings)
         return self._status
+
+    def _meeting_place(self) -> str:
+        try:
+            return siblings.make_directory()
+        except OSError as error:
+            self._log.warning("workers_apart", error=f"each knows its own clients only: {error}")
+            return ""
 
     def _wait(self) -> None:
         now = time.monotonic()
@@ -122,7 +138,7 @@ class Supervisor:
         if pid == 0:
             for sock in set(self._sockets) - set(mine):
                 sock.close()
-            os._exit(worker.main(self._config, mine, supervisor, relieves=relieves))
+            os._exit(worker.main(self._config, mine, supervisor, relieves=relieves, siblings=self._siblings))
         self._crew.started(number, pid, now)
         self._log.info("worker_started", worker=pid)
 
@@ -138,6 +154,8 @@ class Supervisor:
                 continue
             if pid not in self._crew.pids:  # an orphan that came to us because this is process 1 of a container
                 continue
+            if self._siblings:
+                siblings.remove_socket(self._siblings, pid)
             code = os.waitstatus_to_exitcode(status)
             pause = self._crew.ended(pid, time.monotonic())
             reason = signal.Signals(-code).name if code < 0 else f"exit status {code}"
@@ -179,7 +197,7 @@ class Supervisor:
     def _bequeathed(self) -> dict[str, str]:
         """The environment of the program that takes over."""
         fds = [sock.fileno() for sock in self._sockets]
-        heritage = Heritage(self._listen, fds, sorted(self._crew.pids), self._config.embedded)
+        heritage = Heritage(self._listen, fds, sorted(self._crew.pids), self._config.embedded, self._siblings)
         return os.environ | {_VARIABLE: json.dumps(asdict(heritage))}
 
     def _reload(self) -> None:

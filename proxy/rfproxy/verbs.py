@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from rfprotocol import resp
 from rfprotocol.commands import Command, Route, arity_error, existence_error
-from rfproxy import apart, clients, muting, subscribing
+from rfproxy import apart, clients, gathering, muting, subscribing
 from rfproxy.entries import Form, Need, Run, Verb
 from rfproxy.greeting import Account, Identity
 from rfproxy.muting import Replies
@@ -56,7 +56,8 @@ def ends_all(entry: Run | Verb) -> bool:
 def granted(session: Session, verb: Verb, reply: bytes, now: float) -> None:
     """The server has nothing against a verb: it takes effect."""
     session.latest = verb.command
-    session.client.write(_EFFECTS[verb.command.name](session, verb.args, reply, now))
+    if not gathering.granted(session, verb, reply, now):
+        session.client.write(_EFFECTS[verb.command.name](session, verb.args, reply, now))
 
 
 def known_at_exec(command: Command) -> bool:
@@ -84,8 +85,15 @@ def _ask(session: Session, verb: Verb, now: float) -> bool:
     if lane is None:
         return False
     session.busy = verb
-    raw = resp.encode_command(question(session, name, verb.args))
-    return session.send(Run(session, [verb.args], raw, Need.ANY, Form.CONSENT), lane)
+    asked = question(session, name, verb.args)
+    if verb.place is not None:
+        asked[2] = verb.place.number
+    return session.send(Run(session, [verb.args], resp.encode_command(asked), Need.ANY, Form.CONSENT), lane)
+
+
+def _unblock(session: Session, verb: Verb, now: float) -> bool:
+    """The client may be another worker's."""
+    return _ask(session, verb, now) if gathering.located(session, verb) else True
 
 
 def _forward(session: Session, verb: Verb, now: float) -> bool:
@@ -277,6 +285,7 @@ _HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(["EXEC", "DISCARD", "UNWATCH"], _forward),
     **dict.fromkeys(["SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE", "MONITOR"], subscribing.stream),
     **dict.fromkeys(["UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE"], subscribing.stream),
+    "CLIENT|UNBLOCK": _unblock,
     "QUIT": _quit,
     "RESET": _reset,
 }

@@ -30,7 +30,7 @@ from rfprotocol.glance import COMPILED
 from rfprotocol.paths import Paths
 from rfprotocol.store import TopologyStore
 from rfprotocol.zkstore import ZkStore
-from rfproxy import descriptors
+from rfproxy import descriptors, gathering
 from rfproxy.cache import TopologyCache
 from rfproxy.config import ProxyConfig
 from rfproxy.durable import Durability
@@ -38,9 +38,11 @@ from rfproxy.greeting import Account
 from rfproxy.limits import Limits
 from rfproxy.listening import address_of
 from rfproxy.membership import Membership
+from rfproxy.peers import first_number
 from rfproxy.policy import Policy, Reads
 from rfproxy.replay import RetryWrites
 from rfproxy.server import Server
+from rfproxy.siblings import Siblings
 
 READY = signal.Signals(signal.SIGRTMIN)
 """To the supervisor: this worker serves. A real-time signal, as those of several workers are not merged into one."""
@@ -51,15 +53,23 @@ FAILED, MISCONFIGURED = 1, 2
 """Exit statuses."""
 
 
-def main(config: ProxyConfig, sockets: Sequence[socket.socket], supervisor: int, *, relieves: bool = False) -> int:
+def main(
+    config: ProxyConfig,
+    sockets: Sequence[socket.socket],
+    supervisor: int,
+    *,
+    relieves: bool = False,
+    siblings: str = "",
+) -> int:
     """The whole life of a worker, in a process just forked by `supervisor`. Returns the exit status.
 
-    `relieves`: others serve until this one can, so nobody is let in before.
+    `relieves`: others serve until this one can, so nobody is let in before. `siblings`: the directory in which workers
+    find each other, if there may be others.
     """
     try:
         repeats = logs.Repeats(time.monotonic)
         logs.configure(config.log_format, config.log_level, repeats=repeats, worker=os.getpid())
-        status = uvloop.run(_work(config, sockets, supervisor, repeats, relieves=relieves))
+        status = uvloop.run(_work(config, sockets, supervisor, repeats, relieves=relieves, siblings=siblings))
         repeats.report(all=True)
     except ConfigError as error:
         print(f"rfproxy: {error}", file=sys.stderr)
@@ -114,19 +124,27 @@ class _Orders:
 
 
 async def _work(
-    config: ProxyConfig, sockets: Sequence[socket.socket], supervisor: int, repeats: logs.Repeats, *, relieves: bool
+    config: ProxyConfig,
+    sockets: Sequence[socket.socket],
+    supervisor: int,
+    repeats: logs.Repeats,
+    *,
+    relieves: bool,
+    siblings: str,
 ) -> int:
     orders = _Orders(supervisor)
     log = structlog.get_logger()
     loop = asyncio.get_running_loop()
     repeats.later = lambda seconds, ring: loop.call_soon_threadsafe(loop.call_later, seconds, ring)
     limits, policy = affordable(limits_of(config), policy_of(config))
-    server = Server(policy, limits=limits, log=log, first_number=first_number())
+    server = Server(policy, limits=limits, log=log, first_number=first_number(os.getpid()))
     server.stats.log = repeats.limiter
     address = address_of(sockets[0])
-    if not relieves:
-        await server.listen(sockets)
-    async with _store(config) as (store, group):
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(_joined(server, siblings))
+        if not relieves:
+            await server.listen(sockets)
+        store, group = await stack.enter_async_context(_store(config))
         name = f"{socket.gethostname()}-{address.port}-{os.getpid()}-{uuid4().hex[:6]}"
         membership = Membership(server, store, Paths(config.znode_path), name, TopologyCache(config.state_dir, group))
         core = "compiled" if COMPILED else "interpreted"
@@ -179,9 +197,29 @@ async def _store(config: ProxyConfig) -> AsyncIterator[tuple[TopologyStore, str]
         yield embedded, "embedded-" + "-".join(map(str, sorted(config.nodes)))
 
 
-def first_number() -> int:
-    """The first CLIENT ID of this process: below 2^53, and of no other worker that lives."""
-    return (os.getpid() << 31) + 1
+@contextlib.asynccontextmanager
+async def _joined(server: Server, directory: str) -> AsyncIterator[None]:
+    """The other workers can ask this one, and be asked. Without a directory there are none."""
+    if not directory:
+        yield
+        return
+    router = server.router
+
+    def respond(question: list[bytes]) -> list[bytes] | None:
+        return gathering.answer(router, question, server.now())
+
+    siblings = Siblings(directory, respond, stats=server.stats, log=server.log, now=server.now)
+    try:
+        await siblings.open()
+    except OSError as error:
+        server.log.warning("workers_apart", error=f"CLIENT LIST and its like know this worker's clients only: {error}")
+    else:
+        router.peers = siblings
+        gathering.join(router)
+    try:
+        yield
+    finally:
+        await siblings.close()
 
 
 def affordable(limits: Limits, policy: Policy) -> tuple[Limits, Policy]:

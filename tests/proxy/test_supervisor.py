@@ -261,6 +261,12 @@ def test_what_is_left_to_the_next_program_is_taken_once() -> None:
     assert Heritage.take(environ) is None
 
 
+def test_heritage__of_a_later_version__is_understood() -> None:
+    left = '{"listen": "a:1", "sockets": [3], "workers": [7], "embedded": false, "siblings": "/d", "novelty": 1}'
+    environ = {"REDIS_FAILOVER_PROXY_HERITAGE": left}
+    assert Heritage.take(environ) == Heritage("a:1", [3], [7], embedded=False, siblings="/d")
+
+
 def test_in_the_embedded_mode_the_former_worker_is_gone_before_the_next_one_decides(
     redis_server: RedisServer, tmp_path: Path
 ) -> None:

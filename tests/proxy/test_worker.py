@@ -20,7 +20,7 @@ from rfproxy.durable import Durability
 from rfproxy.greeting import Account
 from rfproxy.limits import Limits, OutputLimit, OutputLimits
 from rfproxy.policy import Policy
-from rfproxy.worker import RETIRE, first_number, limits_of, policy_of
+from rfproxy.worker import RETIRE, limits_of, policy_of
 from tests.support.program import Program, accepts, recorded, worker_of
 from tests.support.redis import RedisServer
 
@@ -121,11 +121,6 @@ def test_each_worker_has_its_part_of_what_is_for_all() -> None:
     config = ProxyConfig.model_validate({"zkservers": "z:1", "workers": 3, "max_clients": 10, "hold_bytes": "9mb"})
     assert limits_of(config).clients == 4
     assert policy_of(config).hold_bytes == 3 << 20
-
-
-def test_client_ids_are_unique_on_a_host_and_exact_in_every_language() -> None:
-    assert first_number() >> 31 == os.getpid()
-    assert 1 << 22 << 31 == 1 << 53, "the largest process id, and the numbers that JavaScript has"
 
 
 @pytest.fixture

@@ -1,4 +1,6 @@
-"""Several workers behind one address, replaced while clients come without pause, and while the master changes."""
+"""Several workers behind one address: replaced while clients come without pause, and while the master changes; and what
+a client of one is told of, and does to, those of the others.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +8,22 @@ import asyncio
 import contextlib
 import os
 import signal
+import stat
+import threading
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
 
 from bench.load import Load
+from deploy.processes import wait_until
 from tests.support.eventually import eventually
 from tests.support.installation import Installation
-from tests.support.redis import RedisGroup
+from tests.support.program import Program, recorded, worker_of
+from tests.support.redis import RedisGroup, RedisServer
 
 WORKERS = 2
 VISITORS = 8
@@ -113,3 +122,134 @@ async def test_a_master_that_is_killed_during_a_reload_costs_no_acknowledged_wri
     assert seen.ledger.lost == 0
     assert {operation.error for operation in seen.operations} <= {"", "UNCERTAIN"}
     assert len(proxy.workers) == 2 * WORKERS, "clients that are never silent are still with the former workers"
+
+
+# --- what a client knows of, and does to, those of other workers
+
+
+CLIENTS = 20
+
+
+@pytest.fixture
+async def program(zookeeper_hosts: str, redis_server: RedisServer, tmp_path: Path) -> AsyncIterator[Program]:
+    """A proxy with two workers, in front of one server."""
+    async with recorded(zookeeper_hosts, redis_server.node):
+        program = Program(tmp_path, zkservers=zookeeper_hosts, workers=WORKERS)
+        (tmp_path / "tmp").mkdir()
+        program.process.env = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+        program.start()
+        yield program
+        program.process.kill()
+
+
+def one_of_each(program: Program) -> tuple[redis.Redis, redis.Redis]:
+    """A client of one worker, and a client of the other."""
+    here, there = program.connect_to_each().values()
+    return here, there
+
+
+def asks(client: redis.Redis, *words: str) -> Any:
+    """The reply to a command."""
+    return client.execute_command(*words)  # type: ignore[no-untyped-call]  # of redis-py
+
+
+def listed(client: redis.Redis) -> set[int]:
+    """The ids that CLIENT LIST shows."""
+    return {int(line["id"]) for line in asks(client, "CLIENT LIST")}
+
+
+def test_list__twenty_clients_of_two_workers__each_sees_all(program: Program) -> None:
+    clients = [program.connect() for _ in range(CLIENTS - WORKERS)] + list(one_of_each(program))
+    numbers = {client.client_id() for client in clients}
+    assert len(numbers) == CLIENTS
+    assert len({number >> 31 for number in numbers}) == WORKERS
+    wait_until(lambda: listed(clients[0]) == numbers, "the end of clients that only looked for a worker")
+    assert all(listed(client) == numbers for client in clients)
+
+
+def test_kill__client_of_the_other_worker__is_closed_and_counted(program: Program) -> None:
+    here, there = one_of_each(program)
+    assert here.client_kill_filter(_id=str(there.client_id())) == 1
+    with pytest.raises(redis.ConnectionError):
+        there.ping()
+    assert here.client_kill_filter(_id=str(1 << 31)) == 0
+
+
+def of(client: redis.Redis, number: int) -> dict[str, str]:
+    """What a client is told of another one."""
+    (line,) = asks(client, "CLIENT LIST", "ID", str(number))
+    return dict(line)
+
+
+def test_unblock__client_of_the_other_worker__goes_on(program: Program) -> None:
+    here, there = one_of_each(program)
+    number, heard = there.client_id(), list[object]()
+    blocked = threading.Thread(target=lambda: heard.append(there.blpop(["nothing"], 0)))
+    blocked.start()
+    wait_until(lambda: of(here, number)["flags"] == "b", "a blocked client")
+    assert here.client_unblock(number) == 1
+    blocked.join()
+    assert heard == [None]
+    assert here.client_unblock(number) == 0
+
+
+def test_pause__asked_of_one_worker__holds_the_other(program: Program) -> None:
+    here, there = one_of_each(program)
+    number, heard = there.client_id(), list[object]()
+    assert here.client_pause(600_000, all=False)
+    held = threading.Thread(target=lambda: heard.append(asks(there, "INCR", "k")))
+    held.start()
+    wait_until(lambda: of(here, number)["cmd"] == "incr", "a command that is held")
+    assert (here.get("k"), heard) == (None, [])
+    assert here.client_unpause()
+    held.join()
+    assert heard == [1]
+
+
+def test_list__workers_of_before_a_reload__are_still_there(program: Program) -> None:
+    former = program.connect_to_each()
+    for client in former.values():
+        asks(client, "WATCH", "k")  # so that it is not parted with while its worker retires
+    program.process.signal(signal.SIGHUP)
+    program.wait_for("retiring", WORKERS)
+    latter = program.connect_to_each(set(program.process.workers) - former.keys())
+    clients = [*former.values(), *latter.values()]
+    numbers = {client.client_id() for client in clients}
+    assert len({number >> 31 for number in numbers}) == 2 * WORKERS
+    wait_until(lambda: listed(clients[0]) == numbers, "the end of clients that only looked for a worker")
+    assert all(listed(client) == numbers for client in clients)
+    old, other, new, _ = clients
+    assert new.client_kill_filter(_id=str(old.client_id())) == 1
+    assert other.client_kill_filter(_id=str(new.client_id())) == 1
+
+
+def test_list__other_worker_frozen__is_answered_within_a_second(program: Program) -> None:
+    here, there = one_of_each(program)
+    number, frozen = there.client_id(), worker_of(there)
+    os.kill(frozen, signal.SIGSTOP)
+    began = time.monotonic()
+    assert number not in listed(here)
+    assert here.client_kill_filter(_id=str(number)) == 0
+    assert time.monotonic() - began < 1.0
+    assert [event["worker"] for event in program.events("worker_unheard")] == [frozen]
+    os.kill(frozen, signal.SIGCONT)
+    wait_until(lambda: number in listed(here), "the worker that stood still")
+    assert there.ping(), "what it was asked while it stood still was not done"
+
+
+def test_list__worker_killed__is_as_if_its_clients_had_left(program: Program) -> None:
+    here, there = one_of_each(program)
+    number = there.client_id()
+    os.kill(worker_of(there), signal.SIGKILL)
+    wait_until(lambda: number not in listed(here), "the end of a worker")
+    program.wait_for("worker_started", WORKERS + 1)
+    assert len(program.connect_to_each()) == WORKERS
+
+
+def test_supervisor__directory_of_the_workers__is_removed_at_the_end(program: Program, tmp_path: Path) -> None:
+    (directory,) = (tmp_path / "tmp").iterdir()
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    program.reload()
+    assert {int(path.name) for path in directory.iterdir()} == set(program.process.workers)
+    assert program.process.stop() == 0
+    assert not directory.exists()

@@ -27,6 +27,7 @@ from rfprotocol.topology import Change, Kind, Node, Phase, Topology
 from rfproxy.greeting import Duty
 from rfproxy.lane import Lane, LaneState
 from rfproxy.lease import Lease
+from rfproxy.peers import first_number
 from rfproxy.policy import Policy
 from rfproxy.rotation import create_router
 from rfproxy.session import Session
@@ -53,7 +54,8 @@ class SilentLog:
 class Playbook:
     """The world around a router: servers, clients, a clock, and the shell."""
 
-    def __init__(self, policy: Policy | None = None) -> None:
+    def __init__(self, policy: Policy | None = None, *, process: int = 0) -> None:
+        """`process`: the worker that this is, when there are several (`tests.support.joined`)."""
         self.time = 1000.0
         self.lease = Lease()
         self.stats = Stats()
@@ -63,7 +65,8 @@ class Playbook:
         self.router = create_router(policy or Policy(), self, self.lease, self.stats, self.log)
         self._servers: dict[str, FakeServer] = {}
         self._flush = False
-        self._numbers = iter(range(2, 1000, 2))  # even: with two replicas, the first one is read from
+        first = first_number(process) + 1
+        self._numbers = iter(range(first, first + 1000, 2))  # even: with two replicas, the first one is read from
         self.lease.renew(self.time, 1e9)
 
     # --- the shell of the router

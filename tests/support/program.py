@@ -6,7 +6,7 @@ import contextlib
 import json
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +78,10 @@ class Program:
             socket_timeout=None,
         )
 
-    def connect_to_each(self) -> dict[int, redis.Redis]:
-        """One client of each worker, by the worker's process id."""
+    def connect_to_each(self, workers: Collection[int] = ()) -> dict[int, redis.Redis]:
+        """One client of each worker, or of each of these, by the worker's process id."""
         clients: dict[int, redis.Redis] = {}
-        workers = set(self.process.workers)
+        workers = set(workers or self.process.workers)
         while clients.keys() != workers:
             client = self.connect()
             if clients.setdefault(worker_of(client), client) is not client:
