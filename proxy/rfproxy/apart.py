@@ -179,9 +179,7 @@ def stand_down(session: Session, now: float) -> None:
         session.ties = Ties()
         session.ties.callers = ties.callers
     else:
-        for caller in ties.callers:
-            if caller.ties is not None and caller.ties.target is session:
-                caller.ties.target = None
+        redirection.forsake(session, ties)
     redirection.call_back(ties, now)
 
 
@@ -237,7 +235,7 @@ def setting(session: Session, verb: Verb, now: float) -> bool:
     args = verb.args
     if number := tracking.redirects_to(args):
         problem = parse_tracking(args)
-        target = session.router.sessions.get(number)
+        target = redirection.find(session, number)
         if target is not None and isinstance(problem, str):
             session.client.write(resp.error(problem))
             return True
@@ -245,7 +243,7 @@ def setting(session: Session, verb: Verb, now: float) -> bool:
         if place is None:
             return False
         args = tracking.redirected(args, place)
-        ties.target_lane = target.own if target is not None else ties.target_lane
+        ties.told_of = redirection.connection(target) if target is not None else ties.told_of
     session.own.spoilt = True
     session.busy = verb
     run = Run(session, [verb.args], resp.encode_command(args), Need.MASTER, Form.CONSENT)
@@ -258,7 +256,8 @@ def set_or_unset(session: Session, args: list[bytes], reply: bytes, now: float) 
     if ties is None:
         return reply
     if name == redirection.TRACKING:
-        target = session.router.sessions.get(tracking.redirects_to(args)) if args[2].upper() == b"ON" else None
+        number = tracking.redirects_to(args) if args[2].upper() == b"ON" else 0
+        target = redirection.find(session, number) if number else None
         redirection.leave(session, ties, now, but=target)
     if args[2].upper() != b"ON":
         ties.settings.pop(name, None)

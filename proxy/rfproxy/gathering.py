@@ -14,6 +14,8 @@ worker does not answer in time is missing from the reply, and is not done.
     PAUSE milliseconds WRITE|ALL                OK
     UNPAUSE                                     OK
     PAUSED                                      milliseconds and WRITE or ALL, if a pause is in force
+
+Those about CLIENT TRACKING ... REDIRECT are listed in `fartargets`.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rfprotocol import resp
-from rfproxy import clients
+from rfproxy import clients, fartargets
 from rfproxy.clientlist import (
     KillFilter,
     ListFilter,
@@ -255,4 +257,5 @@ _ANSWERS: dict[bytes, Callable[[Router, list[bytes], float], list[bytes] | None]
     b"PAUSE": _pause,
     b"UNPAUSE": _unpause,
     b"PAUSED": _paused,
+    **fartargets.ANSWERS,
 }

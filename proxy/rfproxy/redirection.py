@@ -4,15 +4,16 @@
 
 Both need connections of their own, and the target's comes first, since the server has to be given its id. When the
 target has another connection the redirection is made anew. In between something may have changed untold, so that the
-target is told to forget everything.
+target is told to forget everything. The target may be a client of another worker (`fartargets`).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rfproxy import tracking
-from rfproxy.greeting import Duty
+from rfproxy import fartargets, reaching, tracking
+from rfproxy.entries import Place
+from rfproxy.fartargets import FarCaller, FarTarget
 from rfproxy.ties import Ties, bring_back
 
 if TYPE_CHECKING:
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
     from rfproxy.session import Session
 
 TRACKING = "CLIENT|TRACKING"
+
+
+def find(session: Session, number: int) -> Session | FarTarget | None:
+    """The client with that id: this worker's or another one's."""
+    target = session.router.sessions.get(number)
+    return target if target is not None else fartargets.find(session, number)
 
 
 def restore(session: Session, ties: Ties, lane: Lane) -> None:
@@ -33,40 +40,39 @@ def restore(session: Session, ties: Ties, lane: Lane) -> None:
                 bring_back(session, lane, [tracking.redirected(args, place)], 1)
             elif session.identity.protocol == 3:
                 session.wire_to_client.write(tracking.broken(number))
-    ties.target_lane = ties.target.own if ties.target is not None else None
+    ties.told_of = connection(ties.target)
 
 
-def reached(session: Session, target: Session, now: float) -> bytes | None:
+def reached(session: Session, target: Session | FarTarget, now: float) -> bytes | None:
     """The server's id of the one to be told; None until it has a connection of its own whose id is known.
 
     Whoever waits for that is called back.
     """
     if session.ties is None:
         return None
-    if target.ties is None:
-        target.ties = Ties()
     session.ties.targets[target] = None
-    target.ties.callers[session] = None
-    if target is not session and not _is_to_master(target.own):
-        target.pump(now)
-    own = target.own
-    return _place(target) if own is not None and _is_to_master(own) and own.listen() else None
+    if isinstance(target, FarTarget):
+        return target.reach(session, now)
+    reaching.ties_of(target).callers[session] = None
+    return reaching.reach_self(session) if target is session else reaching.reach(target, now)
 
 
-def _is_to_master(lane: Lane | None) -> bool:
-    return lane is not None and lane.key.duty is Duty.MASTER
+def connection(target: Session | FarTarget | None) -> Lane | Place | None:
+    """The connection on which it is told."""
+    if isinstance(target, FarTarget):
+        return target.place
+    return target.own if target is not None else None
 
 
-def _place(target: Session | None) -> bytes | None:
-    welcome = target.own.welcome if target is not None and target.own is not None else None
-    if welcome is None:
-        return None
-    return b"%d" % welcome.client_id if welcome.client_id else tracking.NOBODY
+def _place(target: Session | FarTarget | None) -> bytes | None:
+    if isinstance(target, FarTarget):
+        return target.place.number if target.place is not None else None
+    return reaching.place(target)
 
 
 def followed(session: Session, ties: Ties, lane: Lane, now: float) -> bool:
     """Whether the server knows the connection of the one to be told; tells it when that has changed."""
-    if ties.target is None or ties.target.own is ties.target_lane or ties.transaction is not None:
+    if ties.target is None or connection(ties.target) == ties.told_of or ties.transaction is not None:
         return True
     if session.outstanding or reached(session, ties.target, now) is None:
         return False
@@ -79,20 +85,26 @@ def followed(session: Session, ties: Ties, lane: Lane, now: float) -> bool:
 def forget_all(session: Session, ties: Ties) -> None:
     """What changed meanwhile nobody can tell: all that was tracked is to be forgotten."""
     found = tracking.wanted(ties.settings.get(TRACKING, []))
-    told = ties.target or session
     if found is None or (found.redirect and ties.target is None):
         return
-    stream = told.ties.stream if told.ties is not None and found.redirect else None
-    subscribed = stream is not None and stream.confined(2)
-    told.wire_to_client.write(
-        tracking.everything(session.identity.protocol, told.identity.protocol, subscribed=subscribed)
-    )
+    told = ties.target or session
+    if isinstance(told, FarTarget):
+        told.forget_all(session.identity.protocol)
+    elif found.redirect:
+        reaching.forget_all(told, session.identity.protocol)
+    else:
+        session.wire_to_client.write(
+            tracking.everything(session.identity.protocol, session.identity.protocol, subscribed=False)
+        )
 
 
-def leave(session: Session, ties: Ties, now: float, *, but: Session | None = None) -> None:
+def leave(session: Session, ties: Ties, now: float, *, but: Session | FarTarget | None = None) -> None:
     """Nobody is told in the place of this session any more, save that one."""
     for target in [one for one in ties.targets if one is not but]:
         del ties.targets[target]
+        if isinstance(target, FarTarget):
+            target.release(session)
+            continue
         if target.ties is None:
             continue
         target.ties.callers.pop(session, None)
@@ -107,9 +119,21 @@ def call_back(ties: Ties, now: float) -> None:
         caller.pump(now)
 
 
+def forsake(session: Session, ties: Ties) -> None:
+    """A client is gone that others were told by."""
+    for caller in ties.callers:
+        if isinstance(caller, FarCaller):
+            caller.forsaken()
+        elif caller.ties is not None and caller.ties.target is session:
+            caller.ties.target = None
+    ties.callers = {caller: None for caller in ties.callers if not isinstance(caller, FarCaller)}
+
+
 def overheard(session: Session, ties: Ties, frame: bytes) -> bytes:
     """What the client is to hear of something that answers no command."""
     if not tracking.is_broken(frame):
         return frame
+    if isinstance(ties.target, FarTarget):
+        ties.target.said_broken(session)
     found = tracking.wanted(ties.settings.get(TRACKING, []))
     return tracking.broken(found.redirect) if found is not None and ties.target is None else b""

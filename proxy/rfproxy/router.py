@@ -16,10 +16,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rfprotocol.topology import Node, Phase, Topology
-from rfproxy import overtaking
+from rfproxy import fartargets, overtaking
 from rfproxy.attempts import NEVER_SENT, Attempts
 from rfproxy.cursors import Cursors
 from rfproxy.entries import ANYWHERE, NEEDS_MASTER, URGENT, Need, Run, Verb
+from rfproxy.fartargets import FarTarget
 from rfproxy.gate import OPEN, RESTING, Gate, GateState
 from rfproxy.greeting import MASTER, REPLICA, Duty, Identity, LaneKey, Refusal, Welcome
 from rfproxy.lane import Lane, LaneState
@@ -65,6 +66,7 @@ class Router:
         self.scripts = Scripts()
         self.pause: Pause | None = None
         self.peers: Peers | None = None  # the other workers, when there are any
+        self.far_targets: dict[int, FarTarget] = {}  # their clients that are told what clients of this one track
         self._reads_replicas = policy.reads is Reads.REPLICA
         self._turn = 0  # counts what may lead sessions to other lanes
         self._shell = shell
@@ -503,6 +505,7 @@ class Router:
         self._served = {identity: until for identity, until in self._served.items() if identity in needed}
         self._denials.forget(now)
         self.reception.reap(now)
+        fartargets.renew(self, now)
         unused += [lane for pooled in self._pool.values() for lane in pooled]
         unused += [lane for lane in self._parking if lane.idle]
         for lane in unused:

@@ -35,7 +35,7 @@ from rfproxy.peers import Answers
 from rfproxy.shell import Log
 from rfproxy.stats import Stats
 
-PATIENCE = 0.3
+PATIENCE = 0.5
 """Seconds that a worker has for its answer."""
 MOST_ASKED = 16 << 20
 """Bytes of a question, and eight times what its words may have together."""

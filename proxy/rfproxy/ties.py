@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rfprotocol import resp
-from rfproxy.entries import Form, Need, Run
+from rfproxy.entries import Form, Need, Place, Run
 from rfproxy.stream import Stream
 from rfproxy.transaction import Transaction
 
 if TYPE_CHECKING:
+    from rfproxy.fartargets import FarCaller, FarTarget
     from rfproxy.lane import Lane
     from rfproxy.session import Session
 
@@ -22,13 +23,13 @@ class Ties:
         self.stream: Stream | None = None
         self.settings: dict[str, list[list[bytes]]] = {}
         """CLIENT subcommand: the commands that set it, for settings that are kept by the server."""
-        self.target: Session | None = None
+        self.target: Session | FarTarget | None = None
         """Who is told what CLIENT TRACKING finds, when that is another one (REDIRECT) and still there."""
-        self.target_lane: Lane | None = None
+        self.told_of: Lane | Place | None = None
         """The connection of the target that the server knows of."""
-        self.targets: dict[Session, None] = {}
+        self.targets: dict[Session | FarTarget, None] = {}
         """Those that have a connection of their own for the sake of this session, to be told, or to be in a moment."""
-        self.callers: dict[Session, None] = {}
+        self.callers: dict[Session | FarCaller, None] = {}
         """The sessions that this one is a target of."""
         self.restored = True
         """Whether the connection has been brought to where the former one was."""

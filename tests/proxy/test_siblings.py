@@ -16,7 +16,7 @@ import pytest
 
 from rfproxy import siblings
 from rfproxy.peers import Answers
-from rfproxy.siblings import PATIENCE, Siblings, make_directory, remove_directory, remove_socket
+from rfproxy.siblings import Siblings, make_directory, remove_directory, remove_socket
 from rfproxy.stats import Stats
 from tests.support.playbook import SilentLog
 
@@ -86,6 +86,18 @@ def directory() -> Iterator[str]:
     yield directory
     remove_directory(directory)
     assert not Path(directory).exists()
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine, too, who answers is heard."""
+    monkeypatch.setattr(siblings, "PATIENCE", 60.0)
+
+
+@pytest.fixture
+def hasty(_patient: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where somebody is waited for in vain."""
+    monkeypatch.setattr(siblings, "PATIENCE", 0.5)
 
 
 @pytest.fixture
@@ -183,6 +195,7 @@ STRANGERS = {
 }
 
 
+@pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("name", STRANGERS)
 async def test_ask__worker_that_does_not_answer__is_missing_counted_and_logged_once(group: Group, name: str) -> None:
     await group.stranger(2, STRANGERS[name])
@@ -194,6 +207,7 @@ async def test_ask__worker_that_does_not_answer__is_missing_counted_and_logged_o
     assert line["worker"] == 2
 
 
+@pytest.mark.usefixtures("hasty")
 async def test_ask__worker_that_does_not_answer__is_asked_once_and_left_alone(group: Group) -> None:
     asked = []
 
@@ -255,6 +269,7 @@ async def test_close__questions_under_way__end(group: Group) -> None:
     assert not (group.directory / "2").exists()
 
 
+@pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize(
     "data",
     [
@@ -276,6 +291,7 @@ async def test_answer__nonsense_or_too_late__ends_that_connection_alone(group: G
     assert await group.ask(b"LIST") == [[b"2", b"LIST"]]
 
 
+@pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("fields", [{"v": 2, "words": ["LIST"]}, {"v": 1, "words": None}])
 async def test_answer__another_version__says_that_it_does_not_understand(
     group: Group, fields: dict[str, object]
@@ -295,6 +311,7 @@ async def test_answer__process_of_another_user__is_not_listened_to(
     assert not group.done
 
 
+@pytest.mark.usefixtures("hasty")
 async def test_answer__more_connections_than_it_answers__are_closed(group: Group) -> None:
     await group.member(2)
     idle = [await asyncio.open_unix_connection(str(group.directory / "2")) for _ in range(siblings.AT_ONCE)]
@@ -340,7 +357,3 @@ def test_make_directory__proxy_that_was_killed__leaves_none_for_long(
         os.utime(used, (0, 0))
         latest = make_directory()
     assert sorted(tmp_path.iterdir()) == sorted([Path(used), Path(new), Path(latest), foreign])
-
-
-def test_patience__is_a_third_of_what_a_client_would_notice() -> None:
-    assert PATIENCE <= 0.3

@@ -20,9 +20,12 @@ import redis
 
 from bench.load import Load
 from deploy.processes import wait_until
+from deploy.site import HOST
+from rfprotocol.topology import Node
 from tests.support.eventually import eventually
 from tests.support.installation import Installation
 from tests.support.program import Program, recorded, worker_of
+from tests.support.rawclient import RawClient
 from tests.support.redis import RedisGroup, RedisServer
 
 WORKERS = 2
@@ -204,6 +207,32 @@ def test_pause__asked_of_one_worker__holds_the_other(program: Program) -> None:
     assert here.client_unpause()
     held.join()
     assert heard == [1]
+
+
+def raw_client_of_each(program: Program) -> tuple[RawClient, RawClient]:
+    """A client of one worker, and a client of the other."""
+    clients: dict[int, RawClient] = {}
+    while len(clients) < WORKERS:
+        client = RawClient(Node(HOST, program.port))
+        if clients.setdefault(int(client.ask(b"CLIENT ID\r\n")[1:]) >> 31, client) is not client:
+            client.socket.close()
+    here, there = clients.values()
+    return here, there
+
+
+def test_redirect__client_of_the_other_worker__is_told(program: Program) -> None:
+    here, there = raw_client_of_each(program)
+    number = int(there.ask(b"CLIENT ID\r\n")[1:])
+    there.ask(b"SUBSCRIBE __redis__:invalidate\r\n")
+    there.hear(len(b"$9\r\nsubscribe\r\n$20\r\n__redis__:invalidate\r\n:1\r\n"))
+    assert here.ask(b"CLIENT TRACKING ON REDIRECT %d\r\n" % number) == b"+OK\r\n"
+    assert here.ask(b"CLIENT GETREDIR\r\n") == b":%d\r\n" % number
+    assert here.ask(b"GET k\r\n") == b"$-1\r\n"
+    with program.connect() as other:
+        other.set("k", "v")
+    there.hears(b"*3\r\n$7\r\nmessage\r\n$20\r\n__redis__:invalidate\r\n*1\r\n$1\r\nk\r\n")
+    for client in (here, there):
+        client.socket.close()
 
 
 def test_list__workers_of_before_a_reload__are_still_there(program: Program) -> None:

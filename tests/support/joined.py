@@ -8,7 +8,7 @@ here.peers.hear()
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 
 from rfproxy.gathering import answer
 from rfproxy.peers import Answers
@@ -68,3 +68,10 @@ def join(count: int) -> list[Worker]:
         worker.peers.others = [other for other in workers if other is not worker]
         worker.topology(1, master="m:1")
     return workers
+
+
+def talk(workers: Iterable[Worker]) -> None:
+    """Everyone answers all that is asked, and all that is asked because of that."""
+    while asking := [worker for worker in workers if worker.peers.asked]:
+        for worker in asking:
+            worker.peers.hear()

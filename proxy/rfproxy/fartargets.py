@@ -1,0 +1,274 @@
+"""CLIENT TRACKING ... REDIRECT to a client of another worker.
+
+    tracker ── FarTarget ── worker A ── questions ──> worker B ── FarCaller ── target ── own connection ── server
+                                     <── MOVED ──
+
+The target's worker opens its own connection and keeps it; the tracker's worker gives the server the id of that. Ids
+mean something to one server process only, so they travel together with its name.
+
+    REACH id worker          process, and the id there of the target's connection once it is open; nothing: it is gone
+    LEAVE id worker          nobody of that worker needs it any more
+    FORGET id protocol       the target is told to forget all keys, in the form for a tracker with that protocol
+    MOVED id [process [id]]  to the tracker's worker: what REACH would be answered now
+
+Messages may be lost, and workers die. So REACH is asked again from time to time (`RENEWED` seconds): the answer puts
+right what the tracker's worker takes for true, and a target whose callers do not ask any more is released. A target
+whose worker does not answer counts as gone after `MISSES` times, and at once when somebody waits for it or the server
+says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from rfproxy import reaching, tracking
+from rfproxy.entries import Place
+from rfproxy.peers import Answers, owner
+from rfproxy.tracking import NOBODY
+
+if TYPE_CHECKING:
+    from rfproxy.peers import Peers
+    from rfproxy.router import Router
+    from rfproxy.session import Session
+
+RENEWED = 15.0
+"""Seconds between questions whether a target is still there (the router's `reap`)."""
+EXPIRES = 4 * RENEWED
+"""Seconds after which a target is released that nobody has asked for."""
+MISSES = 3
+
+
+class FarTarget:
+    """A client of another worker, as the one sees it whose clients have it told. Stands in for a Session there."""
+
+    def __init__(self, router: Router, peers: Peers, number: int, process: int) -> None:
+        """`process`: this worker's."""
+        self.number = number
+        self.place: Place | None = None
+        """Where the server finds it, as far as is known."""
+        self.gone = False
+        self.callers: dict[Session, None] = {}
+        self._router = router
+        self._peers = peers
+        self._process = process
+        self._asking = False
+        self._asked_for = ""  # the server's process
+        self._missed = 0
+        self._broken: dict[Session, None] = {}  # trackers that the server has told that it is gone
+
+    def reach(self, session: Session, now: float) -> bytes | None:
+        """The server's id of its connection, NOBODY if it is gone; None until that is known, then `pump` is called."""
+        process = self._router.process
+        if self.gone:
+            self.release(session)
+            return NOBODY
+        self.callers[session] = None
+        self._router.far_targets[self.number] = self
+        if self.place is not None and self.place.process == process:
+            return self.place.number
+        if self._asked_for != process:
+            self._asked_for = process
+            self.renew()
+        return None
+
+    def release(self, session: Session) -> None:
+        """One tracker needs it no more."""
+        self.callers.pop(session, None)
+        self._broken.pop(session, None)
+        if self.callers:
+            return
+        if self._router.far_targets.get(self.number) is self:
+            del self._router.far_targets[self.number]
+        if not self.gone:
+            self._tell([b"LEAVE", b"%d" % self.number, b"%d" % self._process])
+
+    def forget_all(self, protocol: int) -> None:
+        """What a tracker with that protocol has tracked may have changed."""
+        self._tell([b"FORGET", b"%d" % self.number, b"%d" % protocol])
+
+    def said_broken(self, session: Session) -> None:
+        """The server could not tell it: is it gone, or does it have another connection?"""
+        self._broken[session] = None
+        self.renew()
+
+    def renew(self) -> None:
+        """Ask where it is."""
+        if self._asking or self.gone:
+            return
+        self._asking = True
+        question = [b"REACH", b"%d" % self.number, b"%d" % self._process]
+        self._peers.ask(question, frozenset([owner(self.number)]), self._heard)
+
+    def _tell(self, words: list[bytes]) -> None:
+        self._peers.ask(words, frozenset([owner(self.number)]), _ignore)
+
+    def _heard(self, answers: Answers, now: float) -> None:
+        self._asking = False
+        if answers:
+            self._missed = 0
+            self.moved(answers[0], now)
+            return
+        self._missed += 1
+        waited_for = self.place is None or self.place.process != self._router.process
+        if waited_for or self._broken or self._missed >= MISSES:
+            self.moved([], now)
+
+    def moved(self, words: list[bytes], now: float) -> None:
+        """Its worker says where it is."""
+        if self.gone:
+            return
+        if not words:
+            self._end(now)
+            return
+        place = Place(words[0].decode(errors="replace"), words[1]) if len(words) == 2 else None
+        self._broken.clear()
+        if place != self.place:
+            self.place = place
+            self._call_back(now)
+
+    def _end(self, now: float) -> None:
+        self.gone = True
+        told = [one for one in self.callers if one.ties is not None and one.ties.target is self]
+        for caller in told:
+            if caller.ties is not None:
+                caller.ties.target = None
+            if caller in self._broken:
+                caller.wire_to_client.write(tracking.broken(self.number))
+        callers = list(self.callers)
+        for caller in told:  # the others are yet to hear from the server that there is no such client
+            self.release(caller)
+        for caller in callers:
+            caller.attend(caller.pump, now)
+
+    def _call_back(self, now: float) -> None:
+        for caller in list(self.callers):
+            caller.attend(caller.pump, now)
+
+
+class FarCaller:
+    """Another worker, some clients of which have a client of this one told. Stands in for a Session there."""
+
+    def __init__(self, target: Session, process: int, now: float) -> None:
+        self.process = process
+        self.renewed = now
+        self._target = target
+        self._told: list[bytes] = []
+
+    def where(self, now: float) -> list[bytes]:
+        """What its worker is to know of the target."""
+        process = self._target.router.process
+        place = reaching.reach(self._target, now)
+        self._told = [process.encode(), place] if process and place is not None else [process.encode()]
+        return self._told
+
+    def pump(self, now: float) -> None:
+        """The target's connection may be another one."""
+        told = self._told
+        if self.where(now) != told:
+            self._tell(self._told)
+
+    def forsaken(self) -> None:
+        """The target is gone."""
+        self._tell([])
+
+    def _tell(self, words: list[bytes]) -> None:
+        peers = self._target.router.peers
+        if peers is not None:
+            peers.ask([b"MOVED", b"%d" % self._target.number, *words], frozenset([self.process]), _ignore)
+
+
+def _ignore(answers: Answers, now: float) -> None:
+    pass
+
+
+def find(session: Session, number: int) -> FarTarget | None:
+    """The client of another worker with that id; whether it exists shows when it is reached."""
+    router, here = session.router, owner(session.number)
+    if router.peers is None or owner(number) == here:
+        return None
+    return router.far_targets.get(number) or FarTarget(router, router.peers, number, here)
+
+
+def renew(router: Router, now: float) -> None:
+    """Ask for the targets at other workers, and release those here that nobody has asked for."""
+    for far in list(router.far_targets.values()):
+        far.renew()
+    for session in list(router.sessions.values()) if router.peers is not None else []:
+        callers = session.ties.callers if session.ties is not None else {}
+        for caller in [one for one in callers if isinstance(one, FarCaller) and now - one.renewed > EXPIRES]:
+            _leave(session, caller, now)
+
+
+def _leave(target: Session, caller: FarCaller, now: float) -> None:
+    if target.ties is not None:
+        target.ties.callers.pop(caller, None)
+        if not target.outstanding:
+            target.settle(now)
+
+
+# --- answering (`gathering`)
+
+
+def _numbers(args: list[bytes], count: int) -> list[int] | None:
+    sound = len(args) == count and all(arg.isdigit() and len(arg) < 20 for arg in args)
+    return [int(arg) for arg in args] if sound else None
+
+
+def _caller(target: Session, process: int) -> FarCaller | None:
+    callers = target.ties.callers if target.ties is not None else {}
+    return next((one for one in callers if isinstance(one, FarCaller) and one.process == process), None)
+
+
+def _reach(router: Router, args: list[bytes], now: float) -> list[bytes] | None:
+    numbers = _numbers(args, 2)
+    if numbers is None:
+        return None
+    target = router.sessions.get(numbers[0])
+    if target is None:
+        return []
+    caller = _caller(target, numbers[1])
+    if caller is None:
+        caller = FarCaller(target, numbers[1], now)
+        reaching.ties_of(target).callers[caller] = None
+    caller.renewed = now
+    return caller.where(now)
+
+
+def _left(router: Router, args: list[bytes], now: float) -> list[bytes] | None:
+    numbers = _numbers(args, 2)
+    if numbers is None:
+        return None
+    target = router.sessions.get(numbers[0])
+    caller = _caller(target, numbers[1]) if target is not None else None
+    if target is not None and caller is not None:
+        _leave(target, caller, now)
+    return []
+
+
+def _forget(router: Router, args: list[bytes], now: float) -> list[bytes] | None:
+    numbers = _numbers(args, 2)
+    if numbers is None:
+        return None
+    target = router.sessions.get(numbers[0])
+    if target is not None:
+        reaching.forget_all(target, numbers[1])
+    return []
+
+
+def _moved(router: Router, args: list[bytes], now: float) -> list[bytes] | None:
+    numbers = _numbers(args[:1], 1)
+    if numbers is None or len(args) > 3:
+        return None
+    far = router.far_targets.get(numbers[0])
+    if far is not None:
+        far.moved(args[1:], now)
+    return []
+
+
+ANSWERS: dict[bytes, Callable[[Router, list[bytes], float], list[bytes] | None]] = {
+    b"REACH": _reach,
+    b"LEAVE": _left,
+    b"FORGET": _forget,
+    b"MOVED": _moved,
+}
