@@ -90,6 +90,17 @@ class ProxyConfig(CommonOptions):
             "clients",
         ),
     ] = OutputLimits()
+    client_auth: Annotated[
+        Literal["required", "proxy-user"] | None,
+        RubySymbol,
+        Flag(
+            "whether a client has to say AUTH: 'required', or 'proxy-user', as which it acts otherwise; default: "
+            "'required' where --password is given and --listen is not the loopback, else 'proxy-user'",
+            (),
+            "",
+            "clients",
+        ),
+    ] = None
     allow_admin: Annotated[
         bool,
         Flag(

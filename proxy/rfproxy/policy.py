@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from rfproxy.admission import ClientAuth
 from rfproxy.durable import Durability
 from rfproxy.greeting import Account
 from rfproxy.replay import RetryWrites
@@ -26,7 +27,8 @@ class Policy:
     hold_bytes: int = 256 << 20
     retry_writes: RetryWrites = RetryWrites.IDEMPOTENT
     leaseless: bool = False  # on_store_loss: continue
-    account: Account | None = None  # of clients that do not say who they are
+    account: Account | None = None  # the proxy's own
+    client_auth: ClientAuth = ClientAuth.PROXY_USER  # whether clients that do not say who they are act as that
     allow_admin: bool = False  # pass on what would undo what the managers do
     durable: Durability | None = None  # write_safety: durable
     most_dedicated: int = 0  # connections that belong to one session each, of one worker; 0: no limit

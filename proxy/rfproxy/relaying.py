@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rfprotocol import resp
 from rfprotocol.commands import Replay, Route, lookup
 from rfprotocol.framing import Taken, split
-from rfproxy import apart, durable, fate, muting, pledge, verbs
+from rfproxy import admission, apart, durable, fate, muting, pledge, verbs
 from rfproxy.attempts import Loss
 from rfproxy.entries import Entry, Form, Hangup, Need, Ready, Run, Verb
 from rfproxy.greeting import REPLICA, Refusal
@@ -171,6 +171,7 @@ def _deliver_consent(session: Session, run: Run, taken: Taken, now: float) -> No
         session.recover(verb)
     elif taken.has_error:
         session.client.write(taken.data)
+        admission.screen(session)  # if it was AUTH: what came behind it was left until now
     else:
         verbs.granted(session, verb, taken.data, now)
 

@@ -24,6 +24,7 @@ def report(router: Router, now: float) -> bytes:
         "proxy_unavailable": ",".join(map(str, topology.unavailable)) if topology else "",
         "proxy_reads": router.policy.reads.value,
         "proxy_retry_writes": router.policy.retry_writes.value,
+        "proxy_client_auth": router.policy.client_auth.value,
         "proxy_write_safety": "durable" if router.policy.durable else "async",
         "proxy_clients": stats.clients,
         "proxy_clients_total": stats.clients_total,

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rfprotocol.topology import Node, Phase, Topology
-from rfproxy import fartargets, overtaking
+from rfproxy import admission, fartargets, overtaking
 from rfproxy.attempts import NEVER_SENT, Attempts
 from rfproxy.cursors import Cursors
 from rfproxy.entries import ANYWHERE, NEEDS_MASTER, URGENT, Need, Run, Verb
@@ -93,6 +93,8 @@ class Router:
             if need is ANYWHERE and lane.duty is MASTER and self._reads_replicas:
                 self.stats.spilled += 1
             return lane
+        if admission.outside(session):
+            return None  # never under the proxy's account, should a command have come so far
         lane = self.find(session.number, session.identity, need, now)
         if lane is not None and lane.duty is not Duty.ANY:
             session.ways.keep(need, self._turn, lane)
@@ -127,7 +129,7 @@ class Router:
 
         `attempts`: the earlier sendings of what is to be sent.
         """
-        if now < self._own_rest:
+        if now < self._own_rest or admission.outside(session):
             return None
         key = self._key(session.number, session.identity, need, now, attempts)
         if key is None:
@@ -263,7 +265,7 @@ class Router:
 
     def served(self, session: Session) -> bool:
         """Whether the servers have accepted this session as what it is."""
-        said_so = session.identity != Identity(account=self.policy.account)
+        said_so = session.identity != admission.newcomer(self.policy)
         return said_so or session.born <= self._served.get(session.identity, -math.inf)
 
     def _others_serve(self, lost: Lane) -> bool:

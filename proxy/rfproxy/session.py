@@ -25,7 +25,7 @@ from rfprotocol import resp
 from rfprotocol.commands import UNKNOWN, Route, lookup
 from rfprotocol.framing import Taken
 from rfprotocol.glance import COMPILED, glance
-from rfproxy import apart, fate, muting, pledge, redirection, relaying, sorting, subscribing, verbs
+from rfproxy import admission, apart, fate, muting, pledge, redirection, relaying, sorting, subscribing, verbs
 from rfproxy.attempts import NEVER_SENT, Attempts, Loss
 from rfproxy.durable import Shortfall
 from rfproxy.entries import ANY_OWN, ANYWHERE, CURSOR, OWN, PLAIN, Entry, Form, Hangup, Need, Ready, Run, Verb
@@ -69,7 +69,7 @@ class Session:
         self.name = b""
         self.latest = UNKNOWN  # the command that came last
         self.evictable = True  # as the client wishes; nothing depends on it here
-        self.identity = Identity(account=router.policy.account)
+        self.identity = admission.newcomer(router.policy)
         self.pending: deque[Entry] = deque()
         self.outstanding = 0  # replies to come
         self.busy: Verb | None = None  # one that nothing may overtake: blocking, or waiting for the server's consent
@@ -139,6 +139,8 @@ class Session:
         if requests.commands:
             self._bytes += len(requests.raw)
             self.latest = sorting.queue(self, requests.commands, requests.raw)
+            if not self.reader.authenticated:
+                admission.screen(self)
         if requests.error is not None and not (self.pending and isinstance(self.pending[-1], Hangup)):
             self.complain("?", str(requests.error))
             self.pending.append(Hangup(resp.error(requests.error.reply) if requests.error.reply else b""))
@@ -348,7 +350,9 @@ class Session:
 
     def check_limits(self) -> None:
         """Redis takes little from those who have not authenticated yet."""
-        self.reader.authenticated = self.identity.account is not None or not self.router.strangers
+        self.reader.authenticated = self.identity.account is not None or not (
+            self.router.strangers or admission.outside(self)
+        )
 
     def complain(self, name: str, text: str) -> None:
         """A client gets an error of the proxy's own making: count it and say so."""
@@ -470,6 +474,8 @@ class Session:
             self.lane = None
             if self.busy is not None or self.own is not None or self.ties is not None:
                 apart.settled(self, now)
+                if not self.reader.authenticated:
+                    admission.screen(self)  # AUTH was denied: what came behind it was left until now
         self.pump(now)
 
     def _take_back(self) -> None:

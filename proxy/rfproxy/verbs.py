@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from rfprotocol import resp
 from rfprotocol.commands import Command, Route, arity_error, existence_error
-from rfproxy import apart, clients, gathering, muting, subscribing
+from rfproxy import admission, apart, clients, gathering, muting, subscribing
 from rfproxy.entries import Form, Need, Run, Verb
 from rfproxy.greeting import Account, Identity
 from rfproxy.muting import Replies
@@ -140,7 +140,8 @@ def _quit(session: Session, verb: Verb, now: float) -> bool:
 
 
 def _reset(session: Session, verb: Verb, now: float) -> bool:
-    session.become(Identity(account=session.router.policy.account))
+    session.become(admission.newcomer(session.router.policy))
+    admission.screen(session)
     session.name = b""
     muting.say(session, Replies.ON)
     apart.stand_down(session, now)

@@ -30,7 +30,8 @@ from rfprotocol.glance import COMPILED
 from rfprotocol.paths import Paths
 from rfprotocol.store import TopologyStore
 from rfprotocol.zkstore import ZkStore
-from rfproxy import descriptors, gathering
+from rfproxy import admission, descriptors, gathering
+from rfproxy.admission import ClientAuth
 from rfproxy.cache import TopologyCache
 from rfproxy.config import ProxyConfig
 from rfproxy.durable import Durability
@@ -136,7 +137,7 @@ async def _work(
     log = structlog.get_logger()
     loop = asyncio.get_running_loop()
     repeats.later = lambda seconds, ring: loop.call_soon_threadsafe(loop.call_later, seconds, ring)
-    limits, policy = affordable(limits_of(config), policy_of(config))
+    limits, policy = affordable(limits_of(config), policy_of(config, [address_of(sock).host for sock in sockets]))
     server = Server(policy, limits=limits, log=log, first_number=first_number(os.getpid()))
     server.stats.log = repeats.limiter
     address = address_of(sockets[0])
@@ -252,8 +253,8 @@ def allow_descriptors(wanted: int) -> int:
     return allowed
 
 
-def policy_of(config: ProxyConfig) -> Policy:
-    """The options that the core of one worker needs."""
+def policy_of(config: ProxyConfig, hosts: Sequence[str] = ()) -> Policy:
+    """The options that the core of one worker needs; `hosts` are the addresses that it listens on."""
     password = config.password.get_secret_value() if config.password else ""
     account = Account((config.username or "").encode(), password.encode()) if password else None
     return Policy(
@@ -263,9 +264,24 @@ def policy_of(config: ProxyConfig) -> Policy:
         retry_writes=RetryWrites(config.retry_writes),
         leaseless=config.on_store_loss == "continue",
         account=account,
+        client_auth=client_auth_of(config, account, hosts),
         allow_admin=config.allow_admin,
         durable=durability_of(config),
     )
+
+
+def client_auth_of(config: ProxyConfig, account: Account | None, hosts: Sequence[str]) -> ClientAuth:
+    """Who a client is that says no AUTH. A password that is lent to other hosts is worth a warning."""
+    if config.client_auth is None:
+        return admission.default_of(account, hosts)
+    chosen = ClientAuth(config.client_auth)
+    if chosen is not admission.default_of(account, hosts) and chosen is ClientAuth.PROXY_USER:
+        structlog.get_logger().warning(
+            "open_to_clients",
+            listen=list(hosts),
+            error="clients on other hosts act as the proxy's user without a password: --client-auth required ends that",
+        )
+    return chosen
 
 
 def durability_of(config: ProxyConfig) -> Durability | None:

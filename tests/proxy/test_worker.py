@@ -12,9 +12,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from deploy.processes import free_port, wait_until
 from rfproxy import worker
+from rfproxy.admission import ClientAuth
 from rfproxy.config import ProxyConfig
 from rfproxy.durable import Durability
 from rfproxy.greeting import Account
@@ -41,6 +43,27 @@ def test_the_password_reaches_the_lanes_and_no_representation() -> None:
     assert policy.account == Account(b"app", b"secret")
     assert "secret" not in repr(policy)
     assert "secret" not in repr(config)
+
+
+@pytest.mark.parametrize(
+    ("given", "hosts", "expected", "warned"),
+    [
+        ({"password": "x"}, ["0.0.0.0"], ClientAuth.REQUIRED, False),
+        ({"password": "x"}, ["127.0.0.1"], ClientAuth.PROXY_USER, False),
+        ({"password": "x", "client_auth": "proxy-user"}, ["0.0.0.0"], ClientAuth.PROXY_USER, True),
+        ({"password": "x", "client_auth": "proxy-user"}, ["::1"], ClientAuth.PROXY_USER, False),
+        ({"password": "x", "client_auth": ":required"}, ["::1"], ClientAuth.REQUIRED, False),
+        ({"client_auth": "proxy-user"}, ["0.0.0.0"], ClientAuth.PROXY_USER, False),
+        ({}, ["0.0.0.0"], ClientAuth.PROXY_USER, False),
+    ],
+)
+def test_client_auth__option_and_listeners__decide(
+    given: dict[str, str], hosts: list[str], expected: ClientAuth, warned: bool
+) -> None:
+    config = ProxyConfig.model_validate({"nodes": "a:1", **given})
+    with structlog.testing.capture_logs() as lines:
+        assert policy_of(config, hosts).client_auth is expected
+    assert [line["event"] for line in lines] == ["open_to_clients"] * warned
 
 
 def test_the_limits_reach_the_server_and_the_core() -> None:
