@@ -23,6 +23,7 @@ from rfproxy.greeting import Account
 from rfproxy.limits import Limits, OutputLimit, OutputLimits
 from rfproxy.policy import Policy
 from rfproxy.worker import RETIRE, limits_of, policy_of
+from tests.support.clock import Clock
 from tests.support.program import Program, accepts, recorded, worker_of
 from tests.support.redis import RedisServer
 
@@ -191,3 +192,21 @@ def test_every_line_of_its_log_names_it(program: Program) -> None:
     lines = [event for event in program.events() if event["event"] not in ("supervising", "worker_started")]
     assert {event["worker"] for event in lines} == {worker}
     assert "connected to ZooKeeper" in {event["event"] for event in lines}
+
+
+async def test_worker__machine_was_suspended__lease_has_run_out(
+    zookeeper_hosts: str, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """Only CLOCK_BOOTTIME counts the time of a suspension: with another clock no lease would have been missed."""
+    async with recorded(zookeeper_hosts, redis_server.node):
+        program, clock = Program(tmp_path, zkservers=zookeeper_hosts), Clock(tmp_path / "clock")
+        clock.given_to(program.process)
+        program.start()
+        try:
+            program.wait_for("lease_valid")
+            clock.suspend(1000)
+            program.wait_for("lease_valid", 2)
+            with program.connect() as client:
+                assert client.set("k", "v")
+        finally:
+            program.process.kill()
