@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rfprotocol import clock
+from rfprotocol.backoff import JITTER
 from rfprotocol.errors import StoreUnavailable
 from rfprotocol.memstore import MemStore, MemTree
 from rfprotocol.paths import Paths
@@ -306,3 +307,26 @@ async def test_membership__machine_was_suspended__lease_is_over(world: World) ->
     assert world.server.router.gate.state(world.server.now()) is GateState.LAPSED
     await eventually(lambda: world.lease)  # by the next proof
     assert world.server.router.gate.state(world.server.now()) is GateState.OPEN
+
+
+async def test_membership__store_fails_again_and_again__waits_longer(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Proxies that lost the store together do not come back together, and the lease is not lost to a wait."""
+    waits: list[float] = []
+
+    async def refuse(path: str, data: bytes) -> None:
+        raise StoreUnavailable("away")
+
+    async def wait(seconds: float) -> None:
+        waits.append(seconds)
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(world.store, "announce", refuse)
+    monkeypatch.setattr(world.proxy, "_wait", wait)
+    world.server.now = lambda: sum(waits)
+    await world.proxy.start("a:1")
+    await eventually(lambda: len(waits) > 8)
+    longest = 2 * world.store.session_timeout / membership.PROOFS
+    assert waits[0] <= longest / 4
+    assert all(longest * (1 - JITTER) - 1e-9 <= seconds <= longest + 1e-9 for seconds in waits[2:])
