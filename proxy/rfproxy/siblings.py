@@ -2,15 +2,17 @@
 
     worker ──connect──> <directory>/<process id> ──> worker
            ──size, {"v": 1, "until": 12.5, "words": [...]}──>
+           <── "!" ──                                         it is awake and begins
            <──size, {"words": [...]} or {"words": null}──     and the connection is closed
 
 The supervisor makes the directory, hands it on to the program that takes its place and removes it at its end. A worker
 that listens has its socket there, so that the others are found by looking. Each question has a connection of its own:
 whatever goes wrong with it, nothing else is touched.
 
-A question is given up after PATIENCE. One that comes too late, because its worker stood still, is not acted upon. A
-worker that did not answer is left alone for a while (`Backoff`), so that it costs the commands of others that time
-once, and not each of them.
+A question is given up after PATIENCE, or, once the worker is known to be at it, after THOUGHT: the lines of 10,000
+clients take their time. One that comes too late, because its worker stood still, is not acted upon. A worker that did
+not answer is left alone for a while (`Backoff`), so that it costs the commands of others that time once, and not each
+of them.
 
 Words are bytes. In JSON each is a string of as many characters (Latin-1).
 """
@@ -36,7 +38,10 @@ from rfproxy.shell import Log
 from rfproxy.stats import Stats
 
 PATIENCE = 0.5
-"""Seconds that a worker has for its answer."""
+"""Seconds until a worker says that it has heard a question."""
+THOUGHT = 1.0
+"""Seconds that it has for its answer then."""
+_AWAKE = b"!"
 MOST_ASKED = 16 << 20
 """Bytes of a question, and eight times what its words may have together."""
 MOST_ANSWERED = 64 << 20
@@ -49,6 +54,7 @@ _PREFIX, _MEMORY = "rfproxy-", "/dev/shm"
 """Where a container may write that may write nowhere else."""
 _SETTLED = 60.0
 """Seconds after which a supervisor has started its first worker."""
+_NO_MESSAGE = "this is no message of a worker"
 _VERSION = 1
 _SIZE = struct.Struct(">I")
 _CREDENTIALS = struct.Struct("3i")  # struct ucred of unix(7): process, user, group
@@ -197,8 +203,7 @@ class Siblings:
                 return None
             backoff.begin()
             try:
-                async with asyncio.timeout(PATIENCE):
-                    words = await self._talk(process, question)
+                words = await self._talk(process, question)
             except (FileNotFoundError, ConnectionRefusedError):
                 return None  # it is gone, and its clients with it
             except _BROKEN as error:
@@ -215,11 +220,16 @@ class Siblings:
         frame = _frame(
             {"v": _VERSION, "until": time.monotonic() + PATIENCE, "words": _as_text(question)}, most=MOST_ASKED
         )
-        reader, writer = await asyncio.open_unix_connection(str(self._directory / str(process)))
+        async with asyncio.timeout(PATIENCE):
+            reader, writer = await asyncio.open_unix_connection(str(self._directory / str(process)))
         try:
-            _check_user(writer)
-            writer.write(frame)
-            words = _as_words((await _receive(reader, MOST_ANSWERED))["words"])
+            async with asyncio.timeout(PATIENCE):
+                _check_user(writer)
+                writer.write(frame)
+                if await reader.readexactly(len(_AWAKE)) != _AWAKE:
+                    raise ValueError(_NO_MESSAGE)
+            async with asyncio.timeout(THOUGHT):
+                words = _as_words((await _receive(reader, MOST_ANSWERED))["words"])
         finally:
             await _hang_up(writer)
         if words is None:
@@ -230,7 +240,7 @@ class Siblings:
         """The part of one worker is missing: say so when that begins."""
         self._stats.workers_unheard += 1
         if not backoff.failing:
-            text = f"no answer within {PATIENCE:g} s" if isinstance(error, TimeoutError) else str(error) or repr(error)
+            text = "no answer in time" if isinstance(error, TimeoutError) else str(error) or repr(error)
             self._log.warning(
                 "worker_unheard", worker=process, error=f"CLIENT LIST and its like go without its clients: {text}"
             )
@@ -248,7 +258,8 @@ class Siblings:
             _check_user(writer)
             async with asyncio.timeout(PATIENCE):
                 question = await _receive(reader, MOST_ASKED)
-                words = self._respond(question)
+            async with asyncio.timeout(THOUGHT):
+                words = self._respond(question, writer)
                 writer.write(_frame({"words": None if words is None else _as_text(words)}, most=MOST_ANSWERED))
                 await writer.drain()
                 await reader.read()  # until it is heard
@@ -262,12 +273,14 @@ class Siblings:
             self._answering.discard(task)
             await _hang_up(writer)
 
-    def _respond(self, question: dict[str, object]) -> list[bytes] | None:
+    def _respond(self, question: dict[str, object], writer: asyncio.StreamWriter) -> list[bytes] | None:
         words, until = _as_words(question["words"]), question["until"]
         if question["v"] != _VERSION or words is None:
+            writer.write(_AWAKE)
             return None
         if not isinstance(until, int | float) or time.monotonic() > until:
             raise ValueError("it came too late")
+        writer.write(_AWAKE)  # sent before the work begins
         return self._answer(words)
 
 
@@ -299,7 +312,7 @@ async def _receive(reader: asyncio.StreamReader, most: int) -> dict[str, object]
         raise ValueError(f"{size} bytes are more than {most}")
     message = json.loads(await reader.readexactly(size))
     if not isinstance(message, dict) or "words" not in message:
-        raise ValueError("this is no message of a worker")
+        raise ValueError(_NO_MESSAGE)
     return {"v": None, "until": None, **message}
 
 
@@ -312,10 +325,10 @@ def _as_words(texts: object) -> list[bytes] | None:
     if texts is None:
         return None
     if not isinstance(texts, list):
-        raise ValueError("this is no message of a worker")
+        raise ValueError(_NO_MESSAGE)
     words = []
     for text in texts:
         if not isinstance(text, str):
-            raise ValueError("this is no message of a worker")
+            raise ValueError(_NO_MESSAGE)
         words.append(text.encode("latin-1"))
     return words

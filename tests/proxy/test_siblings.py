@@ -92,12 +92,14 @@ def directory() -> Iterator[str]:
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a busy machine, too, who answers is heard."""
     monkeypatch.setattr(siblings, "PATIENCE", 60.0)
+    monkeypatch.setattr(siblings, "THOUGHT", 60.0)
 
 
 @pytest.fixture
 def hasty(_patient: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where somebody is waited for in vain."""
     monkeypatch.setattr(siblings, "PATIENCE", 0.5)
+    monkeypatch.setattr(siblings, "THOUGHT", 0.5)
 
 
 @pytest.fixture
@@ -165,17 +167,11 @@ async def dying(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     await hang_up(writer)
 
 
-async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Announces more than anyone may say."""
-    writer.write(b"\xff\xff\xff\xff")
-    await silent(reader, writer)
-
-
-def babbling(data: bytes) -> Stranger:
+def babbling(data: bytes, *, awake: bytes = b"!") -> Stranger:
     """Says something else."""
 
     async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(data)
+        writer.write(awake + data)
         await silent(reader, writer)
 
     return behave
@@ -184,8 +180,9 @@ def babbling(data: bytes) -> Stranger:
 STRANGERS = {
     "silent": silent,
     "dying": dying,
-    "endless": endless,
-    "text": babbling(b"HTTP/1.1 200 OK\r\n\r\n"),
+    "stops in its work": babbling(b""),
+    "endless": babbling(b"\xff\xff\xff\xff"),
+    "text": babbling(b"HTTP/1.1 200 OK\r\n\r\n", awake=b""),
     "no JSON": babbling(struct.pack(">I", 3) + b"{]}"),
     "deep": babbling(struct.pack(">I", 100_000) + b"[" * 100_000),
     "no message": babbling(message(answer=[])),
@@ -297,7 +294,7 @@ async def test_answer__another_version__says_that_it_does_not_understand(
     group: Group, fields: dict[str, object]
 ) -> None:
     await group.member(2)
-    assert await group.tell(2, message(until=1e99, **fields)) == (struct.pack(">I", 14) + b'{"words":null}')
+    assert await group.tell(2, message(until=1e99, **fields)) == (b"!" + struct.pack(">I", 14) + b'{"words":null}')
     assert not group.done
 
 
