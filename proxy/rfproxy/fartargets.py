@@ -13,8 +13,9 @@ mean something to one server process only, so they travel together with its name
 
 Messages may be lost, and workers die. So REACH is asked again from time to time (`RENEWED` seconds): the answer puts
 right what the tracker's worker takes for true, and a target whose callers do not ask any more is released. A target
-whose worker does not answer counts as gone after `MISSES` times, and at once when somebody waits for it or the server
-says so.
+whose worker does not answer is given up after `MISSES` times, and at once when somebody waits for it, it should forget
+something, or the server says that it is gone. Perhaps it is not, and never hears of it. So the tracker must: one that
+speaks RESP3 is told that the redirection is broken, others are closed.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class FarTarget:
         self._peers = peers
         self._process = process
         self._asking = False
+        self._overtaken = False  # by something that its worker said unasked
         self._asked_for = ""  # the server's process
         self._missed = 0
         self._broken: dict[Session, None] = {}  # trackers that the server has told that it is gone
@@ -81,11 +83,16 @@ class FarTarget:
         if self._router.far_targets.get(self.number) is self:
             del self._router.far_targets[self.number]
         if not self.gone:
-            self._tell([b"LEAVE", b"%d" % self.number, b"%d" % self._process])
+            self._ask([b"LEAVE", b"%d" % self.number, b"%d" % self._process], _ignore)
 
     def forget_all(self, protocol: int) -> None:
         """What a tracker with that protocol has tracked may have changed."""
-        self._tell([b"FORGET", b"%d" % self.number, b"%d" % protocol])
+
+        def heard(answers: Answers, now: float) -> None:
+            if not answers:
+                self._give_up(now)
+
+        self._ask([b"FORGET", b"%d" % self.number, b"%d" % protocol], heard)
 
     def said_broken(self, session: Session) -> None:
         """The server could not tell it: is it gone, or does it have another connection?"""
@@ -96,26 +103,30 @@ class FarTarget:
         """Ask where it is."""
         if self._asking or self.gone:
             return
-        self._asking = True
-        question = [b"REACH", b"%d" % self.number, b"%d" % self._process]
-        self._peers.ask(question, frozenset([owner(self.number)]), self._heard)
+        self._asking, self._overtaken = True, False
+        self._ask([b"REACH", b"%d" % self.number, b"%d" % self._process], self._heard)
 
-    def _tell(self, words: list[bytes]) -> None:
-        self._peers.ask(words, frozenset([owner(self.number)]), _ignore)
+    def _ask(self, words: list[bytes], heard: Callable[[Answers, float], None]) -> None:
+        self._peers.ask(words, frozenset([owner(self.number)]), heard)
 
     def _heard(self, answers: Answers, now: float) -> None:
         self._asking = False
         if answers:
             self._missed = 0
-            self.moved(answers[0], now)
+            if not self._overtaken:
+                self._found(answers[0], now)
             return
         self._missed += 1
         waited_for = self.place is None or self.place.process != self._router.process
         if waited_for or self._broken or self._missed >= MISSES:
-            self.moved([], now)
+            self._give_up(now)
 
     def moved(self, words: list[bytes], now: float) -> None:
-        """Its worker says where it is."""
+        """Its worker says where it is, unasked. What it was asked before may be answered later."""
+        self._overtaken = True
+        self._found(words, now)
+
+    def _found(self, words: list[bytes], now: float) -> None:
         if self.gone:
             return
         if not words:
@@ -127,18 +138,33 @@ class FarTarget:
             self.place = place
             self._call_back(now)
 
+    def _give_up(self, now: float) -> None:
+        """Nobody knows whether it is there, and what it has been told."""
+        if self.gone:
+            return
+        for caller in self._trackers():
+            if caller.identity.protocol == 3:
+                self._broken[caller] = None
+            else:
+                caller.complain("CLIENT TRACKING", "closed: the worker of the client to be told does not answer")
+                caller.client.close()
+                caller.close(now)
+        self._end(now)
+
+    def _trackers(self) -> list[Session]:
+        """Those for which the server tells it."""
+        return [one for one in self.callers if one.ties is not None and one.ties.target is self]
+
     def _end(self, now: float) -> None:
         self.gone = True
-        told = [one for one in self.callers if one.ties is not None and one.ties.target is self]
-        for caller in told:
+        callers, trackers = list(self.callers), self._trackers()
+        for caller in trackers:
             if caller.ties is not None:
                 caller.ties.target = None
             if caller in self._broken:
                 caller.wire_to_client.write(tracking.broken(self.number))
-        callers = list(self.callers)
-        for caller in told:  # the others are yet to hear from the server that there is no such client
             self.release(caller)
-        for caller in callers:
+        for caller in callers:  # those that wait hear from the server that there is no such client
             caller.attend(caller.pump, now)
 
     def _call_back(self, now: float) -> None:
@@ -154,6 +180,8 @@ class FarCaller:
         self.renewed = now
         self._target = target
         self._told: list[bytes] = []
+        self._next: list[bytes] | None = None  # to be told when what is under way has arrived
+        self._telling = False
 
     def where(self, now: float) -> list[bytes]:
         """What its worker is to know of the target."""
@@ -173,9 +201,19 @@ class FarCaller:
         self._tell([])
 
     def _tell(self, words: list[bytes]) -> None:
+        """One after the other: each has a connection of its own, and the later one could arrive first."""
         peers = self._target.router.peers
-        if peers is not None:
-            peers.ask([b"MOVED", b"%d" % self._target.number, *words], frozenset([self.process]), _ignore)
+        if self._telling or peers is None:
+            self._next = words
+            return
+        self._telling = True
+        peers.ask([b"MOVED", b"%d" % self._target.number, *words], frozenset([self.process]), self._arrived)
+
+    def _arrived(self, answers: Answers, now: float) -> None:
+        self._telling = False
+        words, self._next = self._next, None
+        if words is not None:
+            self._tell(words)
 
 
 def _ignore(answers: Answers, now: float) -> None:

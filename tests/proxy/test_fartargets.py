@@ -210,18 +210,61 @@ def test_target__reset__is_still_there(workers: list[Worker]) -> None:
     client.hears_nothing()
 
 
-def test_target__worker_that_stops_answering__is_gone_after_some_time(workers: list[Worker]) -> None:
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_target__worker_that_stops_answering__is_given_up_and_tracker_told(
+    workers: list[Worker], protocol: int
+) -> None:
     here, there = workers
-    target, client = there.client(), here.client()
+    target, client = there.client(), in_resp3(here) if protocol == 3 else here.client()
     redirect(workers, client, target)
     there.frozen = True
     for _ in range(MISSES):
         assert here.router.far_targets
+        client.hears_nothing()
         here.router.reap(here.time)
         talk(workers)
     assert not here.router.far_targets
-    client.says("GET", "k")
-    here.server("m:1").hears("GET", "k", exclusive=True)
+    client.hears(BROKEN % target.session.number if protocol == 3 else b"")
+    assert client.closed == (protocol == 2)
+
+
+def test_failover__target_cannot_be_told_to_forget__tracker_is_closed(workers: list[Worker]) -> None:
+    here, there = workers
+    target, client = in_resp3(there), here.client()
+    redirect(workers, client, target)
+    there.frozen = True
+    fail_over(here)
+    talk(workers)
+    assert client.closed
+    assert here.log.events("client_error")
+
+
+def test_target__moves_while_it_is_asked_for__newest_counts(workers: list[Worker]) -> None:
+    here, there = workers
+    target, client = there.client(), here.client()
+    connection = redirect(workers, client, target)
+    (far,) = here.router.far_targets.values()
+    far.renew()
+    far.moved([here.router.process.encode(), b"8001"], here.time)
+    here.server("m:1").hears("CLIENT", "TRACKING", "OFF", exclusive=True)
+    redirected(here, 8001).answers(OK + OK)
+    here.peers.hear()
+    assert far.place is not None
+    assert far.place.number != b"%d" % connection.client_id
+    here.server("m:1").hears_nothing()
+
+
+def test_news__one_after_the_other__last_is_the_last_to_arrive(workers: list[Worker]) -> None:
+    here, there = workers
+    target, client = there.client(), here.client()
+    connection = redirect(workers, client, target)
+    connection.closed = True
+    connection.lane.lose(there.time)
+    there.settle()
+    target.leaves()
+    assert len(there.peers.asked) == 1
+    talk(workers)
+    assert not here.router.far_targets
 
 
 @pytest.mark.parametrize("ends", ["leaves", "stops"])
