@@ -44,6 +44,7 @@ from rfproxy.tracking import NOBODY
 if TYPE_CHECKING:
     from rfproxy.router import Router
     from rfproxy.session import Session
+    from rfproxy.transaction import Transaction
 
 _NUMBER = re.compile(rb"0|[1-9][0-9]{0,18}")
 
@@ -96,6 +97,36 @@ def located(session: Session, verb: Verb) -> bool:
 
     _wait(session, verb, question, finish)
     return False
+
+
+def known_ahead(transaction: Transaction, session: Session, verb: Verb) -> bool:
+    """Whether CLIENT LIST may be queued behind MULTI: what other workers say is needed as soon as EXEC is answered."""
+    return _ahead(session, verb) is None or tuple(verb.args) in transaction.others
+
+
+def ask_ahead(transaction: Transaction, session: Session, verb: Verb) -> None:
+    """The command waits for that."""
+
+    def finish(answers: Answers, now: float) -> None:
+        transaction.others[tuple(verb.args)] = [words for words in answers if _is_list(words)]
+        session.pending.appendleft(verb)
+
+    if (question := _ahead(session, verb)) is not None:
+        _wait(session, verb, question, finish)
+
+
+def done_at_exec(session: Session, verb: Verb, reply: bytes, now: float) -> bytes | None:
+    """The reply to a command behind MULTI for which other workers were asked; None if they were not."""
+    transaction = session.ties.transaction if session.ties is not None else None
+    answers = transaction.others.get(tuple(verb.args)) if transaction is not None else None
+    if answers is None:
+        return None
+    return clients.EFFECTS_WITH_OTHERS[verb.command.name](session, verb.args, reply, now, answers)
+
+
+def _ahead(session: Session, verb: Verb) -> Question | None:
+    question = _about_list(session, verb.args, b"") if session.router.peers is not None else None
+    return None if question is None or _concerns_nobody_else(session, question) else question
 
 
 def _is_list(words: list[bytes]) -> bool:

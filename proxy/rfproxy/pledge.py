@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from rfprotocol import resp
 from rfprotocol.commands import Command, Replay, Route, arity_error, lookup
-from rfproxy import apart, durable, fate, verbs
+from rfproxy import apart, durable, fate, gathering, verbs
 from rfproxy.attempts import Attempts, Loss
 from rfproxy.entries import Entry, Form, Need, Ready, Run, Verb
 from rfproxy.execreply import elements, join
@@ -50,7 +50,7 @@ def goes(session: Session, entry: Run | Verb, transaction: Transaction, now: flo
     if entry.command.name in VERBS:
         return _send_verb(session, entry, transaction, lane)
     if transaction.queueing:
-        return _queue_verb(session, entry, lane)
+        return _queue_verb(session, entry, transaction, lane)
     return not session.outstanding and verbs.handle(session, entry, now)
 
 
@@ -74,7 +74,7 @@ def _as_queued(session: Session, run: Run) -> Run:
     return Run(session, run.commands, resp.encode_commands(wire), Need.MASTER)
 
 
-def _queue_verb(session: Session, verb: Verb, lane: Lane) -> bool:
+def _queue_verb(session: Session, verb: Verb, transaction: Transaction, lane: Lane) -> bool:
     """A command that the proxy has a say in: queued in a form that does no harm, and answered at EXEC."""
     command = verb.command
     if _about_one_channel(verb.args):
@@ -83,6 +83,11 @@ def _queue_verb(session: Session, verb: Verb, lane: Lane) -> bool:
         _listen(session, lane)
     elif not (command.route is Route.BLOCKING or command.name == "MONITOR" or verbs.known_at_exec(command)):
         return _refuse(session, verb, lane)
+    elif command.name == "CLIENT|LIST" and not gathering.known_ahead(transaction, session, verb):
+        if session.outstanding:
+            return False
+        gathering.ask_ahead(transaction, session, verb)
+        return True
     raw = resp.encode_command(session.wire(verb.args))
     return session.send(Run(session, [verb.args], raw, Need.MASTER), lane)
 

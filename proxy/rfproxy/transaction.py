@@ -15,6 +15,7 @@ from enum import Enum
 
 from rfprotocol.commands import lookup
 from rfproxy.durable import may_replicate
+from rfproxy.peers import Answers
 
 LOST = "connection lost"
 GAVE_UP = "the client was told that EXEC will fail"
@@ -77,6 +78,8 @@ class Transaction:
         self.queued: list[list[bytes]] = []
         """The commands that the server has taken behind MULTI, as the client gave them."""
         self.size = 0  # bytes of these
+        self.others: dict[tuple[bytes, ...], Answers] = {}
+        """What other workers have said to commands among these (`gathering`)."""
         self.failed = False
         """The client heard an error instead of QUEUED: EXEC executes nothing, on whichever server."""
         self._under_way: deque[str] = deque()

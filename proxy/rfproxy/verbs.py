@@ -70,7 +70,8 @@ def done_at_exec(session: Session, verb: Verb, reply: bytes, now: float) -> byte
     if session.own is not None:
         session.own.spoilt = True
     session.latest = verb.command
-    return _EFFECTS[verb.command.name](session, verb.args, reply, now)
+    gathered = gathering.done_at_exec(session, verb, reply, now)
+    return _EFFECTS[verb.command.name](session, verb.args, reply, now) if gathered is None else gathered
 
 
 def question(session: Session, name: str, args: list[bytes]) -> list[bytes]:

@@ -8,9 +8,10 @@ import pytest
 
 from rfproxy import gathering
 from tests.support.joined import Worker, join
-from tests.support.playbook import FakeClient
+from tests.support.playbook import FakeClient, FakeConnection
 
 OK = b"+OK\r\n"
+QUEUED = b"+QUEUED\r\n"
 EMPTY = b"$0\r\n\r\n"
 NOBODY = "9223372036854775807"
 
@@ -156,6 +157,63 @@ def test_list__server_dies_while_answers_are_out__is_answered_once(workers: list
     here.topology(2)
     here.peers.hear()
     assert ids(client) == [number(client)]
+
+
+# --- LIST behind MULTI
+
+
+def begins(worker: Worker, client: FakeClient) -> FakeConnection:
+    """The client says MULTI, and is answered; returns the connection of its own."""
+    client.says("MULTI")
+    connection = worker.server("m:1").hears("MULTI", exclusive=True).answers(OK)
+    client.hears(OK)
+    return connection
+
+
+def ids_at_exec(client: FakeClient) -> list[int]:
+    """What EXEC answers to one CLIENT LIST."""
+    assert client.output.startswith(QUEUED + b"*1\r\n")
+    client.output = client.output.removeprefix(QUEUED + b"*1\r\n")
+    return ids(client)
+
+
+@pytest.mark.parametrize("pipelined", [False, True])
+def test_list__behind_multi__shows_the_clients_of_all(workers: list[Worker], pipelined: bool) -> None:
+    here = workers[0]
+    everyone = [worker.client() for worker in workers]
+    client = everyone[0]
+    connection = begins(here, client)
+    if pipelined:
+        client.pipelines("CLIENT LIST", "EXEC")
+    else:
+        client.says("CLIENT", "LIST")
+    here.server("m:1").hears_nothing()
+    here.peers.hear()
+    here.server("m:1").hears("CLIENT", "LIST", "ID", NOBODY, exclusive=True)
+    connection.answers(QUEUED)
+    if not pipelined:
+        client.says("EXEC")
+    here.server("m:1").hears("EXEC", exclusive=True)
+    connection.answers(b"*1\r\n" + EMPTY)
+    assert ids_at_exec(client) == [number(one) for one in everyone]
+
+
+def test_list__behind_multi_and_connection_lost_meanwhile__is_queued_anew(workers: list[Worker]) -> None:
+    here, there, third = workers
+    client, far = here.client(), there.client()
+    third.frozen = True
+    connection = begins(here, client)
+    client.pipelines("CLIENT LIST", "EXEC")
+    connection.closed = True
+    connection.lane.lose(here.time)
+    here.peers.hear()
+    here.wait(0.1)
+    again = here.server("m:1").hears("MULTI", exclusive=True)
+    here.server("m:1").hears("CLIENT", "LIST", "ID", NOBODY, exclusive=True)
+    again.answers(OK + QUEUED)
+    here.server("m:1").hears("EXEC", exclusive=True)
+    again.answers(b"*1\r\n" + EMPTY)
+    assert ids_at_exec(client) == [number(client), number(far)]
 
 
 # --- KILL
