@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from rfprotocol.errors import Failure
 from rfprotocol.topology import Node, NodeReport
 
 UNFIT_CONDITIONS = frozenset(
-    {"loading", "noauth", "wrongpass", "noperm", "maxclients", "unknown", "timeout", "refused"}
+    {"loading", "noauth", "wrongpass", "noperm", "denied", "maxclients", "sentinel", "unknown", "silent"}
+    | {failure.value for failure in Failure}
 )
 """A server that answers like this serves nobody, or cannot be commanded."""
 
@@ -48,6 +50,8 @@ def reach(report: NodeReport, replid: str) -> int:
 
 def outage(report: NodeReport) -> str:
     """In words, what is wrong with a server that is unavailable; some managers may see it well, or give no details."""
+    if report.busy_with:
+        return f"unavailable ({report.condition}): busy with {report.busy_with} for longer than --busy-patience"
     return f"unavailable ({report.condition})" if report.condition != "ok" else "unavailable for most managers"
 
 

@@ -30,6 +30,19 @@ class ManagerConfig(CommonOptions):
     reconnect_interval: Annotated[
         Seconds, Flag("between two connections to a server that refuses them", (), "SECONDS", "detection")
     ] = 0.01
+    unreachable_timeout: Annotated[
+        Seconds,
+        Flag("a server whose host acknowledges nothing for so long is unavailable", (), "SECONDS", "detection"),
+    ] = 0.8
+    busy_patience: Annotated[
+        Seconds,
+        Flag(
+            "a silent server is unavailable after it, if a proxy has said that a command keeps it busy",
+            (),
+            "SECONDS",
+            "detection",
+        ),
+    ] = 5.0
     node_strategy: Annotated[
         Literal["majority", "consensus", "single"],
         RubySymbol,

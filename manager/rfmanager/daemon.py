@@ -21,7 +21,7 @@ from structlog.typing import FilteringBoundLogger
 
 from rfmanager.config import ManagerConfig
 from rfmanager.decision import decide
-from rfmanager.detector import Limits
+from rfmanager.detector import Excuse, Limits
 from rfmanager.executor import Executor, NoTenure, kill_when_asked
 from rfmanager.mirror import Mirror
 from rfmanager.prober import Prober
@@ -60,7 +60,14 @@ class Settings:
     def of(cls, config: ManagerConfig) -> Settings:
         """From the options of `rfmanager`."""
         password = config.password.get_secret_value() if config.password else None
-        limits = Limits(config.max_failures, config.probe_interval, config.probe_timeout, config.reconnect_interval)
+        limits = Limits(
+            config.max_failures,
+            config.probe_interval,
+            config.probe_timeout,
+            config.reconnect_interval,
+            config.unreachable_timeout,
+            config.busy_patience,
+        )
         rule = Rule(Strategy(config.node_strategy), config.required_node_managers)
         # By then the others have noticed that a server is dead, and reports of managers that died with it do not count.
         outseen_after = limits.longest + rule.max_age
@@ -319,9 +326,9 @@ class Daemon:
         try:
             while True:
                 acts = self.tenure.covers(clock.now())
-                # Who does not act only has to know which servers to watch: a tenure begins with reading everything.
-                await self._mirror.refresh(*(() if acts else (self._paths.nodes,)))
+                await self._mirror.refresh(*(() if acts else self._needed()))
                 self._watch_listed(group)
+                self._excuse()
                 if not acts or not self._mirror.readable or not self.tenure.covers(clock.now()):
                     return None
                 await self._executor.complete_receipt()
@@ -349,6 +356,31 @@ class Daemon:
             self._log.error("the store did not do what was asked: trying again", error=str(error))
             return RETRY
         return None
+
+    def _needed(self) -> tuple[str, ...]:
+        """The records that a manager needs that does not act: which servers to watch, for a tenure begins with reading
+        everything; and while a server is silent, what proxies say of it.
+
+        Each manager comes to its own verdict, so each has to know of an excuse. Proxies speak after 0.3 s, the first
+        verdict is due after `Limits.silence`: between the two there is time to read even thousands of records, and
+        nobody reads or is told of any of them while all servers answer.
+        """
+        silent = any(prober.detector.silent_since is not None for prober in self._probers.values())
+        needed = (self._paths.nodes, *((self._paths.proxies,) if silent else ()))
+        if self.tenure.state not in (State.PRIMARY, State.SUSPENDED):
+            self._mirror.look_on(*needed[1:])
+        return needed
+
+    def _excuse(self) -> None:
+        """Tell the detectors of silent servers what keeps those busy."""
+        for node, prober in self._probers.items():
+            if not prober.detector.wants_excuse:
+                continue
+            for name, record in self._mirror.proxies.items():
+                if said := record.busy.get(str(node)):
+                    prober.detector.excuse(Excuse(said.command, name))
+                    self._log.warning("server is busy", node=str(node), command=said.command, proxy=name)
+                    break
 
     def _unseen(self, now: float, nodes: Collection[Node]) -> Collection[Node]:
         """These, if all have failed for long enough."""
@@ -386,12 +418,17 @@ class Daemon:
             progress=self._executor.progress,
             # No earlier than the verdict allows: others may have seen it well, or nobody was to act.
             failing={
-                node: wall - min(now - since, self._settings.limits.longest)
+                node: wall - min(now - since, self._earliest(node))
                 for node, since in failing.items()
                 if since is not None
             },
             last_epoch=mirror.last_epoch,
         )
+
+    def _earliest(self, node: Node) -> float:
+        """Seconds before a verdict that its first sign can have come."""
+        limits = self._settings.limits
+        return limits.longest + (limits.busy_patience if self._probers[node].detector.excused else 0.0)
 
     def _say(self, reason: str) -> None:
         """Once per reason: the same one comes with every look."""

@@ -1,13 +1,23 @@
 """Is one server available? Probes and the time go in, a report comes out. No I/O.
 
-    UNKNOWN ──answer──> AVAILABLE ──max_failures failures in a row──> UNAVAILABLE
-       └───────────────max_failures failures in a row────────────────────^  │
-                        AVAILABLE <──────────── first good answer ──────────┘
+    UNKNOWN ──answer──> AVAILABLE ──a verdict──> UNAVAILABLE
+       └──────────────────a verdict────────────────^  │
+                        AVAILABLE <── first good answer ┘
 
-A probe is one attempt to have an open connection and an answer to INFO. A closed connection is answered by a
-probe at once, and refusals by further ones `reconnect_interval` apart: a killed process is found after
-(max_failures - 1) * reconnect_interval. One that accepts and stays silent is found after at most
-probe_interval + max_failures * probe_timeout. An error reply is an answer.
+A probe is one attempt to have an open connection and an answer to INFO. Silences differ by what the other *kernel*
+does, and each has its own bound:
+
+* The connection is closed, and `max_failures` attempts `reconnect_interval` apart are refused: the process is gone.
+  Known after (max_failures - 1) * reconnect_interval.
+* Nothing is acknowledged any more, or there is no route: the host is gone. Known `unreachable_timeout` after the oldest
+  unacknowledged byte was sent.
+* Bytes are acknowledged and `max_failures` probes are not answered: the process is frozen, or busy with something
+  unknown. Known after at most probe_interval + max_failures * probe_timeout.
+* The same, and a proxy has said which command keeps the server busy: `busy_patience` after the first probe without an
+  answer. The excuse holds until the silence ends, whatever becomes of the proxy or of its client: the server goes on
+  with the command. It does not help a server that refuses connections, or whose host is gone.
+
+An error reply is an answer.
 """
 
 from __future__ import annotations
@@ -15,7 +25,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from rfprotocol.errors import Failure
 from rfprotocol.topology import Node, NodeReport
+
+HEARTBEAT = 0.1
+"""Seconds between two signs that a server's host is asked for: two bytes, so that there is something to acknowledge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +40,18 @@ class Limits:
     probe_interval: float = 0.25
     probe_timeout: float = 0.45
     reconnect_interval: float = 0.01
+    unreachable_timeout: float = 0.8
+    busy_patience: float = 5.0
+
+    @property
+    def silence(self) -> float:
+        """Seconds without an answer after which a process counts as dead."""
+        return self.max_failures * self.probe_timeout
 
     @property
     def longest(self) -> float:
-        """Seconds within which a dead server is found out, at most."""
-        return self.probe_interval + self.max_failures * self.probe_timeout
+        """Seconds within which a dead server is found out, at most, when nothing excuses its silence."""
+        return self.probe_interval + self.silence
 
 
 class Verdict(Enum):
@@ -41,11 +62,12 @@ class Verdict(Enum):
     UNAVAILABLE = "unavailable"
 
 
-class Failure(Enum):
-    """How a probe failed; the value is the condition that the report shows."""
+@dataclass(frozen=True, slots=True)
+class Excuse:
+    """Why a server is silent: the command, and the proxy that has sent it."""
 
-    REFUSED = "refused"  # also: closed while it was asked
-    TIMEOUT = "timeout"
+    command: str
+    proxy: str
 
 
 class Detector:
@@ -57,15 +79,28 @@ class Detector:
         self.next_probe = now
         self.sampled_at = float("-inf")  # when the last sample that arrived was asked for
         self.failing_since: float | None = None  # when the first sign came that nothing has refuted
+        self.silent_since: float | None = None  # when the first probe was sent that the process has not answered
         self._limits = limits
         self._failures = 0
         self._not_before = float("-inf")  # refusals are counted apart, however great the hurry
+        self._out_of_reach_since: float | None = None  # the host has shown no sign of life since then
+        self._excuse: Excuse | None = None  # of this silence
         self._last = NodeReport(node, available=False, condition="unknown")
 
     @property
     def report(self) -> NodeReport | None:
         """None until the first verdict."""
         return None if self.verdict is Verdict.UNKNOWN else self._last
+
+    @property
+    def wants_excuse(self) -> bool:
+        """Is it silent, and nobody has said why?"""
+        return self.silent_since is not None and self._excuse is None
+
+    @property
+    def excused(self) -> bool:
+        """Has a proxy said why it is silent?"""
+        return self._excuse is not None
 
     def answered(self, asked: float, now: float, sample: NodeReport) -> bool:
         """A probe sent at `asked` returned `sample`. True when more changed than latency and offset."""
@@ -74,21 +109,58 @@ class Detector:
 
     def refused(self, now: float, code: str, latency: float = 0.0) -> bool:
         """The server answered with an error: it lives; what it said before still describes it. As `answered`."""
-        return self._alive(now, replace(self._last, available=True, condition=code.lower(), latency=latency))
+        said = replace(_without_excuse(self._last), available=True, condition=code.lower(), latency=latency)
+        return self._alive(now, said)
 
-    def failed(self, now: float, how: Failure) -> bool:
-        """A probe got no answer. True when this made the server unavailable, or it is so for another reason."""
-        self._failures += 1
-        self._failing(now)
-        if self._failures < self._limits.max_failures:
-            if how is Failure.REFUSED:
-                self._not_before = now + self._limits.reconnect_interval
-            self.next_probe = max(now, self._not_before)
+    def unanswered(self, asked: float) -> None:
+        """A probe sent at `asked` has no answer yet, later than is usual: time to ask for an excuse."""
+        if self.silent_since is None:
+            self.silent_since = asked
+
+    def excuse(self, excuse: Excuse) -> None:
+        """A proxy says why it is silent."""
+        if self.silent_since is not None:
+            self._excuse = excuse
+
+    def unacknowledged(self, now: float, seconds: float) -> bool:
+        """Its host has acknowledged nothing for so long, on a connection that is open; 0 when it is well.
+
+        True when this made the server unavailable.
+        """
+        if seconds <= 0.0:
+            self._out_of_reach_since = None
             return False
-        self.next_probe = now + self._limits.probe_interval
-        before, self.verdict = self.verdict, Verdict.UNAVAILABLE
-        known, self._last = self._last, replace(self._last, available=False, condition=how.value, link_up=False)
-        return before is not Verdict.UNAVAILABLE or known.condition != self._last.condition
+        since = now - seconds
+        if self._out_of_reach_since is None or self._out_of_reach_since > since:
+            self._out_of_reach_since = since
+        return self._is_gone(now) and self._down(now, Failure.UNREACHABLE)
+
+    def failed(self, now: float, how: Failure, asked: float | None = None) -> bool:
+        """A probe, sent at `asked`, got no answer. True when this made the server unavailable, or it is so for another
+        reason."""
+        asked = now if asked is None else asked
+        self._failing(now)
+        if how is Failure.UNREACHABLE:
+            if self._out_of_reach_since is None:
+                self._out_of_reach_since = asked
+            self.next_probe = max(now, asked + HEARTBEAT)  # no route: known at once, and to be tried again
+            return self._is_gone(now) and self._down(now, how)
+        self._out_of_reach_since = None
+        self._failures += 1
+        if how is Failure.TIMEOUT:
+            self.unanswered(asked)
+            self.next_probe = max(now, self._not_before)
+        else:
+            self._answers_again()
+            # A name service that fails says nothing about the server: it gets as much time as the server would.
+            slow = how is Failure.UNRESOLVED
+            self._not_before = asked + self._limits.probe_timeout if slow else now + self._limits.reconnect_interval
+            self.next_probe = max(now, self._not_before)
+        if self._failures < self._limits.max_failures:
+            return False
+        if how is Failure.TIMEOUT and self._patience(now) > 0.0:
+            return self._wait(now)
+        return self._down(now, how)
 
     def hurry(self, now: float) -> None:
         """Probe at once: something happened that makes the last sample old."""
@@ -103,14 +175,57 @@ class Detector:
         if self.failing_since is None:
             self.failing_since = now
 
+    def _answers_again(self) -> None:
+        self.silent_since = self._excuse = None
+
+    def _is_gone(self, now: float) -> bool:
+        """A host that is gone answers no probe either: the other bound holds, too."""
+        bound = min(self._limits.unreachable_timeout, self._limits.silence)
+        return self._out_of_reach_since is not None and now - self._out_of_reach_since >= bound
+
+    def _patience(self, now: float) -> float:
+        """Seconds that its silence is excused for from now on."""
+        if self._excuse is None or self.silent_since is None or self.verdict is Verdict.UNAVAILABLE:
+            return 0.0
+        return self.silent_since + self._limits.busy_patience - now
+
+    def _wait(self, now: float) -> bool:
+        """It would be dead but for its excuse."""
+        if self.verdict is Verdict.UNKNOWN or self._excuse is None or self.silent_since is None:
+            return False
+        before = self._last
+        self._last = replace(
+            before,
+            condition="silent",
+            busy_with=self._excuse.command,
+            said_by=self._excuse.proxy,
+            silent_for=now - self.silent_since,
+            patience=self._patience(now),
+        )
+        return _significant(before) != _significant(self._last)
+
+    def _down(self, now: float, how: Failure) -> bool:
+        self._failing(now)
+        self.next_probe = max(self.next_probe, now + self._limits.probe_interval)
+        before, self.verdict = self.verdict, Verdict.UNAVAILABLE
+        known, last = self._last, replace(_without_excuse(self._last), available=False, link_up=False)
+        overdue = self._excuse.command if how is Failure.TIMEOUT and self._excuse is not None else ""
+        self._last = replace(last, condition=how.value, busy_with=overdue)
+        return before is not Verdict.UNAVAILABLE or known.condition != self._last.condition
+
     def _alive(self, now: float, report: NodeReport) -> bool:
         self._failures = 0
-        self.failing_since = None
+        self.failing_since = self._out_of_reach_since = None
+        self._answers_again()
         self.next_probe = now + self._limits.probe_interval
         before = self._last if self.verdict is Verdict.AVAILABLE else None
         self.verdict, self._last = Verdict.AVAILABLE, report
         return before is None or _significant(before) != _significant(report)
 
 
+def _without_excuse(report: NodeReport) -> NodeReport:
+    return replace(report, busy_with="", said_by="", silent_for=0.0, patience=0.0)
+
+
 def _significant(report: NodeReport) -> NodeReport:
-    return replace(report, latency=0.0, offset=0, connected_replicas=0, empty=False)
+    return replace(report, latency=0.0, offset=0, connected_replicas=0, empty=False, silent_for=0.0, patience=0.0)

@@ -28,8 +28,8 @@ Decoded = TypeVar("Decoded")
 class Mirror:
     """Calls `changed` when something may be worth reading again with `refresh`.
 
-    Who only looks on watches the record of the servers; who acts watches everything, from `attend` to `look_on`.
-    In a large group most of what changes are the records of proxies: that is not told to managers that only stand by.
+    A standby watches the record of the servers only; the primary watches every record, from `attend` to `look_on`.
+    In a large group most of what changes are the records of proxies: a standby is told of them while it has a reason.
     """
 
     def __init__(
@@ -69,9 +69,13 @@ class Mirror:
         self.spoil_all()
         self._changed()
 
-    def look_on(self) -> None:
-        """Watch no more than at the start."""
-        self._end(*(path for path in self._watches if path != self._paths.nodes))
+    def look_on(self, *more: str) -> None:
+        """Watch no more than at the start, and what is at `more`, which has to be read when it was not watched."""
+        wanted = {self._paths.nodes, *more}
+        self._end(*(path for path in self._watches if path not in wanted))
+        for path in wanted - self._watches.keys():
+            self._watch(path)
+            self._stale[path] = {_ALL}
 
     def stop(self) -> None:
         """Stop watching."""

@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import re
+import socket
+import struct
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -16,15 +20,46 @@ from typing import Any
 
 import redis.asyncio
 from redis import exceptions as redis_errors
+from redis.asyncio.connection import Connection, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from rfprotocol.errors import NodeRefused, NodeUnreachable
+from rfprotocol.errors import Failure, NodeRefused, NodeUnreachable
+from rfprotocol.tcpinfo import Unacknowledged, look
 from rfprotocol.topology import Node, NodeReport
+
+SERVER_CLOSED = "Connection closed by server"
+"""redis-py's words for the end of a stream."""
 
 NOBODY = ("127.0.0.1", "0")
 """The master of a sealed replica. Redis accepts port 0, and connecting to it fails at once. Unlike after
 `REPLICAOF NO ONE` the server keeps its replication ID and cached master, so that it can resume partially."""
+
+
+RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER: closing a connection resets it. The kernel forgets what is on its way instead of sending it again for
+minutes: a REPLICAOF that timed out in a network that lost it must not arrive when its server is a master by then."""
+
+
+class ResetConnection(Connection):
+    """A connection of redis-py that ends at once, with everything on its way, and by a reset."""
+
+    async def _connect(self) -> None:
+        await super()._connect()  # type: ignore[no-untyped-call]  # redis-py's hook for subclasses has no types
+        if self._writer is not None:
+            self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+
+    async def disconnect(
+        self,
+        nowait: bool = False,
+        error: Exception | None = None,
+        failure_count: int | None = None,
+        health_check_failed: bool = False,
+    ) -> None:
+        """As that of redis-py; what this process has not yet handed to the kernel is dropped, too."""
+        if self._writer is not None:
+            self._writer.transport.abort()
+        await super().disconnect(True, error, failure_count, health_check_failed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +77,8 @@ class RedisAdmin:
         self.node = node
         self.timeout = timeout
         self._credentials = credentials
-        self._client: Any = redis.asyncio.Redis(  # its methods are not fully typed
+        pool = ConnectionPool(
+            connection_class=ResetConnection,
             host=node.host,
             port=node.port,
             username=credentials.username,
@@ -55,6 +91,7 @@ class RedisAdmin:
             retry=Retry(NoBackoff(), 0),  # whether to try again is for the caller to decide, who knows the tenure
             client_name="rfmanager",
         )
+        self._client: Any = redis.asyncio.Redis.from_pool(pool)  # its methods are not fully typed
         # redis-py guesses the type of each of the 180 fields, of which a handful is needed: half the cost of a probe.
         self._client.set_response_callback("INFO", lambda response, **options: response)
 
@@ -80,6 +117,9 @@ class RedisAdmin:
     def _understood(self) -> Iterator[None]:
         try:
             yield
+        except _SentinelFound:
+            why = f"{self.node} is a Sentinel: name the Redis servers that it watches"
+            raise NodeRefused(why, "SENTINEL") from None
         except (ValueError, TypeError, AttributeError) as error:
             raise NodeRefused(f"{self.node} answers INFO with something else: {error}", "UNKNOWN") from None
 
@@ -144,7 +184,7 @@ class RedisAdmin:
             async with asyncio.timeout(self.timeout):
                 yield
         except TimeoutError:
-            raise NodeUnreachable(f"{self.node} did not answer in time") from None
+            raise NodeUnreachable(f"{self.node} did not answer in time", Failure.TIMEOUT) from None
         except (redis_errors.RedisError, OSError) as error:
             raise _translate(self.node, error) from None
 
@@ -172,8 +212,40 @@ def _translate(node: Node, error: Exception) -> NodeUnreachable | NodeRefused:
     if code:
         return NodeRefused(f"{node} answered {code}: {text}", code)
     if isinstance(error, redis_errors.TimeoutError):
-        return NodeUnreachable(f"{node} did not answer in time")
-    return NodeUnreachable(f"{node} cannot be reached: {text}")
+        return NodeUnreachable(f"{node} did not answer in time", Failure.TIMEOUT)
+    return NodeUnreachable(f"{node} cannot be reached: {text}", failure_of(error))
+
+
+_NO_ROUTE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN, errno.ETIMEDOUT}
+_HUNG_UP = {errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED}
+_NUMBER = re.compile(r"\[Errno (\d+)\]")
+
+
+def failure_of(error: BaseException) -> Failure:
+    """What an exception of asyncio or redis-py stands for; redis-py hides the system's error behind its own."""
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    if any(isinstance(link, redis_errors.InvalidResponse) for link in chain):
+        return Failure.FOREIGN
+    if any(isinstance(link, socket.gaierror) for link in chain):
+        return Failure.UNRESOLVED
+    # Of a name with several addresses asyncio tells the errors in words only.
+    numbers = {link.errno for link in chain if isinstance(link, OSError)}
+    numbers |= {int(number) for link in chain for number in _NUMBER.findall(str(link))}
+    if errno.ECONNREFUSED in numbers:
+        return Failure.REFUSED
+    if numbers & _NO_ROUTE:
+        return Failure.UNREACHABLE
+    if numbers & _HUNG_UP or any(SERVER_CLOSED in str(link) for link in chain):
+        return Failure.CLOSED
+    return Failure.ERROR
+
+
+class _SentinelFound(ValueError):
+    """INFO of a Sentinel."""
 
 
 def info_fields(said: str) -> Mapping[str, str]:
@@ -184,6 +256,8 @@ def info_fields(said: str) -> Mapping[str, str]:
     """
     lines = reversed(said.split("\r\n"))
     fields = dict(line.split(":", 1) for line in lines if ":" in line and line[0] != "#")
+    if fields.get("redis_mode") == "sentinel":
+        raise _SentinelFound
     if "role" not in fields:
         raise ValueError("there is no role in it")
     return fields
@@ -231,11 +305,13 @@ def _as_replica(report: NodeReport, info: Mapping[str, str]) -> NodeReport:
 
 
 class Canary(asyncio.Protocol):
-    """A connection that says nothing and only waits to be closed: a killed server is noticed at once."""
+    """A connection that asks nothing: that it is closed shows a killed server at once, that its bytes are not
+    acknowledged shows a host that is gone."""
 
     def __init__(self, closed: Callable[[], None]) -> None:
         self._closed: Callable[[], None] | None = closed
-        self._transport: asyncio.BaseTransport | None = None
+        self._transport: asyncio.Transport | None = None
+        self._silence = Unacknowledged()
 
     @classmethod
     async def connect(cls, node: Node, closed: Callable[[], None]) -> Canary:
@@ -247,7 +323,8 @@ class Canary(asyncio.Protocol):
         try:
             _, canary = await loop.create_connection(lambda: cls(closed), node.host, node.port)
         except OSError as error:
-            raise NodeUnreachable(f"{node} cannot be reached: {error.strerror or error}") from None
+            why = error.strerror or error
+            raise NodeUnreachable(f"{node} cannot be reached: {why}", failure_of(error)) from None
         return canary
 
     @property
@@ -255,15 +332,34 @@ class Canary(asyncio.Protocol):
         """False once the connection has ended."""
         return self._closed is not None
 
+    def unacknowledged(self, now: float) -> float:
+        """Seconds that the other host has acknowledged nothing of what it was sent, see `tcpinfo`."""
+        info = look(self._transport.get_extra_info("socket")) if self._transport is not None and self.alive else None
+        return 0.0 if info is None else self._silence.seconds(info, now)
+
+    def beat(self, now: float) -> float:
+        """Send something to be acknowledged, unless something is; returns `unacknowledged`.
+
+        An empty line is no command to Redis (`processInlineBuffer`): it needs no right, is not counted and not
+        answered, also before authentication. A process that does not read costs two bytes for each.
+        """
+        seconds = self.unacknowledged(now)
+        transport = self._transport
+        if seconds == 0.0 and self.alive and transport is not None and transport.get_write_buffer_size() == 0:
+            transport.write(b"\r\n")
+        return seconds
+
     def close(self) -> None:
-        """End it quietly."""
+        """End it quietly, by a reset: nobody waits for what is on its way."""
         self._closed = None
         if self._transport is not None:
-            self._transport.close()
+            self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """asyncio's callback."""
+        assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio's callback."""

@@ -24,13 +24,22 @@ _HISTORY = ("EPOCH", "BEGAN", "KIND", "OUTCOME", "FROM", "TO", "TOOK", "CAUSE")
 _ROLES = {"master": "master", "slave": "replica"}
 _TROUBLES = {
     "noauth": "refuses the managers: check their username and password",
+    "wrongpass": "refuses the managers' password (WRONGPASS): check their username and password",
+    "noperm": "refuses the managers' commands (NOPERM): 'rfmanager doctor' names the rights they need",
+    "denied": "is in protected mode (DENIED): set a password there, or 'bind' and 'protected-mode no'",
+    "sentinel": "is a Sentinel: name the Redis servers that it watches",
     "misconf": "cannot save to disk and refuses writes (MISCONF): check its disk and its log",
     "loading": "is loading its data and answers nothing until that is done",
     "busy": "is busy with a script: SCRIPT KILL ends one that has not written",
     "refused": "refuses connections: is it running?",
-    "timeout": "accepts connections but does not answer",
+    "closed": "accepts connections and closes them: is it a TLS port, or another program?",
+    "timeout": "accepts connections but does not answer (frozen or busy)",
+    "unreachable": "does not answer: host or network unreachable",
+    "unresolved": "its name cannot be resolved: check its spelling and the name service",
+    "foreign": "is no Redis server: what listens there answers in another protocol",
+    "error": "cannot be reached: the managers' logs say why",
 }
-"""Redis' words in ours."""
+"""What Redis' words, and those of `errors.Failure`, ask an operator to do."""
 
 
 def status_text(snapshot: Snapshot) -> str:
@@ -194,12 +203,24 @@ def _summary(snapshot: Snapshot) -> list[tuple[str, str]]:
 def _troubles(snapshot: Snapshot) -> list[str]:
     """What an operator should look at first, one line each."""
     listed = {"master": "the master ", "replica": "replica "}
-    reports = [(server, server.report.condition) for server in snapshot.servers if server.report is not None]
-    return [
-        f"{listed.get(server.listed, '')}{server.node}: {_TROUBLES.get(condition, condition)}"
-        for server, condition in reports
-        if condition != "ok"
-    ]
+    troubles = [(server, _trouble(server, snapshot.proxies)) for server in snapshot.servers]
+    return [f"{listed.get(server.listed, '')}{server.node}: {trouble}" for server, trouble in troubles if trouble]
+
+
+def _trouble(server: Server, proxies: Mapping[str, ProxyRecord]) -> str:
+    """Empty when it is well."""
+    report = server.report
+    if report is not None and report.condition == "silent":
+        said = f"busy: {report.busy_with} for {report.silent_for:.1f} s (said by proxy {report.said_by})"
+        return f"{said}, patience ends in {max(0.0, report.patience):.1f} s"
+    if report is None or report.available:  # what a proxy says comes sooner than the managers' patience is needed
+        for name, proxy in sorted(proxies.items()):
+            if busy := proxy.busy.get(str(server.node)):
+                return f"busy: {busy.command} for {busy.since:.1f} s (said by proxy {name})"
+    if report is None or report.condition == "ok":
+        return ""
+    overdue = f"; it was busy with {report.busy_with}, its patience is over" if report.busy_with else ""
+    return f"{_TROUBLES.get(report.condition, report.condition)}{overdue}"
 
 
 def _change(topology: Topology) -> str:

@@ -19,6 +19,8 @@ answer to act upon, after the second nothing is known until the store has been r
 
 from __future__ import annotations
 
+from enum import Enum
+
 
 class RfError(Exception):
     """Root of the tree; its text is one line that an operator can act upon."""
@@ -60,8 +62,24 @@ class NodeError(RfError):
     """Root of what goes wrong with a Redis server."""
 
 
+class Failure(Enum):
+    """Why there is no answer from a server; the value is the condition that a manager's report shows."""
+
+    REFUSED = "refused"  # its host refuses the connection: nothing listens there
+    CLOSED = "closed"  # it was closed, or reset, while it was asked
+    TIMEOUT = "timeout"  # the host acknowledges what it is sent, the process does not answer
+    UNREACHABLE = "unreachable"  # no route, or the host acknowledges nothing any more
+    UNRESOLVED = "unresolved"  # the name service does not know its name, or does not answer
+    FOREIGN = "foreign"  # what listens there answers, but not as Redis does
+    ERROR = "error"  # anything else: the message says what
+
+
 class NodeUnreachable(NodeError):
-    """The server refused the connection, closed it, or did not answer in time."""
+    """The server refused the connection, closed it, or did not answer in time: `reason` says which."""
+
+    def __init__(self, message: str, reason: Failure = Failure.ERROR) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class NodeRefused(NodeError):

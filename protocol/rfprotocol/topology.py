@@ -161,7 +161,7 @@ class NodeReport:
 
     node: Node
     available: bool
-    condition: str = "ok"  # or loading, busy, misconf, noauth, refused, closed, timeout, error ...
+    condition: str = "ok"  # Redis' own words (loading, busy, misconf, noauth ...), silent, or a `Failure`
     latency: float = 0.0  # seconds of the last round trip
     role: str = ""  # master | slave, in Redis' words; empty when unknown
     run_id: str = ""
@@ -176,6 +176,10 @@ class NodeReport:
     priority: int = 100
     empty: bool = False  # holds no key at all
     connected_replicas: int = 0
+    busy_with: str = ""  # the command that keeps it from answering, as a proxy says
+    said_by: str = ""  # that proxy
+    silent_for: float = 0.0  # seconds, when the report was made
+    patience: float = 0.0  # seconds from then on that it is not taken for dead
 
     def encode(self) -> dict[str, Any]:
         """Plain data for JSON, without what has its default value."""

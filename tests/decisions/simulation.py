@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 
 from rfmanager.change import PATIENCE
 from rfmanager.decision import decide
-from rfmanager.detector import Detector, Failure, Limits
+from rfmanager.detector import Detector, Limits
 from rfmanager.quorum import Standing, judge
 from rfmanager.steps import Step, Wait
+from rfprotocol.errors import Failure
 from rfprotocol.topology import ManagerReport, Node, Phase
 from tests.decisions.servers import Life, Link, Start, group, replicated
 from tests.decisions.site import (

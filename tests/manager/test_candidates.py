@@ -37,6 +37,10 @@ def test_latency_breaks_ties_and_then_the_address() -> None:
     ("changes", "why"),
     [
         ({"available": False, "condition": "timeout"}, "unavailable (timeout)"),
+        (
+            {"available": False, "condition": "timeout", "busy_with": "EVAL"},
+            "unavailable (timeout): busy with EVAL for longer than --busy-patience",
+        ),
         ({"condition": "loading"}, "answers loading"),
         ({"condition": "noauth"}, "answers noauth"),
         ({"syncing": True}, "full transfer"),

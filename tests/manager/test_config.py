@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from rfmanager.config import ManagerConfig, parser
+from rfmanager.daemon import Settings
+from rfmanager.detector import Limits
 from rfprotocol.errors import ConfigError
 from rfprotocol.topology import Node
 from tests.support.samples import DEPLOY, options_set, options_shown
@@ -114,3 +116,9 @@ def test_a_staleness_that_samples_cannot_tell_is_refused() -> None:
 
 def test_the_records_of_a_group_are_below_its_znode_path() -> None:
     assert ManagerConfig(znode_path="/cache").paths.nodes == "/cache/nodes"
+
+
+def test_config__bounds_of_silence__reach_the_detectors() -> None:
+    config = read("-n", "a:1", "-z", "z:1", "--unreachable-timeout", "0.6", "--busy-patience", "7")
+    assert Settings.of(config).limits == Limits(unreachable_timeout=0.6, busy_patience=7.0)
+    assert Settings.of(read("-n", "a:1", "-z", "z:1")).limits == Limits()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import redis
@@ -15,9 +16,9 @@ from rfmanager.detector import Limits, Verdict
 from rfmanager.quorum import Rule, Strategy
 from rfmanager.steps import Policy
 from rfprotocol.errors import NodeUnreachable, StoreError
-from rfprotocol.records import Outcome, Receipt
+from rfprotocol.records import Occupation, Outcome, ProxyRecord, Receipt
 from rfprotocol.store import Change, Delete, Fence, Put
-from rfprotocol.topology import Kind, Node, NodeReport, Phase, Topology
+from rfprotocol.topology import Kind, ManagerReport, Node, NodeReport, Phase, Topology
 from tests.manager.group import PATHS, Site, site
 from tests.support.eventually import eventually
 from tests.support.redis import RedisGroup, RedisServer
@@ -93,6 +94,66 @@ async def test_a_frozen_master_is_replaced_and_returns_as_a_replica(place: Site)
     topology = await place.until_serving(2)
     assert frozen.node in topology.replicas
     assert frozen.info()["role"] == "slave"
+
+
+QUICK = Limits(probe_interval=0.05, probe_timeout=0.2, busy_patience=1.5)
+
+
+async def busy(place: Site, server: RedisServer) -> None:
+    """A proxy says what keeps the server from answering."""
+    topology = await place.topology()
+    record = ProxyRecord(topology.epoch if topology else 0, busy={str(server.node): Occupation("FLUSHALL", 0.3)})
+    await place.store.announce(PATHS.proxy("proxy"), record.encode())
+
+
+def waits_for(node: Node) -> Callable[[ManagerReport], bool]:
+    """A report that says: silent, and excused."""
+    return lambda report: any(said.node == node and said.condition == "silent" for said in report.nodes)
+
+
+async def test_daemon__a_busy_master__is_left_in_peace_by_all(place: Site) -> None:
+    managers = [await place.manager(limits=QUICK) for _ in range(2)]
+    before = await place.until_serving(2)
+    place.group.master.freeze()
+    await busy(place, place.group.master)
+    for manager in managers:  # the standby, too, comes to its own verdict
+        report = await place.report(manager.daemon.name, waits_for(place.group.master.node))
+        said = next(said for said in report.nodes if said.node == place.group.master.node)
+        assert (said.available, said.busy_with, said.said_by) == (True, "FLUSHALL", "proxy")
+    place.group.master.thaw()
+    for manager in managers:
+        await place.report(manager.daemon.name, lambda report: all(said.condition == "ok" for said in report.nodes))
+    after = await place.topology()
+    assert after is not None
+    assert (after.epoch, after.master) == (before.epoch, before.master)
+    assert await place.receipts() == []
+
+
+async def test_daemon__a_master_busy_for_too_long__is_replaced_once(place: Site) -> None:
+    await place.manager(limits=QUICK)
+    before = await place.until_serving(2)
+    place.group.master.freeze()
+    await busy(place, place.group.master)
+    fenced = await place.until(lambda topology: topology.phase is Phase.FENCING)
+    await place.acknowledge(fenced.epoch)
+    after = await place.until_serving(1, other_than=place.group.master.node)
+    assert after.epoch == before.epoch + 2
+    [receipt] = await place.receipts()
+    assert receipt.cause.endswith("busy with FLUSHALL for longer than --busy-patience")
+    steps = dict(receipt.steps)
+    assert steps["agreed"] - steps["noticed"] >= QUICK.busy_patience - QUICK.probe_timeout
+
+
+async def test_daemon__a_busy_master_that_is_killed__is_replaced_at_once(place: Site) -> None:
+    await place.manager(limits=replace(QUICK, busy_patience=3600.0))
+    await place.until_serving(2)
+    place.group.master.freeze()
+    await busy(place, place.group.master)
+    await place.report("manager0", waits_for(place.group.master.node))
+    place.group.master.kill()
+    fenced = await place.until(lambda topology: topology.phase is Phase.FENCING)
+    await place.acknowledge(fenced.epoch)
+    await place.until_serving(1, other_than=place.group.master.node)
 
 
 async def test_a_master_that_restarts_empty_never_serves_and_gets_the_data_back(place: Site) -> None:

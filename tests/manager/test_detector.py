@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rfmanager.detector import Detector, Failure, Limits, Verdict
+from rfmanager.detector import HEARTBEAT, Detector, Excuse, Limits, Verdict
+from rfprotocol.errors import Failure
 from rfprotocol.topology import Node, NodeReport
 
 NODE = Node("h", 1)
@@ -143,3 +145,142 @@ def test_refusals_are_counted_apart_however_great_the_hurry() -> None:
     assert detector.next_probe == 1.05
     detector.failed(1.05, Failure.TIMEOUT)
     assert detector.next_probe == 1.05
+
+
+def condition(detector: Detector) -> str:
+    assert detector.report is not None
+    return detector.report.condition
+
+
+def test_detector__host_acknowledges_nothing__is_gone_after_the_bound() -> None:
+    detector = available()
+    assert not detector.unacknowledged(0.5, 0.4)
+    assert detector.unacknowledged(0.9, 0.8)
+    assert (detector.verdict, condition(detector)) == (Verdict.UNAVAILABLE, "unreachable")
+    assert detector.failing_since == 0.9
+
+
+def test_detector__acknowledged_again__is_not_gone() -> None:
+    detector = available()
+    detector.unacknowledged(0.5, 0.4)
+    detector.unacknowledged(0.6, 0.0)
+    assert not detector.unacknowledged(1.0, 0.4)
+    assert detector.verdict is Verdict.AVAILABLE
+
+
+def test_detector__connections_are_not_accepted__is_gone_after_the_bound() -> None:
+    detector = available()
+    assert not detector.failed(10.45, Failure.UNREACHABLE, asked=10.0)
+    assert detector.next_probe == 10.45
+    assert detector.failed(10.9, Failure.UNREACHABLE, asked=10.45)
+    assert condition(detector) == "unreachable"
+
+
+def test_detector__no_route__is_no_refusal() -> None:
+    """It is known at once, and may be over a moment later: three in a row prove nothing."""
+    detector, now, tries = available(), 10.0, 0
+    while not detector.failed(now, Failure.UNREACHABLE, asked=now):
+        now, tries = detector.next_probe, tries + 1
+    assert tries == pytest.approx(LIMITS.unreachable_timeout / HEARTBEAT, abs=1)
+
+
+def test_detector__unreachable_longer_than_silence__is_dead_by_silence() -> None:
+    detector = Detector(NODE, Limits(unreachable_timeout=60.0), 0.0)
+    assert detector.failed(LIMITS.silence, Failure.UNREACHABLE, asked=0.0)
+
+
+def test_detector__host_is_back_and_process_frozen__is_counted_anew() -> None:
+    detector = available()
+    detector.failed(10.7, Failure.UNREACHABLE, asked=10.0)
+    detector.failed(11.1, Failure.TIMEOUT, asked=10.7)
+    assert not detector.failed(11.5, Failure.UNREACHABLE, asked=11.1), "0.4 s are not enough"
+
+
+def test_detector__name_service_fails__server_gets_as_much_time() -> None:
+    detector, now = available(), 10.0
+    while not detector.failed(now, Failure.UNRESOLVED, asked=now):
+        now = detector.next_probe
+    assert now - 10.0 == pytest.approx(2 * LIMITS.probe_timeout)
+
+
+def silent(detector: Detector, until: float) -> float:
+    """Probes from second 1 on that nobody answers; returns when it was taken for dead, or the end."""
+    asked = 1.0
+    while (now := asked + LIMITS.probe_timeout) <= until:
+        if detector.failed(now, Failure.TIMEOUT, asked) and detector.verdict is Verdict.UNAVAILABLE:
+            return now
+        asked = now
+    return until
+
+
+def test_detector__excused__is_dead_after_the_patience() -> None:
+    detector = available()
+    detector.unanswered(1.0)
+    detector.excuse(Excuse("FLUSHALL", "p1"))
+    dead = silent(detector, until=60.0)
+    assert LIMITS.busy_patience <= dead - 1.0 <= LIMITS.busy_patience + LIMITS.probe_timeout
+    assert condition(detector) == "timeout"
+    assert detector.report is not None
+    assert detector.report.busy_with == "FLUSHALL"
+
+
+def test_detector__excused__says_why_and_how_long() -> None:
+    detector = available()
+    detector.unanswered(1.0)
+    detector.excuse(Excuse("FLUSHALL", "p1"))
+    assert silent(detector, until=3.0) == 3.0
+    report = detector.report
+    assert report is not None
+    assert (report.available, report.condition, report.busy_with, report.said_by) == (True, "silent", "FLUSHALL", "p1")
+    assert report.silent_for + report.patience == pytest.approx(LIMITS.busy_patience)
+    assert detector.answered(3.0, 3.0, SAMPLE)
+    assert detector.report == SAMPLE
+
+
+def test_detector__excuse_of_an_earlier_silence__does_not_count() -> None:
+    detector = available()
+    detector.unanswered(0.2)
+    detector.excuse(Excuse("FLUSHALL", "p1"))
+    detector.answered(0.9, 0.9, SAMPLE)
+    assert not detector.excused
+    assert silent(detector, until=60.0) == pytest.approx(1.0 + LIMITS.silence)
+
+
+def test_detector__excuse_without_silence__is_not_kept() -> None:
+    detector = available()
+    detector.excuse(Excuse("FLUSHALL", "p1"))
+    assert silent(detector, until=60.0) == pytest.approx(1.0 + LIMITS.silence)
+
+
+@pytest.mark.parametrize("how", [Failure.REFUSED, Failure.CLOSED])
+def test_detector__excused_and_refused__is_dead_at_once(how: Failure) -> None:
+    detector = available()
+    detector.unanswered(1.0)
+    detector.excuse(Excuse("FLUSHALL", "p1"))
+    now = 1.3
+    while not detector.failed(now, how):
+        now = detector.next_probe
+    assert now - 1.3 == pytest.approx(2 * LIMITS.reconnect_interval)
+
+
+def test_detector__excused_and_unreachable__is_dead_at_once() -> None:
+    detector = available()
+    detector.unanswered(1.0)
+    detector.excuse(Excuse("FLUSHALL", "p1"))
+    assert detector.unacknowledged(1.8, 0.8)
+
+
+def test_detector__excuse_after_the_verdict__changes_nothing() -> None:
+    detector = available()
+    dead = silent(detector, until=60.0)
+    detector.excuse(Excuse("FLUSHALL", "p1"))
+    detector.failed(dead + 0.45, Failure.TIMEOUT, dead)
+    assert (detector.verdict, condition(detector)) == (Verdict.UNAVAILABLE, "timeout")
+
+
+def test_detector__silent_from_the_start_and_excused__has_no_report() -> None:
+    detector = Detector(NODE, LIMITS, 0.0)
+    detector.unanswered(1.0)
+    detector.excuse(Excuse("FLUSHALL", "p1"))
+    silent(detector, until=3.0)
+    assert detector.report is None

@@ -209,3 +209,20 @@ async def test_a_stopped_mirror_calls_nobody(copy: Copy) -> None:
     before = copy.changes
     await copy.store.commit(Put(PATHS.paused, b""))
     assert copy.changes == before
+
+
+async def test_mirror__a_standby_with_a_reason__is_told_of_proxies(copy: Copy) -> None:
+    copy.mirror.look_on()
+    await copy.mirror.refresh()
+    await copy.store.announce(PATHS.proxy("p"), ProxyRecord(3).encode())
+    assert copy.mirror.proxies == {}
+    copy.mirror.look_on(PATHS.proxies)
+    await copy.mirror.refresh(PATHS.proxies)
+    assert copy.mirror.proxies == {"p": ProxyRecord(3)}
+    await copy.store.announce(PATHS.proxy("p"), ProxyRecord(4).encode())
+    await copy.mirror.refresh(PATHS.proxies)
+    assert copy.mirror.proxies == {"p": ProxyRecord(4)}
+    copy.mirror.look_on()
+    await copy.store.announce(PATHS.proxy("p"), ProxyRecord(5).encode())
+    await copy.mirror.refresh(PATHS.proxies)
+    assert copy.mirror.proxies == {"p": ProxyRecord(4)}

@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
-from rfmanager.detector import Limits, Verdict
+from rfmanager.detector import Excuse, Limits, Verdict
 from rfmanager.prober import Prober
 from rfmanager.redis_admin import RedisAdmin
 from rfprotocol.topology import Node
+from tests.support.hosts import Network
 from tests.support.redis import RedisServer
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    with Network() as network:
+        yield network
+
+
+OFTEN = Limits()
+SELDOM = Limits(probe_interval=30.0, probe_timeout=0.2)
+"""Longer than a test may take: what is found out was not found by the next probe."""
 
 
 class Watch:
     """A running prober; `until` waits for a verdict or anything else that a probe shows."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, limits: Limits = SELDOM) -> None:
         self.probed = asyncio.Event()
         self.news = 0
         self.samples = 0
-        limits = Limits(probe_interval=30.0, probe_timeout=0.2)
         self.prober = Prober(RedisAdmin(node), limits, time.monotonic, self._sampled)
 
     def _sampled(self, significant: bool) -> None:
@@ -126,3 +139,105 @@ async def test_a_connection_that_is_closed_as_soon_as_it_is_accepted_is_no_reaso
         await asyncio.gather(task, return_exceptions=True)
         await watch.prober.admin.close()
     assert watch.samples < 12
+
+
+@contextlib.asynccontextmanager
+async def watching(node: Node, limits: Limits = OFTEN) -> AsyncIterator[Watch]:
+    watch = Watch(node, limits)
+    task = asyncio.create_task(watch.prober.run())
+    yield watch
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await watch.prober.admin.close()
+
+
+def condition(watch: Watch) -> str:
+    report = watch.prober.detector.report
+    return report.condition if report else ""
+
+
+@pytest.mark.parametrize("said", [b"HTTP/1.0 400 Bad Request\r\n\r\n", b"\x15\x03\x01\x00\x02\x02\x46"])
+async def test_prober__another_protocol__is_not_called_refused(said: bytes) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(said)
+        writer.close()
+
+    async with (
+        await asyncio.start_server(serve, "127.0.0.1", 0) as server,
+        watching(Node(*server.sockets[0].getsockname()[:2])) as watch,
+    ):
+        await watch.until(watch.verdict_is(Verdict.UNAVAILABLE))
+        assert condition(watch) in ("foreign", "closed")
+
+
+async def test_prober__canary__sends_empty_lines() -> None:
+    """There is always something that the host has to acknowledge."""
+    beats = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first = await reader.readline()
+        if first == await reader.readline() == await reader.readline() == b"\r\n":
+            beats.set()
+        writer.close()
+
+    async with (
+        await asyncio.start_server(serve, "127.0.0.1", 0) as server,
+        watching(Node(*server.sockets[0].getsockname()[:2])),
+    ):
+        await beats.wait()
+
+
+def test_redis__empty_lines__are_no_commands(redis_server: RedisServer) -> None:
+    with (
+        redis_server.client() as client,
+        socket.create_connection((redis_server.node.host, redis_server.node.port)) as canary,
+    ):
+        client.acl_setuser("default", commands=["-@all", "+echo", "+info", "+acl", "+config"])
+        client.config_resetstat()
+        canary.sendall(b"\r\n\r\nECHO x\r\n\r\n")
+        assert canary.recv(100) == b"$1\r\nx\r\n"
+        assert set(client.info("commandstats")) == {"cmdstat_config|resetstat", "cmdstat_echo"}
+        assert client.acl_log() == []
+
+
+async def test_prober__frozen__is_late_before_it_is_dead(redis_server: RedisServer, watch: Watch) -> None:
+    redis_server.freeze()
+    watch.prober.hurry()
+    await watch.until(lambda: watch.prober.detector.silent_since is not None)
+    assert watch.prober.detector.verdict is Verdict.AVAILABLE
+    redis_server.thaw()
+    await watch.until(lambda: watch.prober.detector.silent_since is None)
+
+
+async def test_prober__frozen_and_excused__is_given_patience(redis_server: RedisServer, watch: Watch) -> None:
+    redis_server.freeze()
+    watch.prober.hurry()
+    await watch.until(lambda: watch.prober.detector.wants_excuse)
+    watch.prober.detector.excuse(Excuse("FLUSHALL", "p"))
+    await watch.until(lambda: condition(watch) == "silent")
+    redis_server.thaw()
+    await watch.until(lambda: condition(watch) == "ok")
+    assert watch.prober.detector.verdict is Verdict.AVAILABLE
+
+
+@pytest.mark.elaborate
+@pytest.mark.parametrize("frozen", [False, True])
+async def test_prober__a_host_that_is_gone__is_known_within_a_second(network: Network, frozen: bool) -> None:
+    host = network.host()
+    server = RedisServer(bind=host.address, port=6379, protected_mode="no")
+    host.take(server.process)
+    with server:
+        async with watching(server.node) as watch:
+            await watch.until(watch.verdict_is(Verdict.AVAILABLE))
+            began = time.monotonic()
+            if frozen:
+                server.freeze()
+            network.drop_to(host)
+            await watch.until(watch.verdict_is(Verdict.UNAVAILABLE))
+            assert 0.7 < time.monotonic() - began < 1.1
+            assert condition(watch) == "unreachable"
+            network.heal()
+            if frozen:
+                server.thaw()
+            await watch.until(watch.verdict_is(Verdict.AVAILABLE))

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 import redis
 
-from rfmanager.redis_admin import Canary, Credentials, RedisAdmin, info_fields, parse_info
-from rfprotocol.errors import NodeRefused, NodeUnreachable
+from rfmanager.redis_admin import Canary, Credentials, RedisAdmin, failure_of, info_fields, parse_info
+from rfprotocol.errors import Failure, NodeRefused, NodeUnreachable
 from rfprotocol.topology import Node, NodeReport
+from tests.support.hosts import Network
 from tests.support.redis import RedisGroup, RedisServer, free_port
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    with Network() as network:
+        yield network
 
 
 @contextlib.asynccontextmanager
@@ -281,3 +289,78 @@ def test_what_a_script_names_its_errors_does_not_change_who_the_server_is() -> N
     # '#', ':', CR and LF.
     said = "role:master\r\nrun_id:abc\r\nloading:0\r\n\r\n# Errorstats\r\nerrorstat_X\x1crun_id:count=1\r\n"
     assert parse_info(Node("h", 1), info_fields(said), 0.0).run_id == "abc"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), Failure.REFUSED),
+        (OSError("Multiple exceptions: [Errno 111] Connect call failed, [Errno 99] Cannot assign"), Failure.REFUSED),
+        (ConnectionResetError(errno.ECONNRESET, "reset"), Failure.CLOSED),
+        (BrokenPipeError(errno.EPIPE, "pipe"), Failure.CLOSED),
+        (redis.ConnectionError("Connection closed by server."), Failure.CLOSED),
+        (OSError(errno.EHOSTUNREACH, "No route to host"), Failure.UNREACHABLE),
+        (OSError(errno.ENETUNREACH, "Network is unreachable"), Failure.UNREACHABLE),
+        (socket.gaierror(-2, "Name or service not known"), Failure.UNRESOLVED),
+        (redis.InvalidResponse("Protocol Error: b'H'"), Failure.FOREIGN),
+        (redis.ConnectionError("something else"), Failure.ERROR),
+    ],
+)
+def test_failure_of__each_cause__has_its_reason(error: Exception, reason: Failure) -> None:
+    assert failure_of(error) is reason
+    wrapped = redis.ConnectionError("redis-py's own words")
+    wrapped.__context__ = error
+    assert failure_of(wrapped) is reason
+
+
+async def test_admin__an_unknown_name__is_unresolved() -> None:
+    admin = RedisAdmin(Node("no-such-host.invalid", 1))
+    with pytest.raises(NodeUnreachable) as unreachable:
+        await admin.probe()
+    assert unreachable.value.reason is Failure.UNRESOLVED
+    await admin.close()
+
+
+def test_info__of_a_sentinel__is_refused_as_one() -> None:
+    admin = RedisAdmin(Node("h", 1))
+    with pytest.raises(NodeRefused, match="h:1 is a Sentinel") as refused:
+        admin._read("# Server\r\nredis_mode:sentinel\r\n", 0.0)
+    assert refused.value.code == "SENTINEL"
+
+
+async def test_admin__a_command_times_out__connection_is_reset() -> None:
+    """What was not acknowledged by then is not sent again: the other side hears RST, not the end of a stream."""
+    heard: asyncio.Queue[BaseException | bytes] = asyncio.Queue()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(1000):
+                writer.write(b"+OK\r\n" * data.count(b"*") if b"REPLICAOF" not in data else b"")
+            heard.put_nowait(b"the end")
+        except ConnectionResetError as error:
+            heard.put_nowait(error)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        admin = RedisAdmin(Node(*server.sockets[0].getsockname()[:2]), timeout=0.3)
+        with pytest.raises(NodeUnreachable, match="in time"):
+            await admin.replicate(Node("h", 1))
+        assert isinstance(await heard.get(), ConnectionResetError)
+        await admin.close()
+
+
+@pytest.mark.elaborate
+async def test_admin__a_lost_command_times_out__never_arrives(network: Network) -> None:
+    host = network.host()
+    server = RedisServer(bind=host.address, port=6379, protected_mode="no")
+    host.take(server.process)
+    with server:
+        admin = RedisAdmin(server.node, timeout=0.5)
+        await admin.probe()
+        network.drop_to(host)
+        with pytest.raises(NodeUnreachable):
+            await admin.replicate(Node("10.97.0.99", 1))
+        network.heal()
+        await asyncio.sleep(1.5)  # retransmissions come after 0.2, 0.4, 0.8 s
+        assert server.info()["role"] == "master"
+        await admin.close()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import pytest
+
 from rfmanager import report
 from rfmanager.doctor import UNSEEN, Finding, Severity
 from rfmanager.snapshot import Pause, Snapshot
-from rfprotocol.records import ManualRequest, Outcome, ProxyRecord, Receipt
+from rfprotocol.records import ManualRequest, Occupation, Outcome, ProxyRecord, Receipt
 from rfprotocol.topology import Change, Kind, ManagerReport, Node, NodeReport, Phase, Topology
 
 A, B, C = (Node(name, 6379) for name in "abc")
@@ -193,3 +195,48 @@ def test_findings_say_what_why_and_which_line_puts_it_right_and_then_what_was_no
     assert json.loads(report.findings_json([warning])) == [
         {"severity": "warning", "server": None, "what": "sessions are long", "why": "changes wait", "set": None}
     ]
+
+
+def trouble(seen: NodeReport, *proxies: ProxyRecord) -> str:
+    """The line of `status` that an operator should look at first."""
+    said = {f"p{number}": proxy for number, proxy in enumerate(proxies, 1)}
+    text = report.status_text(Snapshot(HEALTHY.topology, "m1", {"m1": ManagerReport("m1", 1, (seen,))}, said))
+    return next((line.removeprefix("trouble").strip() for line in text.splitlines() if line.startswith("trouble")), "")
+
+
+@pytest.mark.parametrize(
+    ("condition", "words"),
+    [
+        ("refused", "refuses connections"),
+        ("closed", "accepts connections and closes them"),
+        ("timeout", "accepts connections but does not answer (frozen or busy)"),
+        ("unreachable", "does not answer: host or network unreachable"),
+        ("unresolved", "its name cannot be resolved"),
+        ("foreign", "is no Redis server"),
+        ("sentinel", "is a Sentinel"),
+        ("wrongpass", "refuses the managers' password"),
+    ],
+)
+def test_status__each_kind_of_silence__has_words_of_its_own(condition: str, words: str) -> None:
+    assert trouble(NodeReport(A, False, condition=condition)).startswith(f"the master a:6379: {words}")
+
+
+def test_status__a_busy_server__shows_command_proxy_and_patience() -> None:
+    seen = replace(MASTER, condition="silent", busy_with="FLUSHALL", said_by="p1", silent_for=2.1, patience=2.9)
+    assert trouble(seen) == "the master a:6379: busy: FLUSHALL for 2.1 s (said by proxy p1), patience ends in 2.9 s"
+
+
+def test_status__a_proxy_says_busy_before_the_managers__is_shown() -> None:
+    busy = ProxyRecord(7, busy={"a:6379": Occupation("EVAL", 0.3)})
+    assert trouble(MASTER, ProxyRecord(7), busy) == "the master a:6379: busy: EVAL for 0.3 s (said by proxy p2)"
+
+
+def test_status__a_dead_server_that_a_proxy_called_busy__is_dead() -> None:
+    busy = ProxyRecord(7, busy={"a:6379": Occupation("EVAL", 0.3)})
+    assert "refuses connections" in trouble(replace(MASTER, available=False, condition="refused"), busy)
+
+
+def test_status__patience_is_over__says_what_it_was_busy_with() -> None:
+    assert trouble(replace(MASTER, available=False, condition="timeout", busy_with="FLUSHALL")).endswith(
+        "does not answer (frozen or busy); it was busy with FLUSHALL, its patience is over"
+    )

@@ -86,8 +86,13 @@ class Network:
             _ip(f"link add {bridge} type bridge", f"link set {bridge} up")
             _ip(*(f"link set {host.port} master {bridge}" for host in part))
 
+    def drop_to(self, *hosts: Host) -> None:
+        """What the test itself sends to these hosts is lost, and nobody is told."""
+        _ip(*(f"neigh replace {host.address} lladdr {_NOBODY} nud permanent dev desk" for host in hosts))
+
     def heal(self) -> None:
         """Undo every fault of every host."""
+        _ip("neigh flush dev desk nud permanent")
         for host in self.hosts:
             host.heal()
 
