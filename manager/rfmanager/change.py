@@ -76,6 +76,9 @@ def names(proxies: Sequence[str]) -> str:
 def publish(view: View, topology: Topology, change: Change, master: NodeReport) -> Record:
     """The others are listed as readable again when they have followed; until then reads go to the master."""
     epoch = topology.epoch + 1
+    done = receipt(view, epoch, change, Outcome.DONE, change.cause, master.node)
+    if master.node == change.former and change.former_run_id == master.run_id != "":
+        done = replace(done, returned=0.0)  # the server has replaced itself: it was alive all the time
     return Record(
         "publish",
         Topology(
@@ -88,7 +91,7 @@ def publish(view: View, topology: Topology, change: Change, master: NodeReport) 
             replid2=master.replid2,
             replid2_offset=master.replid2_offset,
         ),
-        receipt=receipt(view, epoch, change, Outcome.DONE, change.cause, master.node),
+        receipt=done,
         settles=change.kind is Kind.SWITCHOVER,
     )
 
@@ -108,6 +111,8 @@ def receipt(view: View, epoch: int, change: Change, outcome: Outcome, cause: str
         acknowledged=_slowest(view.progress.acknowledged),
         offsets={str(node): report.offset for node, report in view.progress.sealed.items()},
         request=change.request,
+        lost=change.lost,
+        run_id=change.former_run_id,
     )
 
 

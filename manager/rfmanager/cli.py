@@ -1,7 +1,7 @@
 """`rfmanager`: the daemon, and the commands of operators.
 
-Exit status: 0 done; 1 not done, stderr says why in one line, or `doctor` found something unsafe; 2 an option or a file
-is wrong; 130 interrupted.
+Exit status: 0 done; 1 not done, stderr says why in one line, or `doctor` found something unsafe, or `status` no master;
+2 an option or a file is wrong; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> OptionParser[ManagerConfig]:
     options = parser()
-    _client_command(options, "status", "show servers, managers and proxies", _json_option)
+    _client_command(
+        options, "status", "show servers, managers and proxies; exit status 1 when there is no master", _json_option
+    )
     _client_command(options, "failover", "make a replica the master, without losing anything", _failover_options)
     _client_command(options, "pause", "let the managers watch without acting, for maintenance")
     _client_command(options, "resume", "let the managers act again")
@@ -198,7 +200,7 @@ async def _command(parsed: Parsed[ManagerConfig]) -> int:
 async def _status(store: TopologyStore, config: ManagerConfig, arguments: argparse.Namespace) -> int:
     snapshot = await operations.status(store, config.paths)
     print(report.status_json(snapshot) if arguments.json else report.status_text(snapshot))
-    return DONE
+    return DONE if snapshot.has_master else NOT_DONE
 
 
 async def _failover(store: TopologyStore, config: ManagerConfig, arguments: argparse.Namespace) -> int:

@@ -13,19 +13,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import structlog
 from structlog.typing import FilteringBoundLogger
 
+from rfmanager.brake import Brake
 from rfmanager.config import ManagerConfig
 from rfmanager.decision import decide
 from rfmanager.detector import Excuse, Limits
 from rfmanager.executor import Executor, NoTenure, kill_when_asked
 from rfmanager.mirror import Mirror
 from rfmanager.prober import Prober
-from rfmanager.quorum import Roll, Rule, Strategy, judge, outseen
+from rfmanager.quorum import Roll, Rule, Standing, Strategy, judge, outseen
 from rfmanager.redis_admin import Credentials, RedisAdmin
 from rfmanager.steps import Policy, Resign, View, Wait
 from rfmanager.tenure import Event, State, Tenure
@@ -116,6 +117,7 @@ class Daemon:
         self._sequence = 0
         self._announced = ManagerReport(name)
         self._said = ""
+        self._agreed: dict[Node, float] = {}  # when servers were first found unavailable that are so
         self._executor = Executor(
             store,
             self._paths,
@@ -234,9 +236,12 @@ class Daemon:
             if (report := prober.detector.report) and self._trail.age(prober.detector.sampled_at, report.offset) > most
         )
 
+    def _seen(self) -> Mapping[Node, NodeReport]:
+        """The last reports of this manager."""
+        return {node: report for node, prober in self._probers.items() if (report := prober.detector.report)}
+
     def _own_report(self) -> ManagerReport:
-        reports = (prober.detector.report for prober in self._probers.values())
-        return ManagerReport(self.name, self._sequence, tuple(report for report in reports if report is not None))
+        return ManagerReport(self.name, self._sequence, tuple(self._seen().values()))
 
     async def _announce(self) -> None:
         while True:
@@ -332,6 +337,7 @@ class Daemon:
                 if not acts or not self._mirror.readable or not self.tenure.covers(clock.now()):
                     return None
                 await self._executor.complete_receipt()
+                await self._executor.note_returns(self._seen(), time.time())
                 view = self._view()
                 step = decide(view, self._settings.policy)
                 if isinstance(step, Wait):
@@ -402,6 +408,7 @@ class Daemon:
         own, live = self._own_report(), self._roll.live(now, others, self._settings.rule.max_age)
         sampled = {node: prober.detector.sampled_at for node, prober in self._probers.items()}
         standings = judge(own, live, self._settings.rule, sampled)
+        brake = Brake.of(mirror.receipts.values(), wall)
         return View(
             now=now,
             wall=wall,
@@ -418,17 +425,30 @@ class Daemon:
             progress=self._executor.progress,
             # No earlier than the verdict allows: others may have seen it well, or nobody was to act.
             failing={
-                node: wall - min(now - since, self._earliest(node))
+                node: wall - min(now - since, self._earliest(node, brake))
                 for node, since in failing.items()
                 if since is not None
             },
+            silence=self._settings.limits.silence,
+            silent=self._silent(now, standings),
+            brake=brake,
             last_epoch=mirror.last_epoch,
         )
 
-    def _earliest(self, node: Node) -> float:
+    def _earliest(self, node: Node, brake: Brake) -> float:
         """Seconds before a verdict that its first sign can have come."""
         limits = self._settings.limits
-        return limits.longest + (limits.busy_patience if self._probers[node].detector.excused else 0.0)
+        patience = limits.busy_patience if self._probers[node].detector.excused else 0.0
+        return limits.probe_interval + max(limits.silence * brake.factor, patience)
+
+    def _silent(self, now: float, standings: Mapping[Node, Standing]) -> Mapping[Node, float]:
+        """Since when the servers do not answer that are unavailable; of one that others alone find silent it is only
+        known when they had agreed upon it."""
+        down = {node for node, standing in standings.items() if not standing.available}
+        silence = self._settings.limits.silence
+        self._agreed = {node: self._agreed.get(node, now) for node in down}
+        own = {node: self._probers[node].detector.silent_since for node in down if node in self._probers}
+        return {node: own.get(node) or agreed - silence for node, agreed in self._agreed.items()}
 
     def _say(self, reason: str) -> None:
         """Once per reason: the same one comes with every look."""

@@ -14,7 +14,9 @@ Invariants, for every sequence of views, also when managers die and others take 
 5. Of the servers that may be promoted the one with the most data is; one that fails to obey is asked again before
    its data is given up.
 6. Who does not reach servers that another manager reaches leaves the role to that one.
-7. While paused nothing is done to servers, and the record only changes to refuse an operator's request.
+7. A master that is only silent keeps its role for longer after false alarms, and when changes follow each other; one
+   that refuses connections or whose host is gone does not.
+8. While paused nothing is done to servers, and the record only changes to refuse an operator's request.
 
 Each decision follows from the record and the state of the servers, not from what was done before, so that a
 successor finishes what another began. `Progress` only spares repetitions and proves invariant 2.
@@ -28,6 +30,7 @@ from rfmanager import planned, upkeep
 from rfmanager.candidates import CHANCES, UNFIT_CONDITIONS, Choice, choose, continues, outage, why_not
 from rfmanager.change import PATIENCE, fence, fence_holds, publish, refusal, refuse, so_far
 from rfmanager.steps import Policy, Promote, Record, Resign, Seal, Step, View, Wait
+from rfprotocol.errors import Failure
 from rfprotocol.topology import Change, Kind, Node, NodeReport, Phase, Topology
 
 REMEMBERED = 32
@@ -68,13 +71,7 @@ def _serving(view: View, topology: Topology, policy: Policy) -> Step:
         return Wait("paused: watching only, until 'rfmanager resume'")
     lost = _why_lost(view, topology, master)
     if lost is not None:
-        steps = (("noticed", view.failing.get(master, view.wall)), ("agreed", view.wall))
-        fenced = fence(view, topology, Change(Kind.FAILOVER, lost, master, steps=steps))
-        if view.request is None:
-            return fenced
-        # It asked for a change without loss: it must not become permission to take whatever is there.
-        refused = replace(refusal(view, topology, fenced.topology.epoch, lost), master=None)
-        return replace(fenced, receipt=refused, settles=True)
+        return _slowed_down(view, master) or _withdraw(view, topology, master, lost)
     if view.request is not None:
         return planned.answer(view, topology, master, policy)
     return upkeep.reconcile(view, topology, master, policy)
@@ -91,6 +88,46 @@ def _why_lost(view: View, topology: Topology, master: Node) -> str | None:
     if report.role == "slave":
         return f"the master {master} was made a replica by somebody else"
     return None
+
+
+def _withdraw(view: View, topology: Topology, master: Node, lost: str) -> Record:
+    fenced = fence(view, topology, _failover(view, topology, master, lost))
+    if view.request is None:
+        return fenced
+    # It asked for a change without loss: it must not become permission to take whatever is there.
+    refused = replace(refusal(view, topology, fenced.topology.epoch, lost), master=None)
+    return replace(fenced, receipt=refused, settles=True)
+
+
+def _is_silent(view: View, master: Node) -> bool:
+    """It does not answer, and its host lives: it may come back."""
+    return view.unavailable(master) and view.standings[master].report.condition == Failure.TIMEOUT.value
+
+
+def _slowed_down(view: View, master: Node) -> Wait | None:
+    """Invariant 7. An operator who asks for another master is not made to wait."""
+    if not (view.brake.on and _is_silent(view, master)) or view.request is not None:
+        return None
+    needed = view.silence * view.brake.factor
+    until = view.silent.get(master, view.now - view.silence) + needed
+    if view.now >= until:
+        return None
+    why = f"{master} does not answer, and is given {needed:g} s instead of {view.silence:g} s"
+    return Wait(f"{why}: {view.brake.reason}", until)
+
+
+def _failover(view: View, topology: Topology, master: Node, lost: str) -> Change:
+    unavailable = view.unavailable(master)
+    if view.brake.on and _is_silent(view, master):
+        lost = f"{lost}; slowed down to {view.silence * view.brake.factor:g} s: {view.brake.reason}"
+    return Change(
+        Kind.FAILOVER,
+        lost,
+        master,
+        steps=(("noticed", view.failing.get(master, view.wall)), ("agreed", view.wall)),
+        lost=view.standings[master].report.condition if unavailable else "",
+        former_run_id=topology.run_id if unavailable else "",
+    )
 
 
 def _fencing(view: View, topology: Topology, change: Change, policy: Policy) -> Step:

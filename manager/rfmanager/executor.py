@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from structlog.typing import FilteringBoundLogger
 
+from rfmanager.brake import RETURN
 from rfmanager.change import most_disturbed
 from rfmanager.mirror import Mirror
 from rfmanager.redis_admin import RedisAdmin
@@ -158,6 +159,7 @@ class Executor:
         self._report(step)
         if step.receipt:
             self._open_receipt = _ended_now(step.receipt)
+            mirror.filed(self._open_receipt)
             self._in_background(self._trim_history())
         if topology.epoch != before.epoch:
             for node in topology.nodes:
@@ -211,11 +213,41 @@ class Executor:
         path = self._paths.receipt(receipt.epoch)
         try:
             entry = await self._store.read(path)
-            complete = Put(path, replace(receipt, proxies=said).encode(), entry.version if entry else None)
-            await self._store.commit(complete, fence=self._tenure.fence)
+            complete = replace(receipt, proxies=said)
+            put = Put(path, complete.encode(), entry.version if entry else None)
+            await self._store.commit(put, fence=self._tenure.fence)
+            self._mirror.filed(complete)
         except StoreUnavailable:
             self._open_receipt = receipt  # later; whatever else is wrong with it must not be met for ever
             raise
+
+    async def note_returns(self, seen: Mapping[Node, NodeReport], wall: float) -> None:
+        """Write into the receipts of the last moments that the former master was alive, if its process answers again.
+
+        In the store, so that the next primary manager knows it, too.
+        """
+        for receipt in list(self._mirror.receipts.values()):
+            report = seen.get(receipt.former) if receipt.former and receipt.lost else None
+            after = max(0.0, wall - receipt.ended)
+            if report is None or receipt.false_alarm or after > RETURN:
+                continue
+            if not receipt.run_id or not report.available or report.run_id != receipt.run_id:
+                continue
+            noted = replace(receipt, returned=round(after, 3))
+            self._mirror.filed(noted)  # before it is written: a store that refuses it must not be asked for ever
+            path = self._paths.receipt(receipt.epoch)
+            entry = await self._store.read(path)
+            if entry is not None:  # it may have been trimmed
+                await self._store.commit(Put(path, noted.encode(), entry.version), fence=self._tenure.fence)
+            if self._open_receipt is not None and self._open_receipt.epoch == receipt.epoch:
+                self._open_receipt = replace(self._open_receipt, returned=noted.returned)
+            self._log.warning(
+                "false alarm: the former master was alive",
+                epoch=receipt.epoch,
+                node=str(receipt.former),
+                condition=receipt.lost,
+                seconds=noted.returned,
+            )
 
     async def _trim_history(self) -> None:
         receipts = sorted(await self._store.read_children(self._paths.history))

@@ -12,7 +12,7 @@ from structlog.typing import FilteringBoundLogger
 
 from rfprotocol.errors import RecordError
 from rfprotocol.paths import Paths
-from rfprotocol.records import ManualRequest, ProxyRecord
+from rfprotocol.records import ManualRequest, ProxyRecord, Receipt
 from rfprotocol.store import Entry, TopologyStore
 from rfprotocol.topology import ManagerReport, Topology
 
@@ -41,6 +41,7 @@ class Mirror:
         self.readable = True  # False: `nodes` holds something else than a topology, nobody may touch it
         self.reports: Mapping[str, ManagerReport] = {}
         self.proxies: Mapping[str, ProxyRecord] = {}
+        self.receipts: Mapping[str, Receipt] = {}  # by the names of their records
         self.request: ManualRequest | None = None
         self.request_entry: Entry | None = None
         self.paused = False
@@ -54,6 +55,7 @@ class Mirror:
             paths.proxies: self._read_proxies,
             paths.manual_failover: self._read_request,
             paths.paused: self._read_paused,
+            paths.history: self._read_history,
         }
         self._stale = {path: {_ALL} for path in self._readers}
         self._complained: set[tuple[str, int, int]] = set()
@@ -64,8 +66,11 @@ class Mirror:
         self._watch(self._paths.nodes)
 
     def attend(self) -> None:
-        """Watch everything. What was read without being watched may be old: all of it has to be read again."""
-        self._watch(*self._readers)
+        """Watch everything. What was read without being watched may be old: all of it has to be read again.
+
+        Only the primary writes receipts, so it is not told of them: they are read when its tenure begins.
+        """
+        self._watch(*(path for path in self._readers if path != self._paths.history))
         self.spoil_all()
         self._changed()
 
@@ -99,6 +104,11 @@ class Mirror:
         """Everything has to be read again: at the start of a tenure, or after an unknown outcome. When is the caller's
         to say."""
         self._stale = {path: {_ALL} for path in self._readers}
+
+    def filed(self, receipt: Receipt) -> None:
+        """This manager has just written the receipt."""
+        name = self._paths.receipt(receipt.epoch).rpartition("/")[2]
+        self.receipts = {**self.receipts, name: receipt}
 
     def wrote(self, topology: Topology) -> None:
         """This manager has just changed the topology: what it says is known, what a new epoch calls for is read.
@@ -158,6 +168,14 @@ class Mirror:
         """With thousands of proxies, each of which acknowledges, it matters not to read all for one."""
         store = self._store
         return await (store.read_children(path) if _ALL in names else store.read_some(path, names))
+
+    async def _read_history(self, _: set[str]) -> None:
+        entries = await self._store.read_children(self._paths.history)
+        receipts = {
+            name: self._decode(f"{self._paths.history}/{name}", entry, Receipt.decode)
+            for name, entry in entries.items()
+        }
+        self.receipts = {name: receipt for name, receipt in receipts.items() if receipt}
 
     async def _read_request(self, _: set[str]) -> None:
         self.request_entry = await self._store.read(self._paths.manual_failover)

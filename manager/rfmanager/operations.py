@@ -52,15 +52,20 @@ async def connected(store: TopologyStore, timeout: float, where: str) -> AsyncIt
 
 async def status(store: TopologyStore, paths: Paths) -> Snapshot:
     """Everything that the store holds on the group. Raises StoreUnavailable."""
-    managers, seats, proxies, nodes, paused, request = await asyncio.gather(
-        store.read_children(paths.managers),
-        store.read_children(paths.lock),
-        store.read_children(paths.proxies),
-        store.read(paths.nodes),
-        store.read(paths.paused),
-        store.read(paths.manual_failover),
+    (managers, seats, proxies, history), (nodes, paused, request) = await asyncio.gather(
+        asyncio.gather(*map(store.read_children, (paths.managers, paths.lock, paths.proxies, paths.history))),
+        asyncio.gather(*map(store.read, (paths.nodes, paths.paused, paths.manual_failover))),
     )
-    return Snapshot.of(nodes=nodes, managers=managers, seats=seats, proxies=proxies, paused=paused, request=request)
+    return Snapshot.of(
+        nodes=nodes,
+        managers=managers,
+        seats=seats,
+        proxies=proxies,
+        paused=paused,
+        request=request,
+        history=history,
+        wall=time.time(),
+    )
 
 
 async def history(store: TopologyStore, paths: Paths, limit: int | None = None) -> tuple[list[Receipt], list[str]]:

@@ -6,11 +6,13 @@ import itertools
 import json
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from tabulate import tabulate
 
+from rfmanager.brake import Brake
 from rfmanager.doctor import UNSEEN, Finding
 from rfmanager.snapshot import Pause, Server, Snapshot
 from rfprotocol.records import ManualRequest, Outcome, ProxyRecord, Receipt
@@ -68,6 +70,7 @@ def status_json(snapshot: Snapshot) -> str:
             "paused": {"by": snapshot.pause.by, "at": snapshot.pause.at} if snapshot.pause else None,
             "request": snapshot.request.encode().decode() if snapshot.request else None,
             "unreadable": dict(snapshot.unreadable),
+            "slowed_down": asdict(snapshot.brake) if snapshot.brake.on else None,
             "servers": [_plain_server(server) for server in snapshot.servers],
             "managers": [
                 {"name": name, "primary": name == snapshot.primary, "sequence": manager.sequence}
@@ -89,7 +92,7 @@ def history_text(receipts: Sequence[Receipt]) -> str:
             receipt.epoch,
             moment(receipt.steps[0][1]) if receipt.steps else "-",
             receipt.kind.value,
-            receipt.outcome.value,
+            f"{receipt.outcome.value}, false alarm" if receipt.false_alarm else receipt.outcome.value,
             receipt.former or "-",
             receipt.master or "-",
             _duration(receipt),
@@ -112,6 +115,7 @@ def receipt_text(receipt: Receipt) -> str:
         (receipt.kind.value, f"{receipt.outcome.value}, epoch {receipt.epoch}"),
         *_masters(receipt),
         ("cause", receipt.cause),
+        ("false alarm", _false_alarm(receipt)),
         ("began", moment(began) if receipt.steps else ""),
         ("took", _duration(receipt) if receipt.steps else ""),
         ("steps", _steps(receipt)),
@@ -123,6 +127,12 @@ def receipt_text(receipt: Receipt) -> str:
         ("manager", receipt.manager),
     ]
     return _pairs(rows)
+
+
+def _false_alarm(receipt: Receipt) -> str:
+    if receipt.returned is None:
+        return ""
+    return f"{receipt.former} was alive: the same process answered again {receipt.returned:.1f} s after the change"
 
 
 def _steps(receipt: Receipt) -> str:
@@ -190,6 +200,7 @@ def _summary(snapshot: Snapshot) -> list[tuple[str, str]]:
     master = str(topology.master or "none") if topology else "unknown: there is no topology that can be read"
     rows = [("master", master)]
     rows += [("trouble", trouble) for trouble in _troubles(snapshot)]
+    rows += [("slowed down", _slowed_down(snapshot.brake))] if snapshot.brake.on else []
     if topology:
         rows += [("phase", topology.phase.value), ("epoch", str(topology.epoch))]
         rows += [("change", change) for change in [_change(topology)] if change]
@@ -198,6 +209,11 @@ def _summary(snapshot: Snapshot) -> list[tuple[str, str]]:
     rows += [("request", f"{request_text(snapshot.request)}: under way")] if snapshot.request else []
     rows += [("unreadable", why) for why in snapshot.unreadable.values()]
     return rows
+
+
+def _slowed_down(brake: Brake) -> str:
+    given = f"a silent master is given {brake.factor} times the usual time until {moment(brake.until)}"
+    return f"{brake.reason}: {given}; raise --probe-timeout if it is often silent for so long"
 
 
 def _troubles(snapshot: Snapshot) -> list[str]:

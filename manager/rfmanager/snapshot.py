@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
+from rfmanager.brake import NO_BRAKE, Brake
 from rfprotocol.errors import RecordError
-from rfprotocol.records import ManualRequest, ProxyRecord
+from rfprotocol.records import ManualRequest, ProxyRecord, Receipt
 from rfprotocol.store import Entry
 from rfprotocol.topology import FORMAT, ManagerReport, Node, NodeReport, Phase, Topology, load_record
 
@@ -64,6 +65,7 @@ class Snapshot:
     pause: Pause | None = None
     request: ManualRequest | None = None
     unreadable: Mapping[str, str] = field(default_factory=dict)
+    brake: Brake = NO_BRAKE
 
     @classmethod
     def of(
@@ -75,8 +77,10 @@ class Snapshot:
         proxies: Mapping[str, Entry] | None = None,
         paused: Entry | None = None,
         request: Entry | None = None,
+        history: Mapping[str, Entry] | None = None,
+        wall: float = 0.0,
     ) -> Snapshot:
-        """From the records as they were read; `seats` are the contenders for the role of primary manager."""
+        """From the records as they were read at `wall`; `seats` are the contenders for the role of primary manager."""
         unreadable: dict[str, str] = {}
 
         def read(name: str, decode: Callable[[bytes], Decoded], entry: Entry | None) -> Decoded | None:
@@ -90,6 +94,7 @@ class Snapshot:
             name: read(f"manager_node_state/{name}", partial(ManagerReport.decode, name), entry)
             for name, entry in (managers or {}).items()
         }
+        receipts = [read(f"history/{name}", Receipt.decode, entry) for name, entry in (history or {}).items()]
         records = {name: read(f"proxies/{name}", ProxyRecord.decode, entry) for name, entry in (proxies or {}).items()}
         return cls(
             topology=read("nodes", Topology.decode, nodes),
@@ -99,12 +104,19 @@ class Snapshot:
             pause=Pause.decode(paused.data) if paused else None,
             request=read("manual_failover", ManualRequest.decode, request),
             unreadable=unreadable,
+            brake=Brake.of([receipt for receipt in receipts if receipt], wall),
         )
 
     @property
     def epoch(self) -> int:
         """Of the topology; 0 when there is none."""
         return self.topology.epoch if self.topology else 0
+
+    @property
+    def has_master(self) -> bool:
+        """Is there a master, and do the managers reach it, as far as they say?"""
+        master = next((server for server in self.servers if server.listed == "master"), None)
+        return master is not None and (master.report is None or master.report.available)
 
     @property
     def servers(self) -> list[Server]:

@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
+from rfmanager.brake import NO_BRAKE, Brake
+from rfmanager.detector import Limits
 from rfmanager.quorum import Standing
 from rfprotocol.records import ManualRequest, Receipt
 from rfprotocol.topology import Node, NodeReport, Topology
@@ -66,6 +68,9 @@ class View:
     progress: Progress = Progress()
     failing: Mapping[Node, float] = field(default_factory=dict)  # wall clock: since when own probes fail; for receipts
     unseen: Collection[Node] = ()  # up, and reached by a manager that reaches more than this one, for some time now
+    silence: float = Limits().silence  # seconds without an answer that make a server unavailable
+    silent: Mapping[Node, float] = field(default_factory=dict)  # those that are so: since when they do not answer
+    brake: Brake = NO_BRAKE
     last_epoch: int = 0  # used before, as receipts tell when the record of the topology is gone
 
     def hearsay(self, node: Node) -> bool:

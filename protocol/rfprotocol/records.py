@@ -90,6 +90,19 @@ class Receipt:
     offsets: Mapping[str, int] = field(default_factory=dict)  # of each server when the choice was made
     proxies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # what each proxy said of it
     request: int = 0  # the operator's request it answers: `Entry.created` of its record; 0: none, or not known
+    lost: str = ""  # the condition of the former master that made it unavailable, as in a report
+    run_id: str = ""  # of the former master's process
+    returned: float | None = None  # seconds after the change that this process answered again: a false alarm
+
+    @property
+    def ended(self) -> float:
+        """Wall clock of the last step; 0 when there were none."""
+        return self.steps[-1][1] if self.steps else 0.0
+
+    @property
+    def false_alarm(self) -> bool:
+        """Was the former master alive, though it did not answer?"""
+        return self.returned is not None
 
     @property
     def duration(self) -> float:
@@ -113,6 +126,9 @@ class Receipt:
                 "offsets": dict(self.offsets),
                 "proxies": {name: dict(said) for name, said in self.proxies.items()},
                 "request": self.request,
+                "lost": self.lost,
+                "run_id": self.run_id,
+                "returned": self.returned,
             }
         ).encode()
 
@@ -134,6 +150,9 @@ class Receipt:
                 offsets={str(k): int(v) for k, v in record.get("offsets", {}).items()},
                 proxies={str(k): dict(v) for k, v in record.get("proxies", {}).items()},
                 request=whole_number(record.get("request", 0)),
+                lost=str(record.get("lost", "")),
+                run_id=str(record.get("run_id", "")),
+                returned=None if (returned := record.get("returned")) is None else float(returned),
             )
         except (KeyError, ValueError, TypeError, AttributeError, ConfigError) as error:
             raise RecordError(f"a receipt cannot be read: {error}") from None

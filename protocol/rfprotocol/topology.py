@@ -70,6 +70,8 @@ class Change:
     steps: tuple[tuple[str, float], ...] = ()  # name, wall clock in seconds; for the receipt, never to decide
     request: int = 0  # the operator's request it is for: `Entry.created` of its record; 0: none, or not known
     run_id: str = ""  # planned: of the target's process; another one has restarted, and may lack writes
+    lost: str = ""  # unplanned: the condition of the former master, as in a report, if it is unavailable
+    former_run_id: str = ""  # unplanned: of its process
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,8 @@ class Topology:
                 "steps": [[name, at] for name, at in self.change.steps],
                 "request": self.change.request,
                 "run_id": self.change.run_id,
+                "lost": self.change.lost,
+                "former_run_id": self.change.former_run_id,
             }
         return json.dumps(record).encode()
 
@@ -302,4 +306,6 @@ def _decode_change(value: Any) -> Change | None:
         steps=tuple((str(name), float(at)) for name, at in value.get("steps", ())),
         request=whole_number(value.get("request", 0)),
         run_id=str(value.get("run_id", "")),
+        lost=str(value.get("lost", "")),
+        former_run_id=str(value.get("former_run_id", "")),
     )

@@ -10,14 +10,16 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from rfmanager.brake import RETURN, Brake
 from rfmanager.change import PATIENCE
 from rfmanager.decision import decide
 from rfmanager.detector import Detector, Limits
 from rfmanager.quorum import Standing, judge
-from rfmanager.steps import Step, Wait
+from rfmanager.steps import Record, Step, Wait
 from rfprotocol.errors import Failure
+from rfprotocol.records import Receipt
 from rfprotocol.topology import ManagerReport, Node, Phase
-from tests.decisions.servers import Life, Link, Start, group, replicated
+from tests.decisions.servers import Life, Link, Start, at, group, replicated
 from tests.decisions.site import (
     FOREVER,
     NONE,
@@ -34,7 +36,7 @@ from tests.decisions.site import (
     view,
     with_proxy,
 )
-from tests.decisions.truth import Violation, check_rest, check_site, checked, describe
+from tests.decisions.truth import Violation, check_rest, check_site, checked, describe, require
 
 TICK = 0.05
 """Seconds of one step of time."""
@@ -68,6 +70,8 @@ class Simulation:
         self.copying_since: dict[Node, float] = {}
         self.trail: list[str] = []
         self.said = ""  # why the primary manager waits
+        self.receipts: dict[int, Receipt] = {}
+        self.frozen_since: dict[Node, float] = {}
 
     def tell(self, what: str) -> None:
         """For the trace of a failure."""
@@ -88,6 +92,8 @@ class Simulation:
         self.site = replace(self.site, now=round(self.site.now + TICK, 3))
         self._replicate()
         self.site = all_pointed(self.site)
+        frozen = [server.node for server in self.site.servers if server.life is Life.FROZEN]
+        self.frozen_since = {node: self.frozen_since.get(node, self.site.now - TICK) for node in frozen}
         for manager in range(len(self.managers)):
             self._probe(manager)
         self._sessions()
@@ -187,7 +193,28 @@ class Simulation:
     def decided(self) -> Step:
         """What the primary manager wants to do now."""
         self.site = begun(self.site)
-        return decide(view(self.site, self.standings()), POLICY)
+        known = self.standings()
+        self._note_returns()
+        # Of a server that it does not find silent itself, it is only known that it is down.
+        detectors = self.managers[self.site.primary].detectors
+        silent = {node: since for node, d in detectors.items() if (since := d.silent_since) is not None}
+        plain = view(self.site, known)
+        return decide(replace(plain, wall=self.site.now, silent=silent, brake=self.brake), POLICY)
+
+    @property
+    def brake(self) -> Brake:
+        """As the receipts tell it."""
+        return Brake.of(self.receipts.values(), self.site.now)
+
+    def _note_returns(self) -> None:
+        """As the executor does."""
+        for epoch, receipt in list(self.receipts.items()):
+            former = at(self.site.servers, receipt.former)
+            if former is None or not receipt.lost or self.site.now - receipt.ended > RETURN or receipt.false_alarm:
+                continue
+            if self.site.reaches(self.site.primary, former) and former.run_id == receipt.run_id:
+                self.receipts[epoch] = replace(receipt, returned=self.site.now - receipt.ended)
+                self.tell(f"false alarm: {former.node} was alive")
 
     def execute(self, step: Step, mishap: Mishap = NONE) -> None:
         """Carry the step out, which may have been decided a moment ago."""
@@ -195,11 +222,24 @@ class Simulation:
         for node in site.nodes:
             self.managers[site.primary].detectors[node].hurry(site.now)
         with self.explained():
+            self._check_patience(step)
             self.site = checked(site, step, carried_out(site, step, mishap), self._visible())
+        if isinstance(step, Record) and step.receipt:
+            self.receipts[step.receipt.epoch] = step.receipt
         if isinstance(step, Wait):
             self.said = step.reason
         else:
             self.tell(f"manager {site.primary}: {getattr(step, 'name', type(step).__name__)}")
+
+    def _check_patience(self, step: Step) -> None:
+        """A silent master was given the time that false alarms have earned it."""
+        change = step.topology.change if isinstance(step, Record) and step.name == "fence" else None
+        if change is None or self.site.topology is None or self.site.topology.phase is not Phase.SERVING:
+            return
+        since = self.frozen_since.get(change.former) if change.former else None
+        if change.lost == "timeout" and since is not None and self.brake.on and self.site.request is None:
+            needed = Limits().silence * self.brake.factor
+            require(self.site.now - since >= needed - TICK, f"{change.former} was silent for less than {needed} s")
 
     def _visible(self) -> frozenset[str]:
         """The processes that the primary manager knows of, and for which it need not lose its patience."""

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
+from rfmanager import decision
 from rfmanager.steps import Wait
 from rfprotocol.topology import Node, Phase
-from tests.decisions.servers import Life, Server, Start
+from tests.decisions.servers import Life, Server, Start, at
 from tests.decisions.simulation import TICK, Simulation
 from tests.decisions.site import Mishap, Proxy, asked, with_proxy, with_server, written
+from tests.decisions.truth import Violation
 
 DEFAULT = 60
 EXAMPLES = int(os.environ.get("RF_EXAMPLES", DEFAULT))
@@ -21,6 +24,22 @@ EXAMPLES = int(os.environ.get("RF_EXAMPLES", DEFAULT))
 
 numbers = st.integers(0, 5)
 ticks = st.sampled_from([1, 2, 5, 10, 30, 60])
+
+
+def stalled(sim: Simulation, length: int) -> None:
+    """The master of the moment, if there is one, stands still for so many ticks."""
+    node = sim.site.topology.master if sim.site.topology else None
+    server = at(sim.site.servers, node)
+    if server is None or server.life is not Life.RUNNING:
+        return
+    sim.site = with_server(sim.site, replace(server, life=Life.FROZEN))
+    sim.tell(f"{node} stalls")
+    for _ in range(length):
+        sim.tick()
+    now = at(sim.site.servers, node)
+    if now is not None and now.life is Life.FROZEN:
+        sim.site = with_server(sim.site, replace(now, life=Life.RUNNING))
+        sim.tell(f"{node} goes on")
 
 
 class Groups(RuleBasedStateMachine):
@@ -73,6 +92,13 @@ class Groups(RuleBasedStateMachine):
         for server in self.sim.site.servers:
             if server.life is Life.FROZEN:
                 self.change(replace(server, life=Life.RUNNING), "goes on")
+
+    @rule(times=st.integers(2, 4), length=ticks, pause=ticks)
+    def masters_stall_again_and_again(self, times: int, length: int, pause: int) -> None:
+        """Whoever has the role freezes for a moment: failovers that follow each other."""
+        for _ in range(times):
+            stalled(self.sim, length)
+            self.time_passes(pause)
 
     @rule(number=numbers, start=st.sampled_from(Start), life=st.sampled_from([Life.RUNNING, Life.LOADING]))
     def a_server_restarts(self, number: int, start: Start, life: Life) -> None:
@@ -210,6 +236,56 @@ class Groups(RuleBasedStateMachine):
         assert (sim.site.topology.phase, sim.site.topology.epoch) == (Phase.SERVING, epoch), "it flaps"
         assert len({server.data for server in sim.site.servers}) == 1
         assert set(sim.site.ledger.answers) == set(range(1, sim.site.ledger.asked + 1))
+
+
+STALL, EVERY = 1.8, 6.0
+
+
+def flapping(minutes: int) -> Simulation:
+    """Masters stall for 1.8 s every 6 s."""
+    sim = Simulation(size=3, managers=3, proxies=1)
+    for _ in range(40):
+        sim.tick()
+    for _ in range(int(minutes * 60 / EVERY)):
+        stalled(sim, int(STALL / TICK))
+        for _ in range(int((EVERY - STALL) / TICK)):
+            sim.tick()
+    return sim
+
+
+def test_masters_that_stall_every_6_s__change_at_most_3_times_a_minute() -> None:
+    sim = flapping(minutes=3)
+    ended = sorted(receipt.ended for receipt in sim.receipts.values())
+    assert 1 <= len(ended) <= 3
+    assert all(receipt.false_alarm for receipt in sim.receipts.values())
+
+
+def test_masters_that_stall__without_the_brake__lose_the_role_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model is able to show it."""
+    monkeypatch.setattr(decision, "_slowed_down", lambda view, master: None)
+    with pytest.raises(Violation, match="was silent for less than"):
+        flapping(minutes=1)
+
+
+def test_a_master_that_dies_after_false_alarms__is_replaced_at_once() -> None:
+    sim = flapping(minutes=1)
+    assert sim.brake.on
+    node = sim.site.topology.master if sim.site.topology else None
+    server = at(sim.site.servers, node)
+    assert server is not None
+    sim.site = with_server(sim.site, replace(server, life=Life.DEAD))
+    for _ in range(int(1.0 / TICK)):
+        sim.tick()
+    assert sim.site.topology is not None
+    assert sim.site.topology.master not in (None, node)
+
+
+def test_a_master_that_stays_silent_after_false_alarms__is_replaced_in_the_end() -> None:
+    sim = flapping(minutes=1)
+    before = sim.site.topology.master if sim.site.topology else None
+    stalled(sim, int(8 * 1.35 / TICK) + 40)
+    assert sim.site.topology is not None
+    assert sim.site.topology.master not in (None, before)
 
 
 TestGroups = Groups.TestCase

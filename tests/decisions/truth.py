@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from rfmanager.candidates import CHANCES, precedes, reach, why_not
 from rfmanager.decision import decide
-from rfmanager.steps import Demote, Promote, Record, Repoint, Seal, Step, View, Wait
+from rfmanager.steps import Demote, Promote, Record, Repoint, Resign, Seal, Step, View, Wait
 from rfprotocol.records import Outcome, Receipt
 from rfprotocol.topology import Kind, Node, Phase, Topology
 from tests.decisions.servers import Life, Link, Server, at, replicated
@@ -56,7 +56,7 @@ def checked(before: Site, step: Step, after: Site, visible: frozenset[str] | Non
     """
     if before.paused:
         refused = isinstance(step, Record) and step.receipt and step.receipt.outcome is Outcome.REFUSED
-        require(isinstance(step, Wait) or refused, f"did {step} while paused")
+        require(isinstance(step, Wait | Resign) or refused, f"did {step} while paused")
     match step:
         case Promote():
             _check_promotion(before, step.node)

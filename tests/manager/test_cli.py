@@ -61,8 +61,8 @@ class Managers:
 
     def status(self) -> dict[str, object]:
         result = self.command("status", "--json")
-        assert result.returncode == 0, result.stderr
         plain: dict[str, object] = json.loads(result.stdout)
+        assert plain["master"] is not None or result.returncode == 1, "there is no master"
         return plain
 
     def wait_until_serving(self) -> None:
@@ -108,6 +108,19 @@ def test_a_group_is_run_looked_at_switched_paused_and_resumed(managers: Managers
     assert managers.command("history", "3").stdout.splitlines()[0].split() == ["switchover", "done,", "epoch", "3"]
     assert managers.command("history", "99").returncode == 1
     assert len(managers.command("history", "-n", "1").stdout.splitlines()) == 2
+
+
+def test_status__all_servers_down__exits_1(managers: Managers) -> None:
+    empty = managers.command("status")
+    assert empty.returncode == 1
+    assert empty.stdout.splitlines()[0].startswith("master")
+    managers.start()
+    managers.wait_until_serving()
+    for server in managers.group.servers:
+        server.kill()
+    wait_until(lambda: managers.command("status").returncode == 1, "the managers see it")
+    said = managers.command("status").stdout
+    assert "refuses connections: is it running?" in said
 
 
 def test_the_doctor_says_what_is_unsafe_and_the_line_that_puts_it_right(managers: Managers) -> None:

@@ -15,6 +15,7 @@ from rfmanager.daemon import Settings
 from rfmanager.detector import Limits, Verdict
 from rfmanager.quorum import Rule, Strategy
 from rfmanager.steps import Policy
+from rfmanager.tenure import State
 from rfprotocol.errors import NodeUnreachable, StoreError
 from rfprotocol.records import Occupation, Outcome, ProxyRecord, Receipt
 from rfprotocol.store import Change, Delete, Fence, Put
@@ -154,6 +155,34 @@ async def test_daemon__a_busy_master_that_is_killed__is_replaced_at_once(place: 
     fenced = await place.until(lambda topology: topology.phase is Phase.FENCING)
     await place.acknowledge(fenced.epoch)
     await place.until_serving(1, other_than=place.group.master.node)
+
+
+async def test_daemon__a_false_alarm__slows_down_the_next_primary_too(place: Site) -> None:
+    limits = replace(QUICK, probe_timeout=0.3)
+    first = await place.manager(limits=limits)
+    await place.until_serving(2)
+    place.group.master.freeze()
+    topology = await place.until_serving(1, other_than=place.group.master.node)
+    place.group.master.thaw()
+    noted = asyncio.Event()
+    place.store.watch(PATHS.history, noted.set)
+    while not (await place.receipts())[0].false_alarm:
+        await noted.wait()
+        noted.clear()
+    await place.until_serving(2, other_than=place.group.master.node)
+
+    second = await place.manager(limits=limits)
+    await first.stop()
+    await eventually(lambda: second.daemon.tenure.state is State.PRIMARY)
+    assert topology.master is not None
+    stalled = place.group[topology.master]
+    stalled.freeze()
+    await eventually(lambda: "is given 1.8 s instead of 0.9 s: 1 false alarm" in second.daemon._said)
+    stalled.thaw()
+    await place.report(second.daemon.name, lambda report: all(said.condition == "ok" for said in report.nodes))
+    after = await place.topology()
+    assert after is not None
+    assert (after.phase, after.master) == (Phase.SERVING, topology.master)
 
 
 async def test_a_master_that_restarts_empty_never_serves_and_gets_the_data_back(place: Site) -> None:

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from rfmanager.brake import NO_BRAKE, Brake
 from rfmanager.change import PATIENCE
 from rfmanager.decision import decide
-from rfmanager.steps import Promote, Record, Seal, View, Wait
+from rfmanager.quorum import Standing
+from rfmanager.steps import Promote, Record, Seal, Step, View, Wait
 from rfprotocol.records import Outcome
 from rfprotocol.topology import Kind, Node, Phase
 from tests.manager.world import POLICY, A, B, C, World, master_of, serving, until
@@ -498,3 +500,76 @@ def test_a_candidate_that_failed_twice_gives_way_to_one_with_less_data() -> None
         world.now += POLICY.retry_interval
     world.run()
     assert master_of(world) == B
+
+
+ALARMED = Brake(factor=4, until=600.0, false_alarms=2)
+
+
+def silent_for(world: World, seconds: float, condition: str = "timeout", brake: Brake = ALARMED) -> View:
+    """The master has not answered for so long."""
+    view = world.view()
+    report = replace(view.standings[A].report, available=False, condition=condition)
+    standings = {**view.standings, A: Standing(False, report, view.now - seconds)}
+    return replace(view, standings=standings, silent={A: view.now - seconds}, silence=1.35, brake=brake)
+
+
+def test_decision__silent_after_false_alarms__is_given_more_time() -> None:
+    world = serving()
+    step = decide(silent_for(world, 1.35), POLICY)
+    assert isinstance(step, Wait)
+    assert step.reason == "h:1 does not answer, and is given 5.4 s instead of 1.35 s: 2 false alarms"
+    assert step.until == pytest.approx(world.now - 1.35 + 5.4)
+
+
+def test_decision__silent_for_longer_than_that__is_replaced_and_said() -> None:
+    step = decide(silent_for(serving(), 5.5), POLICY)
+    assert isinstance(step, Record)
+    assert step.topology.change is not None
+    assert step.topology.change.cause == (
+        "the master h:1 is unavailable (timeout); slowed down to 5.4 s: 2 false alarms"
+    )
+    assert step.topology.change.lost == "timeout"
+
+
+@pytest.mark.parametrize("condition", ["refused", "unreachable", "closed"])
+def test_decision__gone_after_false_alarms__is_replaced_at_once(condition: str) -> None:
+    step = decide(silent_for(serving(), 0.1, condition), POLICY)
+    assert isinstance(step, Record)
+    assert step.name == "fence"
+
+
+def test_decision__silent_without_false_alarms__is_replaced_at_once() -> None:
+    assert isinstance(decide(silent_for(serving(), 1.35, brake=NO_BRAKE), POLICY), Record)
+
+
+def test_decision__an_operator_asks_meanwhile__is_not_made_to_wait() -> None:
+    world = serving()
+    world.ask(None)
+    assert isinstance(decide(silent_for(world, 1.35), POLICY), Record)
+
+
+def test_decision__a_receipt__says_who_was_lost_and_how() -> None:
+    world = serving()
+    run_id = world[1].run_id
+    world[1].alive = False
+    world.run()
+    receipt = world.receipts[-1]
+    assert (receipt.former, receipt.run_id, receipt.lost, receipt.returned) == (A, run_id, "ok", None)
+
+
+def test_decision__a_master_that_replaces_itself__is_a_false_alarm() -> None:
+    """It was silent, was fenced, answered again, and had the most data."""
+    world = serving()
+    world[2].data = world[3].data = world[1].data[:-1]
+    before = world[1].run_id
+    world._record(cast_record(decide(silent_for(world, 1.35, brake=NO_BRAKE), POLICY)))
+    world.run()
+    assert master_of(world) == A
+    assert world[1].run_id == before
+    assert world.receipts[-1].false_alarm
+
+
+def cast_record(step: Step) -> Record:
+    """What was decided, if it is one."""
+    assert isinstance(step, Record)
+    return step

@@ -412,6 +412,67 @@ async def test_a_receipt_is_completed_when_the_store_is_there_again(
     assert (await _receipt(bench)).proxies["p"]["held"] == 7
 
 
+def lost(bench: Bench, ago: float) -> Receipt:
+    """Of a change of master that ended so many seconds ago."""
+    former, at = bench.group.master.node, time.time() - ago
+    steps = (("noticed", at - 1.5), ("published", at))
+    return Receipt(1, Kind.FAILOVER, Outcome.DONE, "silent", former, steps=steps, lost="timeout", run_id="same")
+
+
+def seen(bench: Bench, run_id: str, available: bool = True) -> dict[Node, NodeReport]:
+    """The former master, as this manager sees it."""
+    node = bench.group.master.node
+    return {node: NodeReport(node, available, run_id=run_id)}
+
+
+async def test_executor__the_former_master_returns__is_noted(bench: Bench) -> None:
+    await bench.store.commit(Put(PATHS.receipt(1), lost(bench, ago=2.0).encode()))
+    bench.mirror.spoil_all()
+    await bench.mirror.refresh()
+    await bench.executor.note_returns(seen(bench, "same"), time.time())
+    noted = (await _receipt(bench)).returned
+    assert noted is not None
+    assert 2.0 <= noted < 3.0
+    assert next(iter(bench.mirror.receipts.values())).false_alarm
+    await bench.executor.note_returns(seen(bench, "same"), time.time() + 1)
+    assert (await _receipt(bench)).returned == noted
+
+
+@pytest.mark.parametrize(
+    ("ago", "run_id", "available"), [(2.0, "another", True), (2.0, "same", False), (11.0, "same", True)]
+)
+async def test_executor__another_process_or_too_late__is_no_false_alarm(
+    bench: Bench, ago: float, run_id: str, available: bool
+) -> None:
+    await bench.store.commit(Put(PATHS.receipt(1), lost(bench, ago).encode()))
+    bench.mirror.spoil_all()
+    await bench.mirror.refresh()
+    await bench.executor.note_returns(seen(bench, run_id, available), time.time())
+    assert not (await _receipt(bench)).false_alarm
+
+
+async def test_executor__a_receipt_is_completed_later__keeps_the_return(bench: Bench) -> None:
+    done = replace(lost(bench, ago=0.0), epoch=1)
+    await bench.executor.execute(Record("publish", serving(bench, 1), done))
+    await bench.executor.note_returns(seen(bench, "same"), time.time())
+    await bench.store.announce(PATHS.proxy("p"), ProxyRecord(1, held=7).encode())
+    await _complete(bench)
+    assert (await _receipt(bench)).false_alarm
+    assert (await _receipt(bench)).proxies["p"]["held"] == 7
+
+
+async def test_executor__the_store_refuses_a_return__is_not_asked_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.store.commit(Put(PATHS.receipt(1), lost(bench, ago=2.0).encode()))
+    bench.mirror.spoil_all()
+    await bench.mirror.refresh()
+    monkeypatch.setattr(bench.store, "commit", _refused)
+    with pytest.raises(StoreError, match="too large"):
+        await bench.executor.note_returns(seen(bench, "same"), time.time())
+    await bench.executor.note_returns(seen(bench, "same"), time.time())
+
+
 async def _refused(*changes: object, fence: object) -> None:
     raise StoreError("the record is too large")
 

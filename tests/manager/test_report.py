@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from rfmanager import report
+from rfmanager.brake import Brake
 from rfmanager.doctor import UNSEEN, Finding, Severity
 from rfmanager.snapshot import Pause, Snapshot
 from rfprotocol.records import ManualRequest, Occupation, Outcome, ProxyRecord, Receipt
@@ -240,3 +241,24 @@ def test_status__patience_is_over__says_what_it_was_busy_with() -> None:
     assert trouble(replace(MASTER, available=False, condition="timeout", busy_with="FLUSHALL")).endswith(
         "does not answer (frozen or busy); it was busy with FLUSHALL, its patience is over"
     )
+
+
+SLOWED = Brake(factor=4, until=1_700_000_600.0, recent=3, false_alarms=2)
+
+
+def test_status__changes_are_slowed_down__says_why_until_when_and_what_to_do() -> None:
+    line = next(x for x in report.status_text(replace(HEALTHY, brake=SLOWED)).splitlines() if x.startswith("slowed"))
+    assert line.removeprefix("slowed down").strip() == (
+        "2 false alarms and 3 changes of master within a minute: a silent master is given 4 times the usual time until "
+        "2023-11-14 22:23:20.000Z; raise --probe-timeout if it is often silent for so long"
+    )
+    assert "slowed down" not in report.status_text(HEALTHY)
+    assert json.loads(report.status_json(replace(HEALTHY, brake=SLOWED)))["slowed_down"]["factor"] == 4
+    assert json.loads(report.status_json(HEALTHY))["slowed_down"] is None
+
+
+def test_receipt__a_false_alarm__is_said() -> None:
+    alarm = replace(DONE, returned=0.44)
+    assert "a:6379 was alive: the same process answered again 0.4 s after the change" in report.receipt_text(alarm)
+    assert "done, false alarm" in report.history_text([alarm])
+    assert "false alarm" not in report.history_text([DONE])

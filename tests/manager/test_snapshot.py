@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rfmanager.snapshot import Pause, Snapshot, leader
-from rfprotocol.records import ManualRequest, ProxyRecord
+from rfprotocol.records import ManualRequest, Outcome, ProxyRecord, Receipt
 from rfprotocol.store import Entry
 from rfprotocol.topology import Change, Kind, ManagerReport, Node, NodeReport, Phase, Topology
 
@@ -118,3 +118,20 @@ def test_each_unreadable_record_is_named_and_the_others_are_shown() -> None:
     assert set(snapshot.unreadable) == {"nodes", "manager_node_state/bad", "proxies/p", "manual_failover"}
     assert "format 99" in snapshot.unreadable["nodes"]
     assert [s.node for s in snapshot.servers] == [A]
+
+
+def test_snapshot__no_master_or_one_that_is_down__has_none() -> None:
+    assert not Snapshot.of().has_master
+    assert not Snapshot.of(nodes=topology(Phase.FENCING, None)).has_master
+    assert Snapshot.of(nodes=topology()).has_master, "nobody has reported yet"
+    assert Snapshot.of(nodes=topology(), managers=reports(m=[server(A, "master")])).has_master
+    assert not Snapshot.of(nodes=topology(), managers=reports(m=[server(A, "master", up=False)])).has_master
+
+
+def test_snapshot__receipts_of_false_alarms__are_the_brake() -> None:
+    steps = (("published", 1000.0),)
+    alarm = Receipt(7, Kind.FAILOVER, Outcome.DONE, "silent", steps=steps, returned=0.4)
+    history = {"7": entry(alarm.encode()), "8": entry(b"{")}
+    snapshot = Snapshot.of(history=history, wall=1001.0)
+    assert snapshot.brake.factor == 2
+    assert list(snapshot.unreadable) == ["history/8"]

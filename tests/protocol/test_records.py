@@ -44,6 +44,9 @@ RECEIPTS = st.builds(
     offsets=st.dictionaries(st.text(string.ascii_letters), COUNTS),
     proxies=st.dictionaries(st.text(), st.dictionaries(st.text(), COUNTS | st.text())),
     request=COUNTS,
+    lost=st.text(),
+    run_id=st.text(),
+    returned=st.none() | TIMES,
 )
 
 
@@ -97,6 +100,7 @@ def test_a_receipt_that_the_first_release_wrote_is_read() -> None:
     assert receipt.acknowledged == {}
     assert receipt.proxies == {"p": {"epoch": 3, "held": 2}}
     assert receipt.duration == 0.25
+    assert (receipt.lost, receipt.run_id, receipt.false_alarm) == ("", "", False)
 
 
 @pytest.mark.parametrize("kind", [ProxyRecord, Receipt])
@@ -148,6 +152,7 @@ def test_proxy_record__busy__is_a_plain_mapping_by_address() -> None:
         {"offsets": [1]},
         {"acknowledged": {"p": "soon"}},
         {"proxies": {"p": 5}},
+        {"returned": "soon"},
     ],
 )
 def test_a_receipt_with_a_wrong_value_is_an_error(wrong: dict[str, Any]) -> None:
