@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from rfmanager.brake import RETURN, Brake
 from rfmanager.change import PATIENCE
 from rfmanager.decision import decide
-from rfmanager.detector import Detector, Limits
+from rfmanager.detector import Detector, Excuse, Limits
 from rfmanager.quorum import Standing, judge
 from rfmanager.steps import Record, Step, Wait
 from rfprotocol.errors import Failure
@@ -72,6 +72,7 @@ class Simulation:
         self.said = ""  # why the primary manager waits
         self.receipts: dict[int, Receipt] = {}
         self.frozen_since: dict[Node, float] = {}
+        self.busy: set[Node] = set()  # frozen with a command that a proxy has told of
 
     def tell(self, what: str) -> None:
         """For the trace of a failure."""
@@ -129,6 +130,9 @@ class Simulation:
             elif server.life is Life.DEAD:
                 detector.failed(now, Failure.REFUSED)
             else:
+                detector.unanswered(now)
+                if server.node in self.busy:
+                    detector.excuse(Excuse("FLUSHALL", "p0"))
                 detector.failed(now, Failure.TIMEOUT)
                 detector.next_probe = now + Limits().probe_timeout
 
@@ -232,13 +236,15 @@ class Simulation:
             self.tell(f"manager {site.primary}: {getattr(step, 'name', type(step).__name__)}")
 
     def _check_patience(self, step: Step) -> None:
-        """A silent master was given the time that false alarms have earned it."""
+        """A silent master was given the time that false alarms, or a command that takes long, have earned it."""
         change = step.topology.change if isinstance(step, Record) and step.name == "fence" else None
         if change is None or self.site.topology is None or self.site.topology.phase is not Phase.SERVING:
             return
         since = self.frozen_since.get(change.former) if change.former else None
-        if change.lost == "timeout" and since is not None and self.brake.on and self.site.request is None:
-            needed = Limits().silence * self.brake.factor
+        if change.lost == "timeout" and since is not None:
+            braked = self.brake.on and self.site.request is None
+            needed = Limits().silence * self.brake.factor if braked else 0.0
+            needed = max(needed, Limits().busy_patience if change.former in self.busy else 0.0)
             require(self.site.now - since >= needed - TICK, f"{change.former} was silent for less than {needed} s")
 
     def _visible(self) -> frozenset[str]:

@@ -26,16 +26,18 @@ numbers = st.integers(0, 5)
 ticks = st.sampled_from([1, 2, 5, 10, 30, 60])
 
 
-def stalled(sim: Simulation, length: int) -> None:
-    """The master of the moment, if there is one, stands still for so many ticks."""
+def stalled(sim: Simulation, length: int, busy: bool = False) -> None:
+    """The master of the moment, if there is one, stands still for so many ticks; if `busy`, a proxy says why."""
     node = sim.site.topology.master if sim.site.topology else None
     server = at(sim.site.servers, node)
     if server is None or server.life is not Life.RUNNING:
         return
     sim.site = with_server(sim.site, replace(server, life=Life.FROZEN))
-    sim.tell(f"{node} stalls")
+    sim.tell(f"{node} is busy" if busy else f"{node} stalls")
+    sim.busy |= {server.node} if busy else set()
     for _ in range(length):
         sim.tick()
+    sim.busy.clear()
     now = at(sim.site.servers, node)
     if now is not None and now.life is Life.FROZEN:
         sim.site = with_server(sim.site, replace(now, life=Life.RUNNING))
@@ -92,6 +94,11 @@ class Groups(RuleBasedStateMachine):
         for server in self.sim.site.servers:
             if server.life is Life.FROZEN:
                 self.change(replace(server, life=Life.RUNNING), "goes on")
+
+    @rule(length=st.sampled_from([10, 60, 110, 150]))
+    def the_master_is_busy(self, length: int) -> None:
+        """With a command that a proxy has sent."""
+        stalled(self.sim, length, busy=True)
 
     @rule(times=st.integers(2, 4), length=ticks, pause=ticks)
     def masters_stall_again_and_again(self, times: int, length: int, pause: int) -> None:
@@ -265,6 +272,15 @@ def test_masters_that_stall__without_the_brake__lose_the_role_each_time(monkeypa
     monkeypatch.setattr(decision, "_slowed_down", lambda view, master: None)
     with pytest.raises(Violation, match="was silent for less than"):
         flapping(minutes=1)
+
+
+@pytest.mark.parametrize(("seconds", "changes"), [(4.5, 0), (7.0, 1)])
+def test_a_busy_master__within_and_beyond_its_patience__changes_at_most_once(seconds: float, changes: int) -> None:
+    sim = flapping(minutes=0)
+    stalled(sim, int(seconds / TICK), busy=True)
+    for _ in range(40):
+        sim.tick()
+    assert len(sim.receipts) == changes
 
 
 def test_a_master_that_dies_after_false_alarms__is_replaced_at_once() -> None:

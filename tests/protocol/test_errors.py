@@ -8,7 +8,7 @@ import pytest
 
 from rfprotocol import errors
 
-ALL = [kind for _, kind in inspect.getmembers(errors, inspect.isclass)]
+ALL = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, BaseException)]
 
 
 @pytest.mark.parametrize("kind", ALL)
@@ -36,3 +36,7 @@ def test_a_refusal_keeps_the_first_word_of_the_answer() -> None:
 def test_a_protocol_error_carries_the_answer_for_the_client() -> None:
     error = errors.ProtocolError("ERR Protocol error: invalid bulk length")
     assert error.reply == str(error) == "ERR Protocol error: invalid bulk length"
+
+
+def test_node_unreachable__without_a_reason__is_an_error_of_its_own() -> None:
+    assert errors.NodeUnreachable("h:1 is away").reason is errors.Failure.ERROR

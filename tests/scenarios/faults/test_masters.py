@@ -108,3 +108,30 @@ async def test_16_all_replicas_are_down_and_then_the_master(site: Installation, 
         named = await site.command("failover", "--to", str(master.node))
         assert named.returncode == 0, named.stderr
         await trial.flows()
+
+
+STALL = 1.8
+"""Seconds: a little more than a master may be silent."""
+
+
+@pytest.mark.fault
+@pytest.mark.elaborate
+async def test_38_masters_stall_again_and_again(site: Installation, findings: Findings) -> None:
+    async with Trial(site, findings) as trial:
+        async with trial.losses():
+            stalled = site.server_of(await site.serving())
+            stalled.freeze()
+            await asyncio.sleep(STALL)
+            stalled.thaw()
+        await trial.in_order()
+        while not any(receipt.false_alarm for receipt in await site.receipts()):  # noqa: ASYNC110  # the installation has no event for it
+            await asyncio.sleep(0.1)
+        for _ in range(5):
+            await trial.flows()
+            stalled = site.server_of(await site.serving())
+            stalled.freeze()
+            await asyncio.sleep(STALL)
+            stalled.thaw()
+        await trial.in_order()
+        assert len(await site.receipts()) == 1, "the brake works"
+        assert "slowed down" in (await site.command("status")).stdout
