@@ -280,7 +280,8 @@ def tunnel(session: Session, verb: Verb, now: float) -> bool:
     session.tunnel = lane
     behind = [entry.raw for entry in session.pending if isinstance(entry, Run | Verb)]
     session.pending.clear()
-    for raw in (verb.raw, *behind, session.reader.held):
+    inbox, session.inbox = session.inbox, None
+    for raw in (verb.raw, *behind, session.reader.held, inbox.rest() if inbox is not None else b""):
         pass_through(session, lane, raw)
     return True
 

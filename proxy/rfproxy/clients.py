@@ -71,7 +71,7 @@ def describe(session: Session, now: float) -> ClientInfo:
         ssub=stream.count(b"SSUBSCRIBE") if stream else 0,
         multi=-1 if queued is None else len(queued),
         multi_mem=transaction.size if transaction and queued is not None else 0,
-        qbuf=session.reader.pending,
+        qbuf=session.reader.pending + (session.inbox.size if session.inbox is not None else 0),
         omem=session.client.unread,
         oll=int(session.client.unread > 0),
         cmd=session.latest.name.lower(),
@@ -217,6 +217,7 @@ def _kill(session: Session, args: list[bytes], reply: bytes, now: float, others:
     killed = hang_up_on(session.router, wanted, session.number, session.address, now)
     if session in killed:
         session.pending.clear()  # closed when what is being answered is answered
+        session.inbox = None
         session.pending.append(Hangup(b""))
     return kill_reply(wanted, len(killed) + sum(int(words[0]) for words in others))
 

@@ -1,8 +1,9 @@
 """Connections of the asyncio shell: one of a client, one of a lane. They hand bytes to the core and do as it asks.
 
-A client that has much to read, or has said more than can be dealt with, is not read from. It is *strained* then, and
-the server keeps an eye on it: on its limits, and on whether it is there at all, because the loop only hears of that
-from reading or writing.
+A client that has much to read is asked for nothing more, but read from: it may have more to say before it reads. One
+that has said more than can be dealt with is not read from, as long as that will be answered without its doing. Both are
+*strained*, and the server keeps an eye on them: on their limits, and on whether they are there at all, because the loop
+only hears of that from reading or writing.
 
 They have the methods of asyncio.Protocol, by whose names the loop calls them, and do not inherit from it: a compiled
 class cannot.
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from rfproxy.server import Server
 
 OUTPUT_HIGH = 1 << 20
-"""Bytes that may wait for a client to read them: above, it is not read from."""
+"""Bytes that may wait for a client to read them: above, nothing more is asked for it."""
 UPSTREAM_SILENCE = 5
 """Seconds without a packet after which the kernel asks whether the server is still there."""
 UPSTREAM_UNACKNOWLEDGED = 8
@@ -75,6 +76,7 @@ class Client:
         "_active_at",
         "_closing",
         "_output_full",
+        "_paused",
         "_server",
         "_session",
         "_time",
@@ -90,6 +92,7 @@ class Client:
         self._transport: Transport | None = None
         self._closing = False  # nothing more is to be sent
         self._output_full = False  # more waits than OUTPUT_HIGH, or than the least of the limits
+        self._paused = False  # not read from
         self._above_since: float | None = None  # of the soft limit
         self._active_at = 0.0  # when a look last found that the client had been written to, or had read
         self._wrote = False  # since the last look
@@ -138,25 +141,27 @@ class Client:
         self._server.gone(self)
 
     def pause_writing(self) -> None:
-        """The client does not read: do not read from it either."""
+        """The client does not read: ask for nothing more."""
         self._output_full = True
-        self._read_or_not()
         if self._session is not None:
             self._session.choke(self._time(), full=True)
+            self._server.strained(self)
+        self._read_or_not()
 
     def resume_writing(self) -> None:
         """The client has read."""
         self._output_full = False
         self._above_since = None
-        self._read_or_not()
         if self._session is not None:
             self._session.choke(self._time(), full=False)
+        self._read_or_not()
 
     def _read_or_not(self) -> None:
-        transport = self._transport
-        if transport is None or transport.is_closing() or self._session is None:
+        transport, session = self._transport, self._session
+        if transport is None or session is None or transport.is_closing() or session.backlogged is self._paused:
             return
-        if self.strained:
+        self._paused = session.backlogged
+        if self._paused:
             transport.pause_reading()
             self._server.strained(self)
         else:
@@ -212,8 +217,8 @@ class Client:
 
     @property
     def strained(self) -> bool:
-        """Whether the client may not be read from for the moment."""
-        return self._output_full or (self._session is not None and self._session.backlogged)
+        """Whether the client does not read, or is not read from."""
+        return self._output_full or self._paused
 
     @property
     def blocked(self) -> bool:

@@ -30,6 +30,7 @@ from rfproxy.attempts import NEVER_SENT, Attempts, Loss
 from rfproxy.durable import Shortfall
 from rfproxy.entries import ANY_OWN, ANYWHERE, CURSOR, OWN, PLAIN, Entry, Form, Hangup, Need, Ready, Run, Verb
 from rfproxy.greeting import Identity
+from rfproxy.inbox import Inbox
 from rfproxy.lane import Lane
 from rfproxy.midway import Midway
 from rfproxy.muting import ClientWriter, Replies
@@ -41,7 +42,7 @@ _ON: Final = Replies.ON
 MOST_IN_FLIGHT: Final = 512
 """Replies that one session may wait for on a lane that it shares: others wait behind them."""
 BACKLOG: Final = 1 << 20
-"""Bytes of commands without a reply, pending or in flight, from which on the client is not read from."""
+"""Bytes of commands without a reply, pending or in flight, beyond which no further ones are read."""
 
 
 class Session:
@@ -70,6 +71,7 @@ class Session:
         self.latest = UNKNOWN  # the command that came last
         self.evictable = True  # as the client wishes; nothing depends on it here
         self.identity = admission.newcomer(router.policy)
+        self.inbox: Inbox | None = None  # what came behind more than BACKLOG
         self.pending: deque[Entry] = deque()
         self.outstanding = 0  # replies to come
         self.busy: Verb | None = None  # one that nothing may overtake: blocking, or waiting for the server's consent
@@ -95,8 +97,20 @@ class Session:
 
     @property
     def backlogged(self) -> bool:
-        """Whether the client should not be read from for the moment."""
-        return self._bytes > BACKLOG or (self.reader.awaits_login and self.reader.pending > BACKLOG)
+        """Whether reading from the client should wait for answers to what it has said.
+
+        Not when these wait for the client to read, or for what other clients do: it may be about to make them go on,
+        and first have more to say. Redis reads on then, too.
+        """
+        if self.choked or self.busy is not None:
+            return False
+        read = self._bytes > BACKLOG or self.inbox is not None
+        return read or (self.reader.awaits_login and self.reader.pending > BACKLOG)
+
+    @property
+    def unprocessed(self) -> int:
+        """Bytes that have come from the client and are not answered."""
+        return self._bytes + self.reader.pending + (self.inbox.size if self.inbox is not None else 0)
 
     @property
     def listener(self) -> bool:
@@ -127,13 +141,29 @@ class Session:
         if self.tunnel is not None:
             apart.pass_through(self, self.tunnel, data)
             return
+        if self._bytes > BACKLOG or self.inbox is not None:
+            self._put_by(data, now)
+            return
+        self._read(data)
+        self.pump(now)
+
+    def _read(self, data: bytes) -> None:
         if COMPILED and self.reader.between and (plain := glance(data)) is not None:
             self._bytes += plain.end
             self.latest = plain.last
             data = sorting.queue_plain(self, plain, data)
         if data:
             self._take(self.reader.feed(data))
-        self.pump(now)
+
+    def _put_by(self, data: bytes, now: float) -> None:
+        """Keep what arrived as it is. As in Redis, who sends without end and is not served in between is closed."""
+        if self.inbox is None:
+            self.inbox = Inbox()
+        self.inbox.put(data)
+        if self.inbox.size > self.query_limit:
+            self.complain("?", "closed: it sent more than client-query-buffer-limit that had to wait")
+            self.client.abort()
+            self.close(now)
 
     def _take(self, requests: resp.Requests) -> None:
         if requests.commands:
@@ -146,8 +176,20 @@ class Session:
             self.pending.append(Hangup(resp.error(requests.error.reply) if requests.error.reply else b""))
 
     def _read_on(self) -> None:
-        """A stranger's AUTH or HELLO is answered: take what came behind it."""
-        self._take(self.reader.login_answered(authenticated=self.reader.authenticated))
+        """A stranger's AUTH or HELLO is answered, or there is room again: take what came behind it."""
+        if self.reader.awaits_login:
+            self._take(self.reader.login_answered(authenticated=self.reader.authenticated))
+            self.client.resume()
+        elif self.inbox is not None:
+            data, refusal = self.inbox.take()
+            self._read(data)
+            if refusal:
+                relaying.answer_all_pending(self, refusal)
+            if not self.inbox.size:
+                self.inbox = None
+                if self.finished:
+                    self.pending.append(Hangup(b""))
+                self.client.resume()
 
     def finish(self, now: float) -> None:
         """Nothing more comes from the client: close when all is answered."""
@@ -156,13 +198,15 @@ class Session:
             self.client.close()  # what it waits for may never come
             return
         self.finished = True
-        self.pending.append(Hangup(b""))
+        if self.inbox is None:
+            self.pending.append(Hangup(b""))
         self.pump(now)
 
     def close(self, now: float) -> None:
         """The client is gone."""
         self._open = False
         self.pending.clear()
+        self.inbox = None
         self.recovered = None
         self.router.sessions.pop(self.number, None)
         self.router.release(self, now)
@@ -180,7 +224,7 @@ class Session:
             self._read_on()
 
     def _pump(self, now: float) -> bool:
-        """The same; whether all is answered and a stranger's next commands are to be read."""
+        """The same; whether what came behind it is to be read."""
         if self.choked:
             return False
         pending = self.pending
@@ -190,16 +234,19 @@ class Session:
             entry = pending.popleft() if self.replies is _ON else muting.first(self)
             if not self._go(entry, now):
                 pending.appendleft(entry)
+                if self.busy is not None and self._bytes > BACKLOG:
+                    self.client.resume()
                 if not self.outstanding:
                     self._hold(now)
                 return False
             if self.waits_since is not None:
                 self.router.release(self, now)
         if not self._bytes or pending or self.outstanding:
-            return False
+            room = self.inbox is not None and not pending and self._bytes <= BACKLOG
+            return room and not self.reader.awaits_login
         self._answered(self._bytes)
         self.waits_since = None
-        return self.reader.awaits_login and self._open
+        return (self.reader.awaits_login or self.inbox is not None) and self._open
 
     def _attached(self, now: float) -> bool:
         """Whether the connection that the ties need is there. What is answered, and who leaves, waits for none."""
@@ -221,9 +268,9 @@ class Session:
 
     def _answered(self, size: int) -> None:
         """The client has the replies to so many bytes of its commands."""
-        backlogged = self.backlogged
-        self._bytes -= size
-        if backlogged and not self.backlogged:
+        before = self._bytes
+        self._bytes = before - size
+        if before > BACKLOG or self.reader.awaits_login:
             self.client.resume()
 
     def _go(self, entry: Entry, now: float) -> bool:
@@ -388,6 +435,8 @@ class Session:
         if transaction is not None:
             pledge.give_up(self, transaction, now)
         relaying.answer_all_pending(self, text)
+        if self.inbox is not None:
+            self.inbox.refuse(text)
         if transaction is not None and self.own is not None:  # it may stand behind MULTI on the server
             self.router.discard(self.own, now)
         self.router.log.warning("masterdown", client=self.address, epoch=self.router.epoch, error=text)

@@ -125,6 +125,81 @@ def test_a_client_is_not_read_from_while_too_much_of_it_is_unanswered(play: Play
     client.hears(OK + OK)
 
 
+# --- clients that say much before they read
+
+BIG = encode_command([b"SET", b"k", b"x" * 1_100_000])
+"""More than a session reads ahead."""
+
+
+def test_session__choked__reads_on_and_asks_for_nothing(play: Playbook) -> None:
+    client = play.client()
+    client.session.choke(play.time, full=True)
+    client.sends(BIG).sends(BIG).says("GET", "k")
+    play.server("m:1").hears_nothing()
+    assert not client.session.backlogged
+    assert client.session.unprocessed > 2 * len(BIG)
+    assert len(client.session.pending) == 1, "what is behind it was not read yet"
+    client.session.choke(play.time, full=False)
+    assert client.session.backlogged, "now it will be answered without the client's doing"
+    play.server("m:1").hears("SET", "k", "x" * 1_100_000, exclusive=True).answers(OK)
+    play.server("m:1").hears("SET", "k", "x" * 1_100_000, exclusive=True).answers(OK)
+    play.server("r:1").hears("GET", "k").answers(bulk("v"))
+    client.hears(OK + OK + bulk("v"))
+    assert not client.session.backlogged
+    assert client.session.unprocessed == 0
+
+
+def test_session__blocked__reads_on(play: Playbook) -> None:
+    client = play.client().says("BLPOP", "list", "0").sends(BIG).sends(BIG).says("PING")
+    assert not client.session.backlogged
+    connection = play.server("m:1").hears("BLPOP", "list", "0", exclusive=True)
+    connection.answers(b"*2\r\n$4\r\nlist\r\n$1\r\nx\r\n")
+    for _ in range(2):
+        play.server("m:1").hears("SET", "k", "x" * 1_100_000, exclusive=True).answers(OK)
+    play.server("r:1").hears("PING").answers(b"+PONG\r\n")
+    client.hears(b"*2\r\n$4\r\nlist\r\n$1\r\nx\r\n" + OK + OK + b"+PONG\r\n")
+
+
+def test_session__unread_commands_and_eof__are_answered_first(play: Playbook) -> None:
+    client = play.client()
+    client.session.choke(play.time, full=True)
+    client.sends(BIG).says("GET", "k")
+    client.session.finish(play.time)
+    assert not client.closed
+    client.session.choke(play.time, full=False)
+    play.server("m:1").hears("SET", "k", "x" * 1_100_000, exclusive=True).answers(OK)
+    play.server("r:1").hears("GET", "k").answers(bulk("v"))
+    client.hears(OK + bulk("v"))
+    assert client.closed
+
+
+def test_session__more_than_the_query_limit__is_closed(play: Playbook) -> None:
+    client = play.client()
+    client.session.query_limit = 3 * len(BIG)
+    client.session.choke(play.time, full=True)
+    for _ in range(4):
+        client.sends(BIG)
+    assert not client.closed
+    client.says("PING")
+    assert client.closed
+    (line,) = play.log.events("client_error")
+    assert "client-query-buffer-limit" in str(line["error"])
+    assert client.session.unprocessed == len(BIG)
+
+
+def test_session__held_in_vain__what_is_unread_is_too(play: Playbook) -> None:
+    play.topology(epoch=2)
+    client = play.client().sends(BIG)
+    client.sends(BIG).says("GET", "k")
+    play.wait(31)
+    assert client.output.count(b"-MASTERDOWN") == 3
+    client.output = b""
+    play.topology(epoch=3, master="m:1")
+    client.says("GET", "k")
+    play.server("m:1").hears("GET", "k").answers(bulk("v"))
+    client.hears(bulk("v"))
+
+
 # --- no master
 
 
