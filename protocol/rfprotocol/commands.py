@@ -82,12 +82,14 @@ class Command:
     """A server may be busy with it for longer than the time after which silence counts as a fault, see `_LONG`."""
     reads_only: bool = field(init=False)
     """It changes nothing on any server, so it may be sent twice."""
-    is_write: bool = field(init=False)
-    """It may change something on a server, so it needs one that is surely the master."""
+    may_have_effect: bool = field(init=False)
+    """Executing it may change something, on a server or for other clients: scripts, PUBLISH, and what is unknown count.
+
+    So it needs a server that is surely the master, and what stood before it must not be executed behind it."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reads_only", self.replay is Replay.READ)
-        object.__setattr__(self, "is_write", self.replay is not Replay.READ)
+        object.__setattr__(self, "may_have_effect", self.replay is not Replay.READ)
 
 
 def _names(text: str) -> frozenset[str]:

@@ -58,7 +58,7 @@ def of_busy(session: Session, verb: Verb, lane: Lane, loss: Loss) -> Entry:
         return uncertain(session, verb.args, node)
     waited = session.router.answered_since(lane.key.node, lane.sent_head)
     attempts = after_loss(session, verb.attempts, [verb.args], lane, Loss.WITHDRAWN if waited else loss)
-    if verb.command.is_write:
+    if verb.command.may_have_effect:
         if attempts.fatal_to:  # it was sent just before: it may have been served
             return uncertain(session, verb.args, node)
         attempts = replace(attempts, lost_on=node)

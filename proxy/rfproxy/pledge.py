@@ -10,12 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rfprotocol import resp
-from rfprotocol.commands import Command, Replay, Route, arity_error, lookup
+from rfprotocol.commands import Command, Route, arity_error, lookup
 from rfproxy import apart, durable, fate, gathering, verbs
 from rfproxy.attempts import Attempts, Loss
 from rfproxy.entries import Entry, Form, Need, Ready, Run, Verb
 from rfproxy.execreply import elements, join
-from rfproxy.replay import refused
+from rfproxy.replay import may_have_changed, refused
 from rfproxy.stream import Stream
 from rfproxy.transaction import ENDED, VERBS, State, Transaction
 
@@ -193,7 +193,7 @@ def answered(
         if again:
             session.recover(fate.again(session, args, need), reply)
             return
-        if command.replay is Replay.WRITE and not reply.startswith(b"-"):
+        if may_have_changed(command, reply):
             session.let_stand()
         session.recover(Ready(_told(session, args, reply)))
         return
@@ -212,13 +212,13 @@ def answered(
 
 
 def _executed(session: Session, transaction: Transaction, reply: bytes) -> bool:
-    """Whether this is EXEC's answer to writes, behind something that was refused: the server has become a master since.
+    """Whether this is EXEC's answer to what may have an effect, behind something that was refused.
 
-    Then what it said to the commands of the transaction counts.
+    The server has become a master since. Then what it said to the commands of the transaction counts.
     """
     answered = [(entry, said) for entry, said in session.recovered or () if said and isinstance(entry, Run | Verb)]
     queued = [_words(entry) for entry, said in answered if said == QUEUED]
-    if reply[:1] != b"*" or reply[1:2] == b"-" or all(lookup(args).replay is not Replay.WRITE for args in queued):
+    if reply[:1] != b"*" or reply[1:2] == b"-" or not any(lookup(args).may_have_effect for args in queued):
         return False
     for entry, said in answered:
         if said == QUEUED:

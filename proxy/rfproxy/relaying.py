@@ -10,14 +10,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rfprotocol import resp
-from rfprotocol.commands import Replay, Route, lookup
+from rfprotocol.commands import Route, lookup
 from rfprotocol.framing import Taken, split
 from rfproxy import admission, apart, durable, fate, muting, pledge, verbs
 from rfproxy.attempts import Loss
 from rfproxy.entries import Entry, Form, Hangup, Need, Ready, Run, Verb
 from rfproxy.greeting import REPLICA, Refusal
 from rfproxy.midway import Midway
-from rfproxy.replay import may_resend, refused
+from rfproxy.replay import may_have_changed, may_resend, refused
 
 if TYPE_CHECKING:
     from rfproxy.lane import Lane
@@ -89,7 +89,7 @@ def _judge(session: Session, run: Run, args: list[bytes], reply: bytes, now: flo
     elif lookup(args).reads_only:  # beside something that was not executed: read again behind it
         session.recover(fate.again(session, args, need), reply)
     else:
-        if lookup(args).replay is Replay.WRITE and not reply.startswith(b"-"):
+        if may_have_changed(lookup(args), reply):
             session.let_stand()
         session.recover(Ready(reply if session.shortfall is None else durable.told(session, args, reply)))
 
@@ -150,7 +150,7 @@ def _deliver_together(session: Session, run: Run, taken: Taken, now: float) -> N
     if session.recovered is None:
         session.client.write(reply)
     else:
-        if executed and any(lookup(args).replay is Replay.WRITE for args in run.commands):
+        if executed and any(lookup(args).may_have_effect for args in run.commands[1:-1]):
             session.let_stand()
         session.recover(Ready(reply))
 
@@ -292,7 +292,7 @@ def _decide_block(session: Session, run: Run, lane: Lane) -> Entry:
     inside = run.commands[1:-1]
     policy = session.router.policy.retry_writes
     reads = all(lookup(args).reads_only for args in inside)
-    writes = all(lookup(args).is_write and may_resend(lookup(args), args, policy) for args in inside)
+    writes = all(lookup(args).may_have_effect and may_resend(lookup(args), args, policy) for args in inside)
     replies = split(run.reply)
     aborted = replies[:1] == [pledge.OK] and any(reply.startswith(b"-") for reply in replies)
     if not reads and not aborted:

@@ -37,7 +37,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import Enum
 
-from rfprotocol.commands import Command
+from rfprotocol.commands import Command, Route
 
 
 class RetryWrites(Enum):
@@ -78,6 +78,14 @@ _FIELD_EXPIRY = frozenset(["HEXPIRE", "HPEXPIRE", "HEXPIREAT", "HPEXPIREAT"])
 def refused(reply: bytes) -> bool:
     """Whether this reply says that the command was not executed and belongs on another server, or later."""
     return reply.startswith(_NOT_EXECUTED)
+
+
+def may_have_changed(command: Command, reply: bytes) -> bool:
+    """Whether a command that was answered like this may have changed something.
+
+    An error says that it has not, but for a script, or what is not known: that may have failed half-way.
+    """
+    return command.may_have_effect and (command.route is Route.OWN or not reply.startswith(b"-"))
 
 
 def idempotent(command: Command, args: Sequence[bytes]) -> bool:

@@ -479,7 +479,7 @@ class Session:
 
     def was_served(self) -> None:
         """A blocking command has taken what it waited for: it must not be asked again when the lane dies."""
-        if self.busy is not None and self.busy.command.is_write:
+        if self.busy is not None and self.busy.command.may_have_effect:
             self.busy = replace(self.busy, served=True)
 
     def overhears(self, frame: bytes) -> bool:

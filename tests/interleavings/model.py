@@ -19,9 +19,14 @@ QUEUED = resp.simple("QUEUED")
 READONLY = "READONLY You can't write against a read only replica."
 LOADING = "LOADING Redis is loading the dataset in memory"
 
-WRITES = frozenset([b"SET", b"LPUSH", b"EVAL", b"BLPOP"])
+_WRITES = frozenset([b"SET", b"LPUSH", b"EVAL", b"BLPOP", b"MODULE.CMD"])
+EFFECTS = _WRITES | {b"PUBLISH"}
+"""What is done once. A replica, and a server that loads its data, publishes like any other."""
 _WHILE_LOADING = frozenset(
-    [b"MULTI", b"EXEC", b"DISCARD", b"WATCH", b"UNWATCH", b"SUBSCRIBE", b"UNSUBSCRIBE", b"CLIENT", b"SELECT"]
+    [
+        *(b"MULTI", b"EXEC", b"DISCARD", b"WATCH", b"UNWATCH", b"SUBSCRIBE", b"UNSUBSCRIBE", b"CLIENT", b"SELECT"),
+        b"PUBLISH",
+    ]
 )
 _AT_ONCE = frozenset([b"EXEC", b"DISCARD", b"MULTI", b"WATCH"])
 
@@ -126,7 +131,7 @@ class Model:
             return self._wait(link)
         if name == b"BLPOP":
             self._not_taken_before(args)
-        if name in WRITES:
+        if name in EFFECTS:
             self._executed(link, (token(args),))
         return self._effect(link, args)
 
@@ -150,7 +155,7 @@ class Model:
             name not in _WHILE_LOADING or any(one[0] not in _WHILE_LOADING for one in inside)
         ):
             return LOADING
-        if replica and (name in WRITES or any(one[0] in WRITES for one in inside)):
+        if replica and (name in _WRITES or any(one[0] in _WRITES for one in inside)):
             return READONLY
         return ""
 
@@ -191,7 +196,7 @@ class Model:
             return resp.error("EXECABORT Transaction discarded because of previous errors.")
         if touched:
             return resp.null_array(link.protocol)
-        if tokens := tuple(token(args) for args in queue if args[0] in WRITES):
+        if tokens := tuple(token(args) for args in queue if args[0] in EFFECTS):
             self._executed(link, tokens)
         return resp.array([self._effect(link, args) for args in queue])
 

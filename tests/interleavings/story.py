@@ -12,7 +12,7 @@ from typing import Any
 import hiredis
 
 from rfproxy.greeting import Identity
-from tests.interleavings.model import WRITES, token
+from tests.interleavings.model import EFFECTS, token
 from tests.support.playbook import FakeClient
 
 REPEATABLE = frozenset([b"SET", b"BLPOP"])
@@ -23,6 +23,8 @@ TEMPLATES = {
     "push": "LPUSH k {}",
     "touch": "SET w {}",
     "script": "EVAL script 0 {}",
+    "module": "MODULE.CMD k {}",
+    "announce": "PUBLISH c {}",
     "pop": "BLPOP {} 0",
     "read": "MGET k {}",
     "scan": "SCAN 0 MATCH {}",
@@ -40,7 +42,11 @@ TEMPLATES = {
     "unsubscribe from all": "UNSUBSCRIBE",
 }
 
-_CONFINED = {b"GET": "ERR wrong number", b"EXEC": "EXECABORT Transaction discarded because of: Can't execute"}
+_CONFINED = {
+    b"GET": "ERR wrong number",
+    b"MODULE.CMD": "ERR unknown command",
+    b"EXEC": "EXECABORT Transaction discarded because of: Can't execute",
+}
 """What subscribers in RESP2 are told, if it is not the usual."""
 
 
@@ -98,7 +104,7 @@ class Reading:
         self.blamed = blamed
         self.executed = executed
         self.replicated = replicated
-        self.unknowable = WRITES - REPEATABLE if replicated is None else WRITES - REPEATABLE | {b"BLPOP"}
+        self.unknowable = EFFECTS - REPEATABLE if replicated is None else EFFECTS - REPEATABLE | {b"BLPOP"}
         self.replies = story.heard()
         self.queue: list[list[bytes]] | None = None
         self.failed = self.watching = False
@@ -155,7 +161,7 @@ class Reading:
         if self._falls_short(args, reply):
             assert times, f"{args} is said to be executed, and is not"
             return
-        if args[0] == b"EVAL" and self._is_refusal(reply):
+        if self._may_be_refused(args) and self._is_refusal(reply):
             assert not times, f"{args} is said to be refused, and was executed"
             return
         blamed = token(args) in self.blamed
@@ -166,7 +172,7 @@ class Reading:
             self._error(args, reply, f"UNCERTAIN {args[0].decode()} may")
             return
         self._is(args, reply, self._result(args))
-        if args[0] in WRITES:
+        if args[0] in EFFECTS:
             self._answered(args, times)
 
     def _answered(self, args: list[bytes], times: list[int]) -> None:
@@ -184,6 +190,16 @@ class Reading:
     def _is_refusal(self, reply: Any) -> bool:
         """Scripts may make up such an error: if the server serves again by then, nobody can tell whose it is."""
         return isinstance(reply, hiredis.ReplyError) and str(reply).startswith(("LOADING", "READONLY"))
+
+    def _may_be_refused(self, args: list[bytes]) -> bool:
+        """Whether a refusal is for the client: of a script, and where what came later was executed all the same."""
+        return args[0] in (b"EVAL", b"MODULE.CMD") or self._announced_behind(args)
+
+    def _announced_behind(self, args: list[bytes]) -> bool:
+        """Whether the client has published something later, and it was."""
+        place = next(place for place, one in enumerate(self.story.said) if one is args)
+        later = {token(one) for one in self.story.said[place + 1 :] if one[0] == b"PUBLISH"}
+        return any(later.intersection(tokens) for tokens in self.executed)
 
     def _result(self, args: list[bytes]) -> Any:
         done = b"done:" + token(args)
@@ -208,7 +224,8 @@ class Reading:
         elif args[0] == b"WATCH":
             self._error(args, reply, "ERR WATCH inside MULTI is not allowed")
         elif isinstance(reply, hiredis.ReplyError):
-            assert args == [b"GET"] or args[0].endswith(b"SUBSCRIBE"), f"{args}: {reply}"
+            refused = self._is_refusal(reply) and self._announced_behind(args)
+            assert refused or args == [b"GET"] or args[0].endswith(b"SUBSCRIBE"), f"{args}: {reply}"
             self.failed = True
         else:
             self._is(args, reply, b"QUEUED")
@@ -226,6 +243,9 @@ class Reading:
         elif isinstance(reply, hiredis.ReplyError) and not self._writes() and self._was_blamed():
             self._error(args, reply, "ERR rfproxy: EXEC was ")
         elif isinstance(reply, hiredis.ReplyError):
+            if str(reply).startswith("EXECABORT") and self._announced_behind(args):
+                self._not_executed()
+                return
             self._error(args, reply, "UNCERTAIN EXEC may")
             self._at_once()
         else:
@@ -243,7 +263,7 @@ class Reading:
         return self.queue
 
     def _writes(self) -> tuple[bytes, ...]:
-        return tuple(token(args) for args in self._queue() if args[0] in WRITES)
+        return tuple(token(args) for args in self._queue() if args[0] in EFFECTS)
 
     def _not_executed(self) -> None:
         writes = set(self._writes())

@@ -19,10 +19,11 @@ EVERYTHING = 1 << 20
 
 kinds = st.sampled_from(list(TEMPLATES))
 spread = st.lists(kinds, min_size=1, max_size=4)
-whole = st.lists(st.sampled_from(["set", "push", "read", "script", "pop", "mistake"]), max_size=3).map(
-    lambda inside: ["multi", *inside, "exec"]
-)
-packets = st.one_of(spread, whole, st.builds(list.__add__, spread, whole))
+whole = st.lists(
+    st.sampled_from(["set", "push", "read", "script", "announce", "module", "pop", "mistake"]), max_size=3
+).map(lambda inside: ["multi", *inside, "exec"])
+effects = st.lists(st.sampled_from(["set", "push", "announce", "script", "module"]), min_size=2, max_size=3)
+packets = st.one_of(spread, effects, whole, st.builds(list.__add__, spread, whole))
 clients = st.integers(0, len(PROTOCOLS) - 1)
 places = st.integers(0, 5)
 amounts = st.sampled_from([1, 2, EVERYTHING])
@@ -142,6 +143,18 @@ class Interleavings(RuleBasedStateMachine):
     def the_master_begins_to_load(self) -> None:
         assert self.master is not None
         self.model.loading.add(self.master)
+
+    @precondition(lambda self: self.master is not None)
+    @rule(client=clients, packet=effects, loads=st.booleans())
+    def somebody_speaks_to_a_master_that_refuses(self, client: int, packet: list[str], loads: bool) -> None:
+        """Over a connection that stands. Not all of it is refused: messages are published all the same."""
+        self.somebody_speaks(client, ["set"])
+        self.servers_do_all_they_can()
+        if loads:
+            self.the_master_begins_to_load()
+        else:
+            self.the_master_is_demoted()
+        self.somebody_speaks(client, packet)
 
     @precondition(lambda self: self.model.loading and not self.links())
     @rule()

@@ -386,12 +386,12 @@ class TestRepeating:
     )
     def test_reads_may_always_be_repeated(self, text: str) -> None:
         command = lookup(words(text))
-        assert (command.reads_only, command.is_write, command.replay) == (True, False, Replay.READ)
+        assert (command.reads_only, command.may_have_effect, command.replay) == (True, False, Replay.READ)
 
     @each("""SET k v; GETDEL k; XREADGROUP GROUP g c STREAMS s >; BLPOP k 0; SORT k""")
     def test_writes_are_known_as_such(self, text: str) -> None:
         command = lookup(words(text))
-        assert (command.reads_only, command.is_write, command.replay) == (False, True, Replay.WRITE)
+        assert (command.reads_only, command.may_have_effect, command.replay) == (False, True, Replay.WRITE)
 
     @each(
         """EVAL x 0; EVALSHA x 0; FCALL f 0; PUBLISH a b; JSON.SET k . 1; CONFIG SET a b; CONFIG NEW; EXEC;
@@ -400,7 +400,7 @@ class TestRepeating:
     )
     def test_what_has_effects_that_are_not_known_is_never_repeated(self, text: str) -> None:
         command = lookup(words(text))
-        assert (command.reads_only, command.is_write, command.replay) == (False, True, Replay.NEVER)
+        assert (command.reads_only, command.may_have_effect, command.replay) == (False, True, Replay.NEVER)
 
     def test_no_command_flagged_as_a_write_counts_as_a_read(self) -> None:
         assert [one.name for one in commands() if one.reads_only and {"write", "denyoom"} & one.flags] == []

@@ -13,6 +13,7 @@ from rfproxy.policy import Policy
 from tests.support.playbook import Playbook
 from tests.support.transactions import (
     EXECABORT,
+    LOADING,
     NIL,
     NO_ARGUMENTS,
     OK,
@@ -421,6 +422,28 @@ def test_exec_that_could_not_be_sent_with_its_watch_is_not_executed_without_it(p
     play.server("m:1").hangs_up()
     play.wait(1.0)
     client.hears(OK + QUEUED + NIL)
+    play.server("m:1").hears_nothing()
+
+
+@pytest.mark.parametrize("inside", ["SET k 1", "EVAL x 1 k", "FCALL f 1 k", "PUBLISH c m", "MODULE.CMD k"])
+def test_pledge__read_refused_transaction_executed__told(play: Playbook, inside: str) -> None:
+    """It was loading when it was asked, and has loaded since: what EXEC has executed is not answered with nil."""
+    client = play.client()
+    for command in ("WATCH k", "GET k", "MULTI", inside, "EXEC"):
+        client.says(*command.split())
+    connection = told(play, "m:1", "WATCH k", "GET k", "MULTI", inside, "EXEC")
+    connection.answers(OK + LOADING + OK + QUEUED + b"*1\r\n:1\r\n")
+    client.hears(OK + LOADING + OK + QUEUED + b"*1\r\n:1\r\n")
+    play.wait(1.0)
+    play.server("m:1").hears_nothing()
+
+
+@pytest.mark.parametrize(("later", "reply"), [("PUBLISH c m", b":1\r\n"), ("EVAL x 1 k", b"-ERR half-way\r\n")])
+def test_pledge__effect_behind_a_refusal__refusal_stands(play: Playbook, later: str, reply: bytes) -> None:
+    client = asked(play, "WATCH k").pipelines("SET a 1", later)
+    told(play, "m:1", "SET a 1", later).answers(LOADING + reply)
+    client.hears(LOADING + reply)
+    play.wait(1.0)
     play.server("m:1").hears_nothing()
 
 

@@ -15,6 +15,8 @@ READONLY = b"-READONLY You can't write against a read only replica.\r\n"
 LOADING = b"-LOADING Redis is loading the dataset in memory\r\n"
 EXECABORT = b"-EXECABORT Transaction discarded because of previous errors.\r\n"
 
+NO_ARGUMENTS = b"-ERR wrong number of arguments for 'publish' command\r\n"
+
 
 @pytest.fixture
 def play() -> Playbook:
@@ -47,11 +49,11 @@ def test_what_was_answered_before_a_refusal_is_relayed_at_once(play: Playbook) -
     told(play, "r:1", "INCR b", "INCR c")
 
 
-@pytest.mark.parametrize("cut", range(1, len(READONLY + READONLY + b":0\r\n")))
+@pytest.mark.parametrize("cut", range(1, len(READONLY + READONLY + NO_ARGUMENTS)))
 def test_a_refused_pipeline_is_sent_again_in_its_order_however_its_replies_are_cut(play: Playbook, cut: int) -> None:
-    client = play.client().pipelines("INCR a", "INCR b", "PUBLISH c m")
-    master = told(play, "m:1", "INCR a", "INCR b", "PUBLISH c m")
-    replies = READONLY + READONLY + b":0\r\n"
+    client = play.client().pipelines("INCR a", "INCR b", "PUBLISH c")
+    master = told(play, "m:1", "INCR a", "INCR b", "PUBLISH c")
+    replies = READONLY + READONLY + NO_ARGUMENTS
     master.answers(replies[:cut]).answers(replies[cut:])
     client.hears_nothing()
     fail_over(play)
@@ -59,7 +61,7 @@ def test_a_refused_pipeline_is_sent_again_in_its_order_however_its_replies_are_c
     connection.answers(b":1\r\n")
     play.server("r:1").hears("INCR", "b").answers(b":2\r\n")
     play.server("r:1").hears_nothing()
-    client.hears(b":1\r\n:2\r\n:0\r\n")
+    client.hears(b":1\r\n:2\r\n" + NO_ARGUMENTS)
 
 
 def test_a_refusal_and_a_loss_behind_it_leave_the_order_as_it_was(play: Playbook) -> None:
@@ -417,6 +419,48 @@ def test_a_refused_script_is_not_executed_behind_a_later_write(play: Playbook) -
     client.hears(READONLY + OK)
     play.wait(1)
     play.server("m:1").hears_nothing()
+
+
+@pytest.mark.parametrize(
+    ("later", "reply"),
+    [
+        ("PUBLISH c changed", b":1\r\n"),
+        ("MODULE.CMD k", OK),
+        ("EVAL x 1 k", b":1\r\n"),
+        ("FCALL f 1 k", b"$-1\r\n"),
+        ("EVAL x 1 k", b"-ERR half-way through. script: x, on @user_script:2.\r\n"),
+    ],
+)
+def test_relaying__effect_behind_a_refusal__refusal_stands(play: Playbook, later: str, reply: bytes) -> None:
+    client = play.client().pipelines("SET k 1", later)
+    told(play, "m:1", "SET k 1", later, exclusive=not later.startswith("PUBLISH")).answers(LOADING + reply)
+    client.hears(LOADING + reply)
+    play.wait(1)
+    play.server("m:1").hears_nothing()
+
+
+def test_relaying__error_behind_a_refusal__refused_again(play: Playbook) -> None:
+    """What the server answers with an error had no effect: the refused write may still go in front of it."""
+    client = play.client().pipelines("SET k 1", "PUBLISH c")
+    told(play, "m:1", "SET k 1", "PUBLISH c").answers(LOADING + NO_ARGUMENTS)
+    client.hears_nothing()
+    play.wait(1)
+    told(play, "m:1", "SET k 1").answers(OK)
+    client.hears(OK + NO_ARGUMENTS)
+
+
+@pytest.mark.parametrize("inside", ["EVAL x 1 k", "PUBLISH c changed"])
+def test_relaying__block_with_effect_behind_a_refusal__stands(play: Playbook, inside: str) -> None:
+    client = play.client().pipelines("SET k 1", "MULTI", inside, "EXEC")
+    exclusive = inside.startswith("EVAL")
+    told(play, "m:1", "SET k 1", *[] if exclusive else ["MULTI", inside, "EXEC"]).answers(LOADING)
+    if exclusive:
+        client.hears_nothing()  # the block waits for a connection of its own
+    else:
+        play.server("m:1").live[-1].answers(OK + QUEUED + b"*1\r\n:1\r\n")
+        client.hears(LOADING + OK + QUEUED + b"*1\r\n:1\r\n")
+        play.wait(1)
+        play.server("m:1").hears_nothing()
 
 
 def test_what_a_refused_client_may_say_is_bounded() -> None:

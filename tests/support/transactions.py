@@ -9,6 +9,7 @@ QUEUED = b"+QUEUED\r\n"
 NIL = b"*-1\r\n"
 EXECABORT = b"-EXECABORT Transaction discarded because of previous errors.\r\n"
 READONLY = b"-READONLY You can't write against a read only replica.\r\n"
+LOADING = b"-LOADING Redis is loading the dataset in memory\r\n"
 NO_ARGUMENTS = b"-ERR wrong number of arguments for 'get' command\r\n"
 
 
