@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from rfprotocol import resp
 from rfprotocol.commands import Route, lookup
 from rfproxy import redirection, tracking
-from rfproxy.blocking import nothing, remaining
+from rfproxy.barrier import replication_barrier
+from rfproxy.blocking import WAITS, nothing, remaining
 from rfproxy.clientlist import parse_tracking
 from rfproxy.entries import Form, Need, Run, Verb
 from rfproxy.greeting import REPLICA, Refusal
@@ -201,15 +202,12 @@ def block(session: Session, verb: Verb, now: float) -> bool:
         return False
     session.busy = replace(verb, blocked_since=since)
     raw = resp.encode_command(args)
-    if name in ("WAIT", "WAITAOF"):
-        # A server waits for the offset at the end of the connection's last command, so one has to come first.
-        return session.send(Run(session, [verb.args], _PING + raw, Need.OWN, Form.LAST, 2), lane)
+    if name in WAITS:
+        barrier = replication_barrier(session.router.version_of(lane))
+        return session.send(Run(session, [verb.args], barrier + raw, Need.OWN, Form.LAST, 2), lane)
     run = Run(session, [verb.args], raw, Need.OWN)
     run.attempts = verb.attempts
     return session.send(run, lane)
-
-
-_PING = resp.encode_command([b"PING"])
 
 
 def blocks(verb: Verb) -> bool:

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 
 from rfprotocol import resp
 
+WAITS = frozenset(["WAIT", "WAITAOF"])
+"""What waits for replicas, rather than for an element."""
+
 _TIMEOUT_AT = {
-    **dict.fromkeys(["BLPOP", "BRPOP", "BRPOPLPUSH", "BLMOVE", "BZPOPMIN", "BZPOPMAX", "WAIT", "WAITAOF"], -1),
+    **dict.fromkeys(["BLPOP", "BRPOP", "BRPOPLPUSH", "BLMOVE", "BZPOPMIN", "BZPOPMAX", *WAITS], -1),
     **dict.fromkeys(["BLMPOP", "BZMPOP"], 1),
     "BLMOVEM": 5,
 }
-_IN_MILLISECONDS = frozenset(["XREAD", "XREADGROUP", "WAIT", "WAITAOF"])
+_IN_MILLISECONDS = frozenset(["XREAD", "XREADGROUP", *WAITS])
 
 
 def remaining(name: str, args: Sequence[bytes], elapsed: float) -> list[bytes] | None:
@@ -53,6 +56,6 @@ _TOOK_NOTHING = (b"-", b"*-1\r\n", b"$-1\r\n", b"_")
 
 def nothing(name: str, protocol: int) -> bytes:
     """The reply of a blocking command that timed out."""
-    if name in ("WAIT", "WAITAOF"):
+    if name in WAITS:
         return resp.integer(0) if name == "WAIT" else resp.array([resp.integer(0), resp.integer(0)])
     return resp.null_array(protocol)

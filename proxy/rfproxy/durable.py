@@ -13,9 +13,9 @@ replaced by an error (`Shortfall`). When the lane dies before WAIT is answered, 
 was sent and not answered, and goes the way of all such commands. But a blocking command that is known to have taken
 something is not asked again.
 
-WAIT asks for the offset at the end of the connection's last command (before Redis 7.2), or of its last write (since).
-So something has to come first where that is not enough: a blocking command may have been served later than it was
-executed, and a write that changed nothing may owe that to another connection's write which no replica has yet.
+WAIT asks for the offset of the batch's last command, or write. Something has to come first where that is not enough
+(`barrier`): a blocking command may have been served later than it was executed, and a write that changed nothing may
+owe that to another connection's write which no replica has yet.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from rfprotocol import resp
-from rfprotocol.commands import Command, lookup, parsed_version
+from rfprotocol.commands import Command, lookup
 from rfprotocol.errors import ProtocolError
 from rfprotocol.framing import ReplyScanner, Taken
 from rfprotocol.topology import Node
+from rfproxy.barrier import MESSAGE, PING, replication_barrier
 from rfproxy.blocking import took
 from rfproxy.entries import Form, Run
 from rfproxy.greeting import LaneKey
@@ -150,7 +151,7 @@ class Fence:
         """What is missing, as far as is known."""
         for question, answer in zip(self._questions, self._answers, strict=True):
             # Who may not use the channel: for all that the batch itself has written, WAIT alone is enough.
-            spared = question is _MOVES_THE_OFFSET and answer.startswith(_MAY_NOT_PUBLISH)
+            spared = question is MESSAGE and answer.startswith(_MAY_NOT_PUBLISH)
             if answer.startswith(b"-") and not spared:
                 text = answer[1:].decode(errors="replace").strip()
                 return Shortfall(node, f"as far as is known: WAIT failed: {text}")
@@ -238,10 +239,9 @@ class DurableLane(Lane):
     def _questions(self) -> list[bytes]:
         timeout = max(1, round(self._durability.timeout * 1000))
         wait = resp.encode_command([b"WAIT", b"%d" % self._durability.replicas, b"%d" % timeout])
-        version = self.welcome.version if self.welcome is not None else ""
-        if not version or parsed_version(version) >= _OF_THE_LAST_WRITE:
-            return [_MOVES_THE_OFFSET, wait]
-        return [wait] if self.guest is None else [_PING, wait]
+        barrier = replication_barrier(self.welcome.version if self.welcome is not None else "")
+        # On a shared lane nothing blocks: the last command of the batch is answered when it was executed.
+        return [wait] if barrier is PING and self.guest is None else [barrier, wait]
 
     def _distribute(self, now: float) -> None:
         fence = self._fence
@@ -283,13 +283,8 @@ class DurableLane(Lane):
         run.session.shortfall = None
 
 
-_OF_THE_LAST_WRITE = (7, 2)
-"""The release since which WAIT asks for the last write of the connection."""
-_MOVES_THE_OFFSET = resp.encode_command([b"SPUBLISH", b"rfproxy:durable", b""])
-"""Replicas are sent it, like a write; nobody hears it, as there are no patterns for such channels."""
 _MAY_NOT_PUBLISH = (b"-NOPERM", b"-ERR Replica can't interact")
 """What it is answered when the user has no right to it, or has said MONITOR."""
-_PING = resp.encode_command([b"PING"])
 
 
 def _apart(run: Run) -> bool:

@@ -13,6 +13,8 @@ from rfprotocol import resp
 from rfprotocol.commands import Command, Route, arity_error, lookup
 from rfproxy import apart, durable, fate, gathering, verbs
 from rfproxy.attempts import Attempts, Loss
+from rfproxy.barrier import counts_writes_only
+from rfproxy.blocking import WAITS, nothing
 from rfproxy.entries import Entry, Form, Need, Ready, Run, Verb
 from rfproxy.execreply import elements, join
 from rfproxy.replay import may_have_changed, refused
@@ -271,7 +273,10 @@ def _put_right(session: Session, reply: bytes, transaction: Transaction, now: fl
     special = [
         (place, args)
         for place, args in enumerate(transaction.queued)
-        if verbs.known_at_exec(lookup(args)) or lookup(args).route is Route.CURSOR or _about_one_channel(args)
+        if verbs.known_at_exec(lookup(args))
+        or lookup(args).route is Route.CURSOR
+        or lookup(args).name in WAITS
+        or _about_one_channel(args)
     ]
     parts = elements(reply) if special else None
     if parts is None or len(parts) != len(transaction.queued):
@@ -280,12 +285,24 @@ def _put_right(session: Session, reply: bytes, transaction: Transaction, now: fl
         command = lookup(args)
         if command.route is Route.CURSOR:
             parts[place] = session.router.cursors.outgoing(parts[place])
+        elif command.name in WAITS:
+            parts[place] = _waited_inside(session, command.name, parts[place])
         elif _about_one_channel(args):
             if session.ties is not None and session.ties.stream is not None:
                 session.ties.stream.confirms(list(args), parts[place])
         elif not parts[place].startswith(b"-"):
             parts[place] = verbs.done_at_exec(session, Verb(args, command, b""), parts[place], now)
     return join(parts)
+
+
+def _waited_inside(session: Session, name: str, reply: bytes) -> bytes:
+    """WAIT inside of a transaction waits for nothing, and asks about the connection's last write before MULTI.
+
+    That was somebody else's, or none, so what it counts says nothing: that no replica is known to have the client's
+    writes is always true. Servers that remember the last command asked about MULTI, which is right.
+    """
+    version = session.router.version_of(session.own) if session.own is not None else ""
+    return reply if reply.startswith(b"-") or not counts_writes_only(version) else nothing(name, 2)
 
 
 def returned(session: Session, run: Run, transaction: Transaction, lane: Lane, loss: Loss) -> None:

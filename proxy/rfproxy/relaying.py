@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rfprotocol import resp
 from rfprotocol.commands import Route, lookup
 from rfprotocol.framing import Taken, split
-from rfproxy import admission, apart, durable, fate, muting, pledge, verbs
+from rfproxy import admission, apart, barrier, durable, fate, muting, pledge, verbs
 from rfproxy.attempts import Loss
 from rfproxy.entries import Entry, Form, Hangup, Need, Ready, Run, Verb
 from rfproxy.greeting import REPLICA, Refusal
@@ -146,7 +146,7 @@ def _deliver_together(session: Session, run: Run, taken: Taken, now: float) -> N
         return
     if session.shortfall is not None and run.form is Form.BLOCK:
         run.reply = _told_of_block(session, run, replies, began=began)
-    reply = replies[-1] if run.form is Form.LAST else run.reply
+    reply = barrier.answer(lookup(run.commands[0]).name, replies) if run.form is Form.LAST else run.reply
     if session.recovered is None:
         session.client.write(reply)
     else:

@@ -58,7 +58,8 @@ class Router:
             lease, timeout=policy.hold_timeout, capacity=policy.hold_bytes, leaseless=policy.leaseless
         )
         self.acknowledged = -1
-        self.server_version = ""
+        self.versions: dict[Node, str] = {}
+        """Of each server that has told it, when it last greeted a lane."""
         self.sessions: dict[int, Session] = {}
         self.strangers = False  # the servers want to know who speaks before they answer anything
         self.process = ""  # the master's, told from all others
@@ -207,6 +208,16 @@ class Router:
     def _all_shared(self) -> list[Lane]:
         return list(self._shared.values())
 
+    @property
+    def server_version(self) -> str:
+        """The master's, which decides what exists; empty while it is not known, or there is no master."""
+        master = self.topology.master if self.topology is not None else None
+        return self.versions.get(master, "") if master is not None else ""
+
+    def version_of(self, lane: Lane) -> str:
+        """That of the server behind a lane, as it greeted this one or, before it has, another one; empty: unknown."""
+        return (lane.welcome and lane.welcome.version) or self.versions.get(lane.key.node, "")
+
     # --- what lanes report
 
     def lane_stands(self, lane: Lane) -> None:
@@ -221,7 +232,7 @@ class Router:
         """The server is what it should be."""
         self.reception.ready(lane, now)
         if lane.welcome and lane.welcome.version:
-            self.server_version = lane.welcome.version
+            self.versions[lane.key.node] = lane.welcome.version
         if lane.welcome and lane.key.identity.account is None and lane.welcome.stranger != self.strangers:
             self.strangers = lane.welcome.stranger
             for session in self.sessions.values():

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from rfprotocol import resp
 from rfprotocol.commands import Command, Route, lookup
 from rfprotocol.glance import LARGE, MOST, Glance
+from rfproxy.blocking import WAITS
 from rfproxy.entries import ANYWHERE, NEEDS_MASTER, Entry, Form, Need, Run, Verb, alone
 
 if TYPE_CHECKING:
@@ -120,6 +121,6 @@ def _end_of_block(commands: list[list[bytes]], start: int) -> int:
         command = lookup(commands[place])
         if command.name == "EXEC":  # which ends it even when it is refused; DISCARD may be denied to a user
             return place + 1 if len(commands[place]) == 1 else 0
-        if command.route not in _IN_BLOCKS:
+        if command.route not in _IN_BLOCKS or command.name in WAITS:  # `pledge` puts their numbers right
             return 0
     return 0

@@ -58,7 +58,8 @@ def test_a_script_that_may_only_read_is_not_waited_for(play: Playbook) -> None:
 
 def test_a_clients_own_wait_is_answered_by_the_server(play: Playbook) -> None:
     client = play.client().says("WAIT", "2", "100")
-    heard(play, "PING", "WAIT 2 100", own=True).answers(PONG + b":2\r\n")
+    play.server("m:1").hears("SPUBLISH", "rfproxy:durable", "", exclusive=True)
+    heard(play, "WAIT 2 100", own=True).answers(b":0\r\n:2\r\n")
     client.hears(b":2\r\n")
 
 

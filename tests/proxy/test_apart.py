@@ -158,16 +158,102 @@ def test_a_client_that_leaves_takes_its_blocking_command_along(play: Playbook) -
     assert connection.closed
 
 
-def test_wait_counts_from_everything_that_was_written_before_it(play: Playbook) -> None:
-    client = play.client().says("WAIT", "1", "100")
-    master = play.server("m:1")
-    master.hears("PING", exclusive=True)
-    master.hears("WAIT", "1", "100", exclusive=True).answers(b"+PONG\r\n:1\r\n")
+BARRIERS = {
+    "7.0.15": ("PING",),
+    **dict.fromkeys(["7.2.0", "7.2.4", "7.4.0", "8.0.0"], ("SPUBLISH", "rfproxy:durable", "")),
+}
+"""By version, what goes out in front of WAIT. All versions of Valkey say that they are Redis 7.2.4."""
+
+
+@pytest.fixture(params=BARRIERS)
+def version(request: pytest.FixtureRequest) -> str:
+    """Of all servers."""
+    return str(request.param)
+
+
+@pytest.fixture
+def of_version(version: str) -> Playbook:
+    play = Playbook()
+    play.server("m:1").version = play.server("r:1").version = version
+    play.topology(1, master="m:1", replicas=["r:1"])
+    return play
+
+
+def writer(play: Playbook) -> FakeClient:
+    """A client whose write was acknowledged."""
+    client = play.client().says("SET", "k", "v")
+    play.server("m:1").hears("SET", "k", "v").answers(OK)
+    client.hears(OK)
+    return client
+
+
+def waits(play: Playbook, barrier: tuple[str, ...], command: str) -> FakeConnection:
+    """The master hears WAIT behind the barrier, and nothing else."""
+    play.server("m:1").hears(*barrier, exclusive=True)
+    connection = play.server("m:1").hears(*command.split(), exclusive=True)
+    play.server("m:1").hears_nothing()
+    return connection
+
+
+def test_wait__after_a_write__asks_behind_a_barrier(of_version: Playbook, version: str) -> None:
+    client = writer(of_version).says("WAIT", "1", "100")
+    waits(of_version, BARRIERS[version], "WAIT 1 100").answers(b":0\r\n:1\r\n")
     client.hears(b":1\r\n")
 
 
+@pytest.mark.parametrize("version", ["7.2.0", "8.0.0"])
+def test_waitaof__after_a_write__asks_behind_a_barrier(of_version: Playbook, version: str) -> None:
+    client = writer(of_version).says("WAITAOF", "1", "1", "100")
+    waits(of_version, BARRIERS[version], "WAITAOF 1 1 100").answers(b":0\r\n*2\r\n:1\r\n:0\r\n")
+    client.hears(b"*2\r\n:1\r\n:0\r\n")
+
+
+def test_wait__in_the_packet_of_the_write__asks_behind_a_barrier(of_version: Playbook, version: str) -> None:
+    client = of_version.client().pipelines("SET k v", "WAIT 1 100")
+    of_version.server("m:1").hears("SET", "k", "v").answers(OK)
+    waits(of_version, BARRIERS[version], "WAIT 1 100").answers(b":0\r\n:1\r\n")
+    client.hears(OK + b":1\r\n")
+
+
+@pytest.mark.parametrize("packets", [["MULTI", "SET k v", "EXEC", "WAIT 1 9"], ["MULTI\nSET k v\nEXEC", "WAIT 1 9"]])
+def test_wait__after_exec__asks_behind_a_barrier(of_version: Playbook, version: str, packets: list[str]) -> None:
+    client = of_version.client()
+    for packet in packets:
+        client.pipelines(*packet.split("\n"))
+    master = of_version.server("m:1")
+    for connection in [one for one in master.live if one.commands]:
+        connection.commands.clear()
+        connection.answers(OK + QUEUED + b"*1\r\n+OK\r\n")
+    waits(of_version, BARRIERS[version], "WAIT 1 9").answers(b":0\r\n:1\r\n")
+    client.hears(OK + QUEUED + b"*1\r\n+OK\r\n:1\r\n")
+
+
+@pytest.mark.parametrize("packets", [["MULTI", "SET k v", "WAIT 1 9", "EXEC"], ["MULTI\nSET k v\nWAIT 1 9\nEXEC"]])
+def test_wait__inside_multi__claims_no_replica(of_version: Playbook, version: str, packets: list[str]) -> None:
+    """It waits for nothing there, and what it counts since 7.2 is about a write of somebody else."""
+    client = of_version.client()
+    for packet in packets:
+        client.pipelines(*packet.split("\n"))
+    for command in ("MULTI", "SET k v", "WAIT 1 9", "EXEC"):
+        connection = of_version.server("m:1").hears(*command.split(), exclusive=True)
+    connection.answers(OK + QUEUED * 2 + b"*2\r\n+OK\r\n:2\r\n")
+    counted = b":2\r\n" if version == "7.0.15" else b":0\r\n"
+    client.hears(OK + QUEUED * 2 + b"*2\r\n+OK\r\n" + counted)
+
+
+def test_wait__barrier_denied__error_instead_of_a_number(of_version: Playbook, version: str) -> None:
+    client = writer(of_version).says("WAIT", "1", "100")
+    denied = b"-NOPERM No permissions to access a channel\r\n"
+    waits(of_version, BARRIERS[version], "WAIT 1 100").answers(denied + b":2\r\n")
+    error = client.hears_error("NOPERM WAIT ")
+    assert "SPUBLISH on the channel rfproxy:durable" in error
+    assert error.endswith("No permissions to access a channel\r\n")
+
+
 def test_a_wait_that_dies_between_its_two_replies_is_asked_again(play: Playbook) -> None:
-    client = play.client().says("WAIT", "1", "1000")
+    play.client().says("GET", "k")
+    play.server("r:1").hears("GET", "k").answers(b"$-1\r\n")
+    client = writer(play).says("WAIT", "1", "1000")
     master = play.server("m:1")
     master.hears("PING", exclusive=True)
     master.hears("WAIT", "1", "1000", exclusive=True).answers(b"+PONG\r\n")
