@@ -96,9 +96,25 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Reads that depend on one server (a count, its own state) stay on the master, where repeated questions get answers
-# that fit each other.
-_READS_OF_ONE_SERVER = _names("DBSIZE")
+_ABOUT_THE_SERVER: Mapping[str, str] = {
+    "DBSIZE": "a count of its keys, where repeated questions are to get answers that fit each other",
+    "TOUCH": "it sets the time of the last use, by which the master evicts (maxmemory-policy); replicas evict nothing",
+    "OBJECT|IDLETIME": "the time since the last use, which replicas are not told",
+    "OBJECT|FREQ": "how often it was used, which replicas are not told",
+    "OBJECT|ENCODING": "how it keeps a value: that depends on its settings, its version and the value's past",
+    "OBJECT|REFCOUNT": "how it keeps a value",
+    "MEMORY|USAGE": "how it keeps a value, and how its allocator does",
+    "XINFO|CONSUMERS": "replicas are not told of consumers that asked for messages and got none",
+    "XINFO|GROUPS": "the number of its consumers, see XINFO CONSUMERS",
+    "XINFO|STREAM": "its consumers (FULL) and how it keeps the entries",
+    "XPENDING": "what was just delivered: who asks wants to claim it, and decides by the idle times",
+    "VINFO": "the graph by which it finds vectors: each server builds one of its own",
+    "VLINKS": "the graph by which it finds vectors",
+    "ARINFO": "how it keeps an array",
+}
+"""Reads that ask about the server rather than about the data, and why a replica's answer is another one than the
+master's, however little it lags: they go to the master, always. Redis flags them as `readonly`, which means that they
+change no data, not that any server may be asked."""
 
 _CURSOR = _names("SCAN HSCAN SSCAN ZSCAN")
 _OWN = _names("EVAL EVALSHA EVAL_RO EVALSHA_RO FCALL FCALL_RO SCRIPT|LOAD SCRIPT|EXISTS SCRIPT|FLUSH")
@@ -132,20 +148,29 @@ _BLOCKING = _names("WAIT WAITAOF")
 """Redis flags them as blocking only since 7.4."""
 
 
-def _asks_to_block(args: Sequence[bytes]) -> bool:
-    """Whether BLOCK is among the options of XREAD or XREADGROUP, which end at STREAMS (t_stream.c).
+def block_place(args: Sequence[bytes]) -> int | None:
+    """Where the timeout of XREAD or XREADGROUP stands, or None if they are not to block.
 
-    A group that is called BLOCK is taken for the option: that costs a connection, the reverse would block others.
+    As xreadCommand in t_stream.c reads them: options end at STREAMS, are compared as C strings, and the last BLOCK
+    counts. What is no option there is an error of the server's, whatever is made of it here.
     """
-    place = 1
+    found, place = None, 1
     while place < len(args):
-        option = args[place].partition(b"\0")[0].upper()  # compared as a C string
-        if option == b"BLOCK":
-            return True
+        option = args[place].partition(b"\0")[0].upper()
         if option == b"STREAMS":
-            return False
-        place += 3 if option == b"GROUP" else 1
-    return False
+            break
+        if option == b"BLOCK" and place + 1 < len(args):
+            found = place + 1
+        place += _WORDS_OF_XREAD.get(option, 1)
+    return found
+
+
+_WORDS_OF_XREAD: Mapping[bytes, int] = {b"BLOCK": 2, b"COUNT": 2, b"CLAIM": 2, b"GROUP": 3}
+"""How many words an option of XREAD and XREADGROUP takes, itself included, if that is not one."""
+
+
+def _asks_to_block(args: Sequence[bytes]) -> bool:
+    return block_place(args) is not None
 
 
 def _asks_for_proxy(args: Sequence[bytes]) -> bool:
@@ -221,7 +246,7 @@ _ROUTES: Mapping[str, Route] = {
     **dict.fromkeys(_OWN, Route.OWN),
     **dict.fromkeys(_URGENT, Route.URGENT),
     **dict.fromkeys(_ANY_SERVER, Route.REPLICA),
-    **dict.fromkeys(_READS_OF_ONE_SERVER, Route.MASTER),
+    **dict.fromkeys(_ABOUT_THE_SERVER, Route.MASTER),
 }
 """What the flags do not tell."""
 

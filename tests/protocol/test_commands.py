@@ -21,6 +21,7 @@ from rfprotocol.commands import (
     Replay,
     Route,
     arity_error,
+    block_place,
     commands,
     existence_error,
     exists_in,
@@ -283,7 +284,7 @@ class TestTaking:
 class TestRoutes:
     @each(
         """GET k; mget a b; PING; ECHO x; TTL k; KEYS *; XREAD STREAMS s 0; XREAD COUNT 2 STREAMS block 0;
-        OBJECT ENCODING k; memory usage k; XINFO STREAM s; PFCOUNT h; SORT_RO k; GEORADIUS_RO k 0 0 1 m"""
+        PFCOUNT h; XLEN s; XRANGE s - +; SORT_RO k; GEORADIUS_RO k 0 0 1 m"""
     )
     def test_reads_of_data_may_go_to_a_replica(self, text: str) -> None:
         assert route(text) is Route.REPLICA
@@ -294,6 +295,15 @@ class TestRoutes:
     )
     def test_all_else_goes_to_the_master(self, text: str) -> None:
         assert route(text) is Route.MASTER
+
+    @each(
+        """TOUCH k; OBJECT IDLETIME k; object freq k; OBJECT ENCODING k; MEMORY USAGE k; XINFO CONSUMERS s g;
+        xinfo groups s; XINFO STREAM s; XINFO STREAM s FULL; XPENDING s g; XPENDING s g - + 10; DBSIZE; VINFO v;
+        VLINKS v e; ARINFO a"""
+    )
+    def test_route__question_about_the_server__master(self, text: str) -> None:
+        assert route(text) is Route.MASTER
+        assert lookup(words(text)).reads_only
 
     @each("""SCAN 0; scan 0 MATCH x; HSCAN h 0; SSCAN s 0; ZSCAN z 0""")
     def test_cursors_belong_to_one_server(self, text: str) -> None:
@@ -353,10 +363,10 @@ class TestRoutes:
         """Here, by hand. A command that a later version brings must be added."""
         judged = {
             (Route.REPLICA, Replay.READ): """HTTL HPTTL HEXPIRETIME HPEXPIRETIME DIGEST SDIFFCARD SUNIONCARD
-                VCARD VDIM VEMB VGETATTR VINFO VISMEMBER VLINKS VRANDMEMBER VRANGE VSIM
-                ARCOUNT ARGET ARGETRANGE ARGREP ARINFO ARLASTITEMS ARLEN ARMGET ARNEXT AROP ARSCAN""",
+                VCARD VDIM VEMB VGETATTR VISMEMBER VRANDMEMBER VRANGE VSIM
+                ARCOUNT ARGET ARGETRANGE ARGREP ARLASTITEMS ARLEN ARMGET ARNEXT AROP ARSCAN""",
             (Route.MASTER, Replay.READ): """CLUSTER|MYSHARDID CLUSTER|SLOT-STATS HOTKEYS|GET HOTKEYS|HELP
-                BACKUP|HELP BACKUP|LIST BACKUP|STATUS""",
+                BACKUP|HELP BACKUP|LIST BACKUP|STATUS VINFO VLINKS ARINFO""",
             (Route.MASTER, Replay.WRITE): """HEXPIRE HEXPIREAT HPEXPIRE HPEXPIREAT HPERSIST HGETDEL HGETEX HSETEX
                 XACKDEL XDELEX XCFGSET XIDMPRECORD XNACK DELEX MSETEX INCREX LMOVEM HIMPORT|SET VADD VREM VSETATTR
                 ARDEL ARDELRANGE ARINSERT ARMSET ARRING ARSEEK ARSET""",
@@ -530,3 +540,27 @@ class TestErrors:
     @pytest.mark.parametrize("args", [[b"CLIENT", b"Foo"], [b"client", b"a\r\nb", b"c"], [b"Cluster", b"x" * 200]])
     def test_an_unknown_subcommand_is_told_in_the_words_of_redis(self, server: RedisServer, args: list[bytes]) -> None:
         assert resp.error(lookup(args).refusal) == said(server, args)
+
+
+class TestBlock:
+    @pytest.mark.parametrize(
+        ("text", "place"),
+        [
+            ("XREAD BLOCK 0 STREAMS s $", 2),
+            ("xread count 2 block 100 streams s $", 4),
+            ("XREAD BLOCK 1 BLOCK 2 STREAMS s $", 4),
+            ("XREADGROUP GROUP BLOCK 5 BLOCK 1000 STREAMS s >", 5),
+            ("XREADGROUP GROUP g BLOCK BLOCK 1000 STREAMS s >", 5),
+            ("XREADGROUP GROUP g c NOACK CLAIM 10 BLOCK 5 STREAMS s >", 8),
+            ("XREADGROUP BLOCK 7 GROUP g c STREAMS s >", 2),
+            ("XREADGROUP GROUP BLOCK BLOCK COUNT 1 STREAMS s >", None),
+            ("XREAD STREAMS block 0", None),
+            ("XREAD COUNT BLOCK STREAMS s 0", None),
+            ("XREAD BLOCK", None),
+            ("XREAD", None),
+        ],
+    )
+    def test_block_place__options_of_xread__the_timeout(self, text: str, place: int | None) -> None:
+        assert block_place(words(text)) == place
+        expected = Route.REPLICA if text.upper().startswith("XREAD ") or text == "XREAD" else Route.MASTER
+        assert route(text) is (Route.BLOCKING if place is not None else expected)
