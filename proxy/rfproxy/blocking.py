@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from rfprotocol import resp
+from rfprotocol.commands import block_place
 
 WAITS = frozenset(["WAIT", "WAITAOF"])
 """What waits for replicas, rather than for an element."""
@@ -41,8 +42,7 @@ def remaining(name: str, args: Sequence[bytes], elapsed: float) -> list[bytes] |
 
 def _timeout_place(name: str, args: Sequence[bytes]) -> int | None:
     if name in ("XREAD", "XREADGROUP"):
-        options = [arg.upper() for arg in args]
-        return options.index(b"BLOCK") + 1 if b"BLOCK" in options else None
+        return block_place(args)
     return _TIMEOUT_AT.get(name)
 
 

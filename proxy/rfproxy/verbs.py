@@ -19,6 +19,7 @@ from rfprotocol.commands import Command, Route, arity_error, existence_error
 from rfproxy import admission, apart, clients, gathering, muting, subscribing
 from rfproxy.entries import Form, Need, Run, Verb
 from rfproxy.greeting import Account, Identity
+from rfproxy.hello import INTEGER, Hello, parse_hello
 from rfproxy.muting import Replies
 
 if TYPE_CHECKING:
@@ -167,8 +168,9 @@ def _identify(session: Session, verb: Verb, now: float) -> bool:
             lane.spoilt = True
     else:
         # Said on the lane, too, although it was greeted like that: the password may have been changed since.
-        if name == "HELLO":
-            raw = resp.encode_command(_without_name(verb.args))
+        hello = parse_hello(verb.args) if name == "HELLO" else ""
+        if isinstance(hello, Hello):
+            raw = resp.encode_command(hello.words())
         lane = _judge_of(session, name, wanted, now)
     if lane is None:
         return False
@@ -184,19 +186,6 @@ def _judge_of(session: Session, name: str, wanted: Identity, now: float) -> Lane
     return master or find(number, wanted, Need.ANY, now)
 
 
-def _without_name(args: list[bytes]) -> list[bytes]:
-    """HELLO without SETNAME: the lane is not the client's."""
-    if len(args) < 2:
-        return args
-    place, kept = 2, args[:2]
-    while place < len(args):
-        size = 3 if args[place].upper() == b"AUTH" else 2
-        if args[place].upper() != b"SETNAME":
-            kept += args[place : place + size]
-        place += size
-    return kept
-
-
 def _wanted(session: Session, name: str, args: list[bytes]) -> Identity | str:
     """The identity a verb asks for, or the error that it is answered with."""
     if name == "SELECT":
@@ -206,42 +195,16 @@ def _wanted(session: Session, name: str, args: list[bytes]) -> Identity | str:
             return "ERR syntax error"
         username = args[1] if len(args) == 3 else b""
         return replace(session.identity, account=Account(username, args[-1]))
-    return _hello_wanted(session.identity, args)
-
-
-_INTEGER = re.compile(rb"0|-?[1-9][0-9]{0,18}")
-"""As string2ll in Redis' util.c reads it: no sign, blank or zero too many."""
+    hello = parse_hello(args)
+    return hello if isinstance(hello, str) else hello.identity(session.identity)
 
 
 def _selected(identity: Identity, text: bytes) -> Identity | str:
-    if not _INTEGER.fullmatch(text) or not -(1 << 63) <= int(text) < 1 << 63:
+    if not INTEGER.fullmatch(text) or not -(1 << 63) <= int(text) < 1 << 63:
         return "ERR value is not an integer or out of range"
     if not -(1 << 31) <= int(text) < 1 << 31:
         return "ERR value is out of range, value must between -2147483648 and 2147483647"
     return replace(identity, db=int(text)) if int(text) >= 0 else "ERR DB index is out of range"
-
-
-def _hello_wanted(identity: Identity, args: list[bytes]) -> Identity | str:
-    if len(args) == 1:
-        return identity
-    if not _INTEGER.fullmatch(args[1]):
-        return "ERR Protocol version is not an integer or out of range"
-    if args[1] not in (b"2", b"3"):
-        return "NOPROTO unsupported protocol version"
-    wanted = replace(identity, protocol=int(args[1]))
-    place = 2
-    while place < len(args):
-        option = args[place].upper()
-        if option == b"AUTH" and place + 2 < len(args):
-            wanted = replace(wanted, account=Account(args[place + 1], args[place + 2]))
-            place += 3
-        elif option == b"SETNAME" and place + 1 < len(args):
-            if not clients.good_name(args[place + 1]):
-                return "ERR Client names cannot contain spaces, newlines or special characters."
-            place += 2
-        else:
-            return f"ERR Syntax error in HELLO option '{args[place].decode('ascii', 'surrogateescape')}'"
-    return wanted
 
 
 def _selected_or_authenticated(session: Session, args: list[bytes], reply: bytes, now: float) -> bytes:
@@ -251,9 +214,9 @@ def _selected_or_authenticated(session: Session, args: list[bytes], reply: bytes
 
 def _greeted(session: Session, args: list[bytes], reply: bytes, now: float) -> bytes:
     _become(session, args)
-    for place in range(2, len(args) - 1):
-        if args[place].upper() == b"SETNAME":
-            session.name = args[place + 1]
+    hello = parse_hello(args)
+    if isinstance(hello, Hello) and hello.name is not None:
+        session.name = hello.name
     reply = _ID.sub(b"$2\r\nid\r\n:%d\r\n" % session.number, reply, count=1)
     return reply.replace(b"$4\r\nrole\r\n$7\r\nreplica\r\n", b"$4\r\nrole\r\n$6\r\nmaster\r\n", 1)
 

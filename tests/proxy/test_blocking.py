@@ -25,6 +25,7 @@ def words(text: str) -> list[bytes]:
         ("WAIT 1 10000", "WAIT 1 7500"),
         ("WAITAOF 1 0 10000", "WAITAOF 1 0 7500"),
         ("XREAD COUNT 2 BLOCK 10000 STREAMS s $", "XREAD COUNT 2 BLOCK 7500 STREAMS s $"),
+        ("XREADGROUP GROUP BLOCK 5 BLOCK 10000 STREAMS s >", "XREADGROUP GROUP BLOCK 5 BLOCK 7500 STREAMS s >"),
         ("XREADGROUP GROUP g c block 10000 STREAMS s >", "XREADGROUP GROUP g c block 7500 STREAMS s >"),
     ],
 )

@@ -253,6 +253,13 @@ def test_hello_with_a_name_and_a_user_sets_both(play: Playbook) -> None:
     client.hears(b"$3\r\napp\r\n")
 
 
+def test_hello__password_behind_a_user_called_setname__stays_secret(play: Playbook) -> None:
+    client = play.client().says("HELLO", "3", "AUTH", "setname", "secret")
+    play.server("m:1").hears("HELLO", "3", "AUTH", "setname", "secret").answers(hello(3, 7001))
+    client.hears(hello(3, client.session.number))
+    assert client.session.name == b""
+
+
 def test_hello_without_a_version_changes_nothing(play: Playbook) -> None:
     client = play.client().says("HELLO")
     play.server("m:1").hears("HELLO").answers(hello(2, 7001))
