@@ -22,7 +22,6 @@ from rfproxy.blocking import WAITS, nothing, remaining
 from rfproxy.clientlist import parse_tracking
 from rfproxy.entries import Form, Need, Run, Verb
 from rfproxy.greeting import REPLICA, Refusal
-from rfproxy.replay import refused
 from rfproxy.ties import Ties, bring_back
 
 if TYPE_CHECKING:
@@ -90,7 +89,7 @@ def _load(session: Session, lane: Lane, bodies: list[bytes]) -> None:
 
 def restored(session: Session, run: Run, reply: bytes, now: float) -> None:
     """A reply to what only restored the connection."""
-    if refused(reply):
+    if session.router.refused(reply, now):
         drift(session, now)
         return
     if run.home and not reply.startswith(b"-BUSY"):

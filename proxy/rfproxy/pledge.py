@@ -17,7 +17,7 @@ from rfproxy.barrier import counts_writes_only
 from rfproxy.blocking import WAITS, nothing
 from rfproxy.entries import Entry, Form, Need, Ready, Run, Verb
 from rfproxy.execreply import elements, join
-from rfproxy.replay import may_have_changed, refused
+from rfproxy.replay import may_have_changed
 from rfproxy.stream import Stream
 from rfproxy.transaction import ENDED, VERBS, State, Transaction
 
@@ -189,9 +189,10 @@ def answered(
         session.let_stand()
         session.recover(Ready(_verb_answered(session, transaction, args, reply, now)))
         return
-    if session.adrift or refused(reply):
+    is_refused = session.router.refused(reply, now)
+    if session.adrift or is_refused:
         apart.drift(session, now)
-        again = queueing or reply == QUEUED or command.name in VERBS or command.reads_only or refused(reply)
+        again = queueing or reply == QUEUED or command.name in VERBS or command.reads_only or is_refused
         if again:
             session.recover(fate.again(session, args, need), reply)
             return

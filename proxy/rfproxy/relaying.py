@@ -10,14 +10,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rfprotocol import resp
-from rfprotocol.commands import Route, lookup
+from rfprotocol.commands import Route, keys, lookup
 from rfprotocol.framing import Taken, split
 from rfproxy import admission, apart, barrier, durable, fate, muting, pledge, verbs
 from rfproxy.attempts import Loss
 from rfproxy.entries import Entry, Form, Hangup, Need, Ready, Run, Verb
 from rfproxy.greeting import REPLICA, Refusal
 from rfproxy.midway import Midway
-from rfproxy.replay import may_have_changed, may_resend, refused
+from rfproxy.replay import lacks_replicas, may_have_changed, may_resend
 
 if TYPE_CHECKING:
     from rfproxy.lane import Lane
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def deliver(session: Session, run: Run, taken: Taken, now: float) -> None:
     """Replies that may not simply be passed on."""
-    if taken.partial or (session.midway is not None and not refused(taken.data)):
+    if taken.partial or (session.midway is not None and not session.router.refused(taken.data, now)):
         _deliver_part(session, run, taken, now)
     elif run.form is Form.STAND_IN:
         pledge.stood_in(session, run)
@@ -75,11 +75,11 @@ def _judge(session: Session, run: Run, args: list[bytes], reply: bytes, now: flo
     need = run.need
     transaction = session.ties.transaction if session.ties is not None else None
     queueing = transaction is not None and transaction.answered_queueing
-    if refused(reply) and lookup(args).route is Route.OWN and not queueing:
+    if session.router.refused(reply, now) and lookup(args).route is Route.OWN and not queueing:
         session.recover(_doubt(session, run, args, reply))
     elif transaction is not None and not transaction.pretending:
         pledge.answered(session, transaction, args, reply, need, now)
-    elif refused(reply):
+    elif session.router.refused(reply, now):
         _refused(session, reply, now)
         session.recover(fate.again(session, args, need, run.attempts.refused(run.sent)), b"" if run.lost_on else reply)
     elif run.lost_on and reply.startswith(b"-") and not reply.startswith(_SAME_ANYWHERE):
@@ -101,12 +101,14 @@ executed what this one refuses."""
 
 def _doubt(session: Session, doubted: Run, args: list[bytes], reply: bytes) -> Run:
     """A script may make up a refusal, after it had effects. Whether the server refused it will show on another lane:
-    if that is greeted as one to a master, the reply is the script's."""
+    if that is greeted as one to a master, the reply is the script's. Whether a master lacks replicas shows when it
+    is asked for a write that changes nothing."""
     if session.ties is not None:
         session.ties.adrift = True
     if session.own is not None:
         session.own.spoilt = True
-    run = Run(session, [args], _PING, Need.OWN, Form.DOUBT)
+    probe = _harmless_write(args) if lacks_replicas(reply) else _PING
+    run = Run(session, [args], probe, Need.OWN, Form.DOUBT)
     run.reply, run.attempts = reply, doubted.attempts.refused(doubted.sent)
     return run
 
@@ -114,8 +116,14 @@ def _doubt(session: Session, doubted: Run, args: list[bytes], reply: bytes) -> R
 _PING = resp.encode_command([b"PING"])
 
 
+def _harmless_write(args: list[bytes]) -> bytes:
+    """A write to a key of these commands that changes nothing, whatever is there; users have rights to keys."""
+    key = next(iter(keys(args)), b"rfproxy:nothing")
+    return resp.encode_command([b"SETRANGE", key, b"0", b""])
+
+
 def _deliver_doubt(session: Session, run: Run, taken: Taken, now: float) -> None:
-    if refused(taken.data):  # it is still loading
+    if session.router.refused(taken.data, now):  # it is still loading
         _refused(session, taken.data, now)
         session.recover(fate.again(session, run.commands[0], run.need, run.attempts))
     elif run.lost_on:
@@ -130,7 +138,7 @@ def _deliver_together(session: Session, run: Run, taken: Taken, now: float) -> N
         return
     replies = split(run.reply)
     executed = run.commands[-1][0].upper() == b"EXEC" and not replies[-1].startswith(b"-")
-    refusal = next((reply for reply in replies if refused(reply)), None)
+    refusal = next((reply for reply in replies if session.router.refused(reply, now)), None)
     began = run.form is Form.LAST or replies[0] == pledge.OK  # else the commands were executed each on its own
     if refusal is not None and not executed and began:
         _refused(session, refusal, now)
@@ -166,7 +174,7 @@ def _deliver_consent(session: Session, run: Run, taken: Taken, now: float) -> No
     verb, session.busy = session.busy, None
     if verb is None:
         return
-    if refused(taken.data):
+    if session.router.refused(taken.data, now):
         _refused(session, taken.data, now)
         session.recover(verb)
     elif taken.has_error:

@@ -58,6 +58,10 @@ REFUSALS = (
 
 The whole texts, since scripts may make up errors with the same first word, after they have had effects."""
 
+NO_REPLICAS = b"NOREPLICAS Not enough good replicas to write."
+"""What a master says instead of executing a write while it has fewer replicas than `min-replicas-to-write`. A script
+hears it as long as it has written nothing (script.c: scriptVerifyWriteCommandAllow)."""
+
 _NOT_EXECUTED = (*REFUSALS, *(b"-EXECABORT Transaction discarded because of: " + text[1:] for text in REFUSALS))
 """The same for a transaction as a whole, too (multi.c: execCommandAbort)."""
 
@@ -78,6 +82,11 @@ _FIELD_EXPIRY = frozenset(["HEXPIRE", "HPEXPIRE", "HEXPIREAT", "HPEXPIREAT"])
 def refused(reply: bytes) -> bool:
     """Whether this reply says that the command was not executed and belongs on another server, or later."""
     return reply.startswith(_NOT_EXECUTED)
+
+
+def lacks_replicas(reply: bytes) -> bool:
+    """Whether this reply says that a write, or a transaction, was not executed for want of replicas."""
+    return reply.startswith((b"-" + NO_REPLICAS, b"-EXECABORT Transaction discarded because of: " + NO_REPLICAS))
 
 
 def may_have_changed(command: Command, reply: bytes) -> bool:

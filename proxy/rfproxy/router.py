@@ -30,8 +30,10 @@ from rfproxy.pausing import Pause
 from rfproxy.peers import Peers
 from rfproxy.policy import Policy, Reads
 from rfproxy.reception import Reception
+from rfproxy.replay import lacks_replicas, refused
 from rfproxy.replicas import SHED, Denials, Replicas
 from rfproxy.scripts import Scripts
+from rfproxy.settling import Settling
 from rfproxy.shell import Log, Shell
 from rfproxy.stats import ChangeStats, Stats
 
@@ -82,6 +84,7 @@ class Router:
         self._denials = Denials()
         self._served: dict[Identity, float] = {}  # until when a lane of that identity was in service
         self.reception = Reception(policy.account, log)
+        self._settling = Settling(policy.hold_timeout)
         self._own_rest = float("-inf")  # see OWN_REST
         self._answered: dict[Node, float] = {}  # as `Lane.answered`, of lanes that are closed
 
@@ -388,6 +391,10 @@ class Router:
             self._shell.wake_at(max(now, session.waits_since + self.policy.hold_timeout))
         return True
 
+    def refused(self, reply: bytes, now: float) -> bool:
+        """Whether this reply says that the command was not executed and belongs on another server, or later."""
+        return refused(reply) or (self._settling.lasts(now) and lacks_replicas(reply))
+
     def disturbed(self) -> ChangeStats:
         """Where to count what clients notice of a change of master."""
         serving = self.topology is not None and self.topology.master is not None
@@ -422,6 +429,7 @@ class Router:
             self.disturbed()
         if topology.epoch != self.epoch and not self.gate.trusts(now):
             self._part_with_master(now)  # it may be the same one again, and another one have been there in between
+        self._settling.follow(self.topology, topology, now)
         self.topology = topology
         self._turn += 1
         self.log.info(

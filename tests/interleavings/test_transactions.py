@@ -97,6 +97,24 @@ def test_an_exec_behind_what_could_not_be_restored_is_sent_again(play: Playbook)
     client.hears(b"*1\r\n:1\r\n")
 
 
+NOREPLICAS = b"-NOREPLICAS Not enough good replicas to write.\r\n"
+
+
+@pytest.mark.parametrize(
+    ("queued", "executed"),
+    [(NOREPLICAS, EXECABORT), (QUEUED, b"-EXECABORT Transaction discarded because of: " + NOREPLICAS[1:])],
+)
+def test_transaction__master_lacks_replicas__queued_again(play: Playbook, queued: bytes, executed: bytes) -> None:
+    fail_over(play)
+    client = play.client()
+    for command in ("MULTI", "INCR a", "EXEC"):
+        client.says(*command.split())
+    told(play, "r:1", "MULTI", "INCR a", "EXEC").answers(OK + queued + executed)
+    play.wait(0.5)
+    told(play, "r:1", "MULTI", "INCR a", "EXEC").answers(OK + QUEUED + b"*1\r\n:1\r\n")
+    client.hears(OK + QUEUED + b"*1\r\n:1\r\n")
+
+
 # --- a planned change
 
 

@@ -13,6 +13,7 @@ OK = b"+OK\r\n"
 QUEUED = b"+QUEUED\r\n"
 READONLY = b"-READONLY You can't write against a read only replica.\r\n"
 LOADING = b"-LOADING Redis is loading the dataset in memory\r\n"
+NOREPLICAS = b"-NOREPLICAS Not enough good replicas to write.\r\n"
 EXECABORT = b"-EXECABORT Transaction discarded because of previous errors.\r\n"
 
 NO_ARGUMENTS = b"-ERR wrong number of arguments for 'publish' command\r\n"
@@ -487,3 +488,78 @@ def test_a_read_between_a_refused_write_and_a_later_one_is_answered_as_it_was(pl
     client.hears(READONLY + b"$1\r\n0\r\n" + OK)
     play.wait(1)
     play.server("m:1").hears_nothing()
+
+
+# --- a master that lacks its replicas (min-replicas-to-write)
+
+ABORTED = b"-EXECABORT Transaction discarded because of: NOREPLICAS Not enough good replicas to write.\r\n"
+
+
+def test_noreplicas__right_after_a_change__held(play: Playbook) -> None:
+    fail_over(play)
+    client = play.client().says("SET", "k", "v")
+    told(play, "r:1", "SET k v").answers(NOREPLICAS)
+    client.hears_nothing()
+    play.wait(0.5)
+    told(play, "r:1", "SET k v").answers(OK)
+    client.hears(OK)
+
+
+def test_noreplicas__first_master_of_all__passed_on(play: Playbook) -> None:
+    client = play.client().says("SET", "k", "v")
+    told(play, "m:1", "SET k v").answers(NOREPLICAS)
+    client.hears(NOREPLICAS)
+
+
+def test_noreplicas__five_seconds_after_a_change__passed_on(play: Playbook) -> None:
+    fail_over(play)
+    play.wait(4.9)
+    client = play.client().says("INCR", "k")
+    told(play, "r:1", "INCR k").answers(NOREPLICAS)
+    client.hears_nothing()
+    play.wait(0.5)
+    told(play, "r:1", "INCR k").answers(NOREPLICAS)
+    client.hears(NOREPLICAS)
+
+
+def test_noreplicas__for_a_lost_write__asked_again(play: Playbook) -> None:
+    client = play.client().says("SET", "k", "v")
+    play.server("m:1").hears("SET", "k", "v")
+    play.server("m:1").dies()
+    fail_over(play)
+    told(play, "r:1", "SET k v").answers(NOREPLICAS)
+    client.hears_nothing()
+    play.wait(0.5)
+    told(play, "r:1", "SET k v").answers(OK)
+    client.hears(OK)
+
+
+@pytest.mark.parametrize("replies", [OK + QUEUED + ABORTED, OK + NOREPLICAS + EXECABORT])
+def test_noreplicas__for_a_block__whole_block_asked_again(play: Playbook, replies: bytes) -> None:
+    fail_over(play)
+    client = play.client().pipelines("MULTI", "SET k v", "EXEC")
+    told(play, "r:1", "MULTI", "SET k v", "EXEC").answers(replies)
+    client.hears_nothing()
+    play.wait(0.5)
+    told(play, "r:1", "MULTI", "SET k v", "EXEC").answers(OK + QUEUED + b"*1\r\n+OK\r\n")
+    client.hears(OK + QUEUED + b"*1\r\n+OK\r\n")
+
+
+def test_noreplicas__for_a_script__asked_again_if_still_so(play: Playbook) -> None:
+    """A script may make it up: a write that changes nothing tells."""
+    fail_over(play)
+    client = play.client().says("EVAL", "x", "1", "k")
+    told(play, "r:1", "EVAL x 1 k", exclusive=True).answers(NOREPLICAS)
+    play.server("r:1").hears("SETRANGE", "k", "0", "", exclusive=True).answers(NOREPLICAS)
+    client.hears_nothing()
+    play.wait(0.5)
+    told(play, "r:1", "EVAL x 1 k", exclusive=True).answers(b":1\r\n")
+    client.hears(b":1\r\n")
+
+
+def test_noreplicas__made_up_by_a_script__passed_on(play: Playbook) -> None:
+    fail_over(play)
+    client = play.client().says("EVAL", "x", "0")
+    told(play, "r:1", "EVAL x 0", exclusive=True).answers(NOREPLICAS)
+    play.server("r:1").hears("SETRANGE", "rfproxy:nothing", "0", "", exclusive=True).answers(b":0\r\n")
+    client.hears(NOREPLICAS)

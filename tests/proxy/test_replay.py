@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rfprotocol.commands import lookup
-from rfproxy.replay import RetryWrites, idempotent, may_resend, refused
+from rfproxy.replay import RetryWrites, idempotent, lacks_replicas, may_have_changed, may_resend, refused
 
 
 def words(text: str) -> list[bytes]:
@@ -61,3 +61,28 @@ def test_only_errors_given_instead_of_executing_count_as_refusals() -> None:
     assert not refused(b"-BUSY Redis is busy running a script.\r\n")
     assert not refused(b"-MISCONF Redis is configured to save RDB snapshots\r\n")
     assert not refused(b"$9\r\n-READONLY\r\n")
+
+
+def test_lacks_replicas__whole_text_only__also_of_exec() -> None:
+    text = b"NOREPLICAS Not enough good replicas to write."
+    assert lacks_replicas(b"-" + text + b"\r\n")
+    assert lacks_replicas(b"-" + text + b" script: x, on @user_script:1.\r\n")
+    assert lacks_replicas(b"-EXECABORT Transaction discarded because of: " + text + b"\r\n")
+    assert not lacks_replicas(b"-NOREPLICAS mine\r\n")
+    assert not refused(b"-" + text + b"\r\n"), "it may be so for long"
+
+
+@pytest.mark.parametrize(
+    ("text", "reply", "changed"),
+    [
+        ("SET k v", b"+OK\r\n", True),
+        ("SET k v", b"-WRONGTYPE no\r\n", False),
+        ("PUBLISH c m", b":0\r\n", True),
+        ("EVAL x 0", b"-ERR half-way\r\n", True),
+        ("MODULE.CMD k", b"-ERR half-way\r\n", True),
+        ("GET k", b"$1\r\nv\r\n", False),
+        ("EVAL_RO x 0", b"-ERR no\r\n", False),
+    ],
+)
+def test_may_have_changed__by_command_and_reply(text: str, reply: bytes, *, changed: bool) -> None:
+    assert may_have_changed(lookup(words(text)), reply) is changed
