@@ -168,6 +168,11 @@ def place_of(router: Router, number: int) -> bytes:
     return b"%d" % welcome.client_id if welcome and welcome.client_id else NOBODY
 
 
+def _ask_pause(session: Session, args: list[bytes]) -> list[bytes] | None:
+    """Of the server only writes: a pause of all commands silences it for the managers, who take that for its end."""
+    return None if isinstance(parse_pause(args), str) else [*args[:3], b"WRITE"]
+
+
 # --- what it then does
 
 
@@ -273,8 +278,8 @@ def _reply(session: Session, args: list[bytes], reply: bytes, now: float) -> byt
 
 
 def _pause(session: Session, args: list[bytes], reply: bytes, now: float, others: Answers = ()) -> bytes:
-    """The server holds the commands of its connections back, each of which carries many clients' commands: hold them
-    here, so that none waits behind another one's."""
+    """The server holds the writes of its connections back, each of which carries many clients' commands: hold them
+    here, so that none waits behind another one's. Reads, if they are to wait, wait here alone."""
     wanted = parse_pause(args)
     if not isinstance(wanted, str):
         pause(session.router, wanted, now)
@@ -311,6 +316,7 @@ QUESTIONS: dict[str, Callable[[Session, list[bytes]], list[bytes] | None]] = {
     "CLIENT|REPLY": _ask_reply,
     "CLIENT|NO-EVICT": _ask_no_evict,
     "CLIENT|UNBLOCK": _ask_unblock,
+    "CLIENT|PAUSE": _ask_pause,
 }
 
 EFFECTS: dict[str, Callable[[Session, list[bytes], bytes, float], bytes]] = {

@@ -357,7 +357,7 @@ def test_a_pause_of_writes_holds_them_here_and_lets_reads_pass(play: Playbook) -
 
 def test_a_pause_of_everything_ends_with_unpause(play: Playbook) -> None:
     first, second = play.client(), play.client()
-    asks(play, first, "CLIENT PAUSE 60000", "CLIENT PAUSE 60000")
+    asks(play, first, "CLIENT PAUSE 60000", "CLIENT PAUSE 60000 WRITE")
     second.says("GET", "k")
     play.server("m:1").hears_nothing()
     first.says("CLIENT", "UNPAUSE")
@@ -365,6 +365,27 @@ def test_a_pause_of_everything_ends_with_unpause(play: Playbook) -> None:
     first.hears(OK + OK)
     play.server("m:1").hears("GET", "k").answers(b"$-1\r\n")
     second.hears(b"$-1\r\n")
+
+
+@pytest.mark.parametrize("mode", ["", " ALL", " all", " WRITE", " write"])
+def test_pause__of_any_mode__never_silences_the_server(play: Playbook, mode: str) -> None:
+    """INFO and PING of the managers wait like all other commands in a pause of all: that looks like a dead server."""
+    client = play.client()
+    asks(play, client, f"CLIENT PAUSE 1000{mode}", "CLIENT PAUSE 1000 WRITE")
+    client.hears(OK)
+    other = play.client().says("GET", "k")
+    if mode.strip().upper() != "WRITE":
+        play.server("m:1").hears_nothing()
+        play.wait(1.0)
+    play.server("m:1").hears("GET", "k").answers(b"$-1\r\n")
+    other.hears(b"$-1\r\n")
+
+
+@pytest.mark.parametrize("wrong", ["CLIENT PAUSE x", "CLIENT PAUSE 1 READ", "CLIENT PAUSE 1 WRITE x"])
+def test_pause__malformed__as_it_came(play: Playbook, wrong: str) -> None:
+    client = play.client()
+    asks(play, client, wrong, wrong, b"-ERR no\r\n")
+    client.hears(b"-ERR no\r\n")
 
 
 def test_a_shorter_pause_does_not_end_a_longer_one(play: Playbook) -> None:
