@@ -31,6 +31,9 @@ from typing import Any
 Release = tuple[int, ...]
 """Major and minor number of a version."""
 
+_EVERYWHERE: Release = (6, 2)
+"""The release that every server is taken to have at least: what it has is not asked about."""
+
 KeySpec = tuple[frozenset[str], tuple[Any, ...], tuple[Any, ...]]
 """Flags, how to find the first argument of interest, how to find the keys from there (Redis: key specifications)."""
 
@@ -87,7 +90,12 @@ class Command:
 
     So it needs a server that is surely the master, and what stood before it must not be executed behind it."""
 
+    not_everywhere: bool = field(init=False)
+    """A read that servers of a rolling upgrade may not have yet, while others do."""
+
     def __post_init__(self) -> None:
+        recent = parsed_version(self.since)[:2] > _EVERYWHERE
+        object.__setattr__(self, "not_everywhere", recent and self.route is Route.REPLICA)
         object.__setattr__(self, "reads_only", self.replay is Replay.READ)
         object.__setattr__(self, "may_have_effect", self.replay is not Replay.READ)
 

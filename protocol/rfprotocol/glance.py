@@ -31,7 +31,7 @@ _NINE: Final = 0x39
 def _plain() -> dict[bytes, Command]:
     table: dict[bytes, Command] = {}
     for command in commands():
-        plain = command.route is Route.REPLICA or command.route is Route.MASTER
+        plain = (command.route is Route.REPLICA and not command.not_everywhere) or command.route is Route.MASTER
         if plain and "|" not in command.name and not command.subcommands and command.variant is None:
             name = command.name.encode()
             table[name] = table[name.lower()] = command

@@ -84,6 +84,8 @@ def _judge(session: Session, run: Run, args: list[bytes], reply: bytes, now: flo
         session.recover(fate.again(session, args, need, run.attempts.refused(run.sent)), b"" if run.lost_on else reply)
     elif run.lost_on and reply.startswith(b"-") and not reply.startswith(_SAME_ANYWHERE):
         session.recover(fate.uncertain(session, args, run.lost_on))
+    elif reply.startswith(_UNKNOWN) and session.lane is not None and session.lane.duty is REPLICA:
+        session.recover(_at_the_master(session, args))
     elif session.recovered is None:
         session.client.write(reply if session.shortfall is None else durable.told(session, args, reply))
     elif lookup(args).reads_only:  # beside something that was not executed: read again behind it
@@ -97,6 +99,18 @@ def _judge(session: Session, run: Run, args: list[bytes], reply: bytes, now: flo
 _SAME_ANYWHERE = (b"-ERR ", b"-WRONGTYPE ")
 """How errors begin that speak of the command or of the data. Others are about the server, and the lost one may have
 executed what this one refuses."""
+
+
+_UNKNOWN = (b"-ERR unknown command ", b"-ERR unknown subcommand ", b"-ERR Unknown subcommand ")
+"""How a server begins that does not have a command (server.c: commandCheckExistence)."""
+
+
+def _at_the_master(session: Session, args: list[bytes]) -> Entry:
+    """A read that a replica of an older version does not know: what exists is for the master to say."""
+    entry = session.entry(args)
+    if isinstance(entry, Run):
+        entry.need = Need.MASTER
+    return entry
 
 
 def _doubt(session: Session, doubted: Run, args: list[bytes], reply: bytes) -> Run:

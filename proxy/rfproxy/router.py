@@ -15,6 +15,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rfprotocol.commands import Command, exists_in
 from rfprotocol.topology import Node, Phase, Topology
 from rfproxy import admission, fartargets, overtaking
 from rfproxy.attempts import NEVER_SENT, Attempts
@@ -220,6 +221,17 @@ class Router:
     def version_of(self, lane: Lane) -> str:
         """That of the server behind a lane, as it greeted this one or, before it has, another one; empty: unknown."""
         return (lane.welcome and lane.welcome.version) or self.versions.get(lane.key.node, "")
+
+    def replica_has(self, number: int, command: Command, now: float) -> bool:
+        """Whether the server that session `number` reads from may be asked for this, as far as is known.
+
+        One of the same version as the master has what the master has, also what is in no table.
+        """
+        if not self._reads_replicas or self.topology is None:
+            return True
+        replica = self._replicas.choose(self.topology.replicas, number, now)
+        version = self.versions.get(replica, "") if replica is not None else ""
+        return version == self.server_version or exists_in(command, version)
 
     # --- what lanes report
 

@@ -40,6 +40,8 @@ def queue(session: Session, commands: list[list[bytes]], raw: bytes) -> Command:
         command = lookup(args)
         route = command.route
         if route is _REPLICA:
+            if command.not_everywhere and need is ANYWHERE and not _its_replica_has(session, command):
+                need = NEEDS_MASTER
             continue
         if route is _MASTER:
             if need is ANYWHERE:
@@ -67,7 +69,7 @@ def entry(session: Session, args: list[bytes]) -> Entry:
     command = lookup(args)
     raw = resp.encode_command(args)
     if command.route in _TOGETHER:
-        return Run(session, [args], raw, _need([args], raw))
+        return Run(session, [args], raw, _need(session, [args], raw))
     if command.route is Route.CURSOR:
         return Run(session, [args], raw, Need.MASTER, Form.CURSOR)
     if command.route is Route.URGENT:
@@ -96,20 +98,27 @@ def _queue_apart(session: Session, commands: list[list[bytes]]) -> None:
 def _queue_run(session: Session, commands: list[list[bytes]]) -> None:
     if commands:
         raw = resp.encode_commands(commands)
-        session.pending.append(Run(session, commands, raw, _need(commands, raw)))
+        session.pending.append(Run(session, commands, raw, _need(session, commands, raw)))
 
 
 def _block(session: Session, commands: list[list[bytes]]) -> Run:
     raw = resp.encode_commands(commands)
-    need = Need.OWN if _need(commands, raw) in (Need.OWN, Need.ANY_OWN) else Need.MASTER
+    need = Need.OWN if _need(session, commands, raw) in (Need.OWN, Need.ANY_OWN) else Need.MASTER
     return Run(session, commands, raw, need, Form.BLOCK)
 
 
-def _need(commands: list[list[bytes]], raw: bytes) -> Need:
+def _its_replica_has(session: Session, command: Command) -> bool:
+    return session.router.replica_has(session.number, command, session.seen)
+
+
+def _need(session: Session, commands: list[list[bytes]], raw: bytes) -> Need:
     routes = {lookup(args).route for args in commands}
     if Route.OWN in routes:
         return Need.OWN
     need = Need.ANY if routes == {Route.REPLICA} else Need.MASTER
+    recent = [command for command in map(lookup, commands) if command.not_everywhere]
+    if not all(_its_replica_has(session, command) for command in recent):
+        need = Need.MASTER
     return alone(need) if len(raw) > BULKY or len(commands) > MANY else need
 
 

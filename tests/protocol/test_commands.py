@@ -542,6 +542,16 @@ class TestErrors:
         assert resp.error(lookup(args).refusal) == said(server, args)
 
 
+class TestEverywhere:
+    @each("EXPIRETIME k; LCS a b; SINTERCARD 1 s; HTTL h FIELDS 1 f; VSIM v ELE e")
+    def test_not_everywhere__young_read__yes(self, text: str) -> None:
+        assert lookup(words(text)).not_everywhere
+
+    @each("GET k; MGET a b; LPOS l e; SMISMEMBER s e; XRANGE s - +; HSETEX h FIELDS 1 f v; CLIENT NO-EVICT ON; FOO")
+    def test_not_everywhere__old_or_no_read__no(self, text: str) -> None:
+        assert not lookup(words(text)).not_everywhere
+
+
 class TestBlock:
     @pytest.mark.parametrize(
         ("text", "place"),

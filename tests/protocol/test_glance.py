@@ -105,3 +105,8 @@ def test_whatever_comes_what_is_seen_is_what_would_be_read(
         routes = {lookup(args).route for args in read.commands}
         assert routes <= ({Route.REPLICA} if found.reads else {Route.REPLICA, Route.MASTER})
         assert lookup(read.commands[-1]) is found.last
+
+
+def test_glance__read_that_not_every_server_has__not_plain() -> None:
+    assert glance(encode_command([b"EXPIRETIME", b"k"])) is None
+    assert glance(encode_command([b"TTL", b"k"])) is not None

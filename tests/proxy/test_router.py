@@ -406,3 +406,79 @@ def test_accounts_whose_connections_are_closed_are_forgotten(play: Playbook) -> 
     play.time += IDLE + 1
     play.router.reap(play.time)
     assert not play.router._pool
+
+
+# --- servers of several versions
+
+
+def mixed(master: str, replica: str) -> Playbook:
+    """A master and a replica of different versions, both of which have greeted somebody; the replica last."""
+    play = Playbook()
+    play.server("m:1").version, play.server("r:1").version = master, replica
+    play.topology(1, master="m:1", replicas=["r:1"])
+    play.client().says("SET", "k", "v")
+    play.server("m:1").hears("SET", "k", "v").answers(b"+OK\r\n")
+    play.client().says("GET", "k")
+    play.server("r:1").hears("GET", "k").answers(b"$1\r\nv\r\n")
+    return play
+
+
+def test_version__of_an_older_replica__decides_nothing() -> None:
+    play = mixed("7.0.15", "6.2.14")
+    client = play.client().says("BLMPOP", "1", "1", "k", "LEFT")
+    play.server("m:1").hears("BLMPOP", "1", "1", "k", "LEFT", exclusive=True)
+    client.hears_nothing()
+
+
+def test_version__of_an_older_master__decides() -> None:
+    play = mixed("6.2.14", "7.0.15")
+    client = play.client().says("CLIENT", "NO-EVICT", "ON")
+    client.hears_error("ERR unknown subcommand 'NO-EVICT'")
+
+
+def test_version__after_a_change_of_master__the_new_ones() -> None:
+    play = mixed("6.2.14", "7.0.15")
+    play.topology(2, replicas=["r:1"])
+    play.topology(3, master="r:1")
+    play.client().says("BLMPOP", "1", "1", "k", "LEFT")
+    play.server("r:1").hears("BLMPOP", "1", "1", "k", "LEFT", exclusive=True)
+
+
+@pytest.mark.parametrize("packet", [["EXPIRETIME k"], ["GET k", "EXPIRETIME k"], ["EXPIRETIME k", "GET k"]])
+def test_read__replica_too_old__to_the_master(packet: list[str]) -> None:
+    play = mixed("7.0.15", "6.2.14")
+    client = play.client().pipelines(*packet)
+    for command in packet:
+        connection = play.server("m:1").hears(*command.split())
+    connection.answers(b":1\r\n" * len(packet))
+    client.hears(b":1\r\n" * len(packet))
+
+
+@pytest.mark.parametrize(("master", "replica"), [("6.2.14", "7.0.15"), ("7.0.15", "7.0.15"), ("7.2.4", "7.4.0")])
+def test_read__replica_has_the_command__to_the_replica(master: str, replica: str) -> None:
+    play = mixed(master, replica)
+    play.client().says("EXPIRETIME", "k")
+    play.server("r:1").hears("EXPIRETIME", "k")
+
+
+def test_read__younger_than_the_table__where_the_master_is_no_newer() -> None:
+    """Valkey has commands of later releases of Redis, and says that it is 7.2.4."""
+    play = mixed("7.2.4", "7.2.4")
+    play.client().says("HTTL", "k", "FIELDS", "1", "f")
+    play.server("r:1").hears("HTTL", "k", "FIELDS", "1", "f")
+
+
+UNKNOWN = b"-ERR unknown command 'HTTL', with args beginning with: 'k' \r\n"
+
+
+def test_read__replica_says_unknown__asked_at_the_master() -> None:
+    play = mixed("7.2.4", "7.2.4")
+    client = play.client().pipelines("HTTL k FIELDS 1 f", "GET k")
+    play.server("r:1").hears("HTTL", "k", "FIELDS", "1", "f")
+    play.server("r:1").hears("GET", "k").answers(UNKNOWN + b"$1\r\nv\r\n")
+    play.server("m:1").hears("HTTL", "k", "FIELDS", "1", "f").answers(UNKNOWN)
+    for server in ("m:1", "r:1"):
+        for connection in [one for one in play.server(server).live if one.commands]:
+            connection.commands.clear()
+            connection.answers(b"$1\r\nv\r\n")
+    client.hears(UNKNOWN + b"$1\r\nv\r\n")
