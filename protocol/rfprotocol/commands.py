@@ -190,11 +190,31 @@ def _asks_for_all(args: Sequence[bytes]) -> bool:
     return any(len(arg) == 5 and arg.upper() == b"TRUTH" for arg in args)
 
 
+_ACCOUNTS = frozenset([b"REQUIREPASS", b"MASTERAUTH", b"MASTERUSER", b"PRIMARYAUTH", b"PRIMARYUSER"])
+_ADDRESSES = frozenset([b"PORT", b"TLS-PORT", b"BIND", b"PROTECTED-MODE", b"TLS-AUTH-CLIENTS"])
+
+
+def _sets_accounts(args: Sequence[bytes]) -> bool:
+    """Whether CONFIG SET is to change who may speak to this one server, or from where."""
+    return any(arg.upper() in _ACCOUNTS or arg.upper() in _ADDRESSES for arg in args[2::2])
+
+
+def _sets_default_user(args: Sequence[bytes]) -> bool:
+    """Whether ACL SETUSER is about the user that all are who say no AUTH: `requirepass` is a name for its password.
+
+    Other users are the application's: a server that does not know one answers that one alone. ACL LOAD reads what an
+    administrator has put on that server's disk.
+    """
+    return len(args) > 2 and args[2] == b"default"
+
+
 _VARIANTS: Mapping[str, tuple[Route, Callable[[Sequence[bytes]], bool]]] = {
     "XREAD": (Route.BLOCKING, _asks_to_block),
     "XREADGROUP": (Route.BLOCKING, _asks_to_block),
     "INFO": (Route.SESSION, _asks_for_proxy),
     "VSIM": (Route.OWN, _asks_for_all),
+    "CONFIG|SET": (Route.REFUSED, _sets_accounts),
+    "ACL|SETUSER": (Route.REFUSED, _sets_default_user),
 }
 
 _LONG = _names(
@@ -230,6 +250,7 @@ _STANDALONE = "ERR This instance has cluster support disabled"
 
 _FAILOVER = "use `rfmanager failover`"
 _DIRECTLY = "connect to that server itself"
+_ONE_SERVER = "it would change one server alone, and may lock the proxy out of it: connect to each server itself"
 _NO_CLUSTER = "it serves one master and its replicas, without cluster mode"
 _REFUSED = {
     "REPLICAOF": _FAILOVER,
@@ -310,7 +331,8 @@ def _command(
         return command
     route = _VARIANTS[command.name][0]
     takes_long = command.takes_long and route is not Route.BLOCKING
-    return replace(command, variant=replace(command, route=route, takes_long=takes_long))
+    refusal = _refusal_of_variant(command.name) if route is Route.REFUSED else ""
+    return replace(command, variant=replace(command, route=route, takes_long=takes_long, refusal=refusal))
 
 
 def _arities(row: Mapping[str, Any], releases: Sequence[str]) -> dict[Release, int]:
@@ -329,6 +351,11 @@ def _refusal(name: str) -> str:
     if name in _REFUSED_BY_REDIS:
         return _STANDALONE
     return f"ERR {name.replace('|', ' ')} is refused by rfproxy: {_REFUSED.get(name, _NO_CLUSTER)}"
+
+
+def _refusal_of_variant(name: str) -> str:
+    what = "of accounts and addresses" if name == "CONFIG|SET" else "default"
+    return f"ERR {name.replace('|', ' ')} {what} is refused by rfproxy: {_ONE_SERVER}"
 
 
 @lru_cache(maxsize=64)
@@ -378,7 +405,7 @@ def lookup(args: Sequence[bytes]) -> Command:
         command = _TABLE.get(name) or _unknown(name)
     if command.subcommands and len(args) > 1:
         name = args[1]
-        return command.subcommands.get(name) or _subcommand(command, name[:_LONGEST])
+        command = command.subcommands.get(name) or _subcommand(command, name[:_LONGEST])
     if command.variant is not None and _VARIANTS[command.name][1](args):
         return command.variant
     return command

@@ -165,7 +165,7 @@ class Reading:
             assert not times, f"{args} is said to be refused, and was executed"
             return
         blamed = token(args) in self.blamed
-        if blamed and args[0] not in WRITES and isinstance(reply, hiredis.ReplyError):
+        if blamed and args[0] not in EFFECTS and isinstance(reply, hiredis.ReplyError):
             self._error(args, reply, f"ERR rfproxy: {args[0].decode()} was ")
             return
         if (blamed or args[0] in self.unknowable) and isinstance(reply, hiredis.ReplyError):

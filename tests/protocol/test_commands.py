@@ -351,6 +351,22 @@ class TestRoutes:
         assert command.route is Route.REFUSED
         assert command.refusal.startswith("ERR ")
 
+    @each(
+        """CONFIG SET requirepass x; config set MASTERAUTH x; CONFIG SET masteruser x; CONFIG SET maxmemory 1 port 7000;
+        CONFIG SET primaryauth x; CONFIG SET bind 127.0.0.1; CONFIG SET protected-mode yes; ACL SETUSER default off"""
+    )
+    def test_refused__accounts_of_one_server__alternative_named(self, text: str) -> None:
+        command = lookup(words(text))
+        assert command.route is Route.REFUSED
+        assert "connect to each server itself" in command.refusal
+
+    @each(
+        """CONFIG SET maxmemory 1; CONFIG SET maxmemory-policy requirepass; CONFIG SET save port; CONFIG SET;
+        CONFIG GET requirepass; ACL SETUSER worker on; ACL SETUSER; ACL DELUSER worker; ACL LOAD; ACL SAVE"""
+    )
+    def test_refused__settings_and_other_users__not(self, text: str) -> None:
+        assert route(text) is Route.MASTER
+
     def test_a_refusal_names_the_alternative(self) -> None:
         refusal = lookup(words("SLAVEOF a 1")).refusal
         assert refusal == "ERR SLAVEOF is refused by rfproxy: use `rfmanager failover`"

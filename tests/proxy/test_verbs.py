@@ -449,6 +449,30 @@ def test_what_would_undo_what_the_managers_do_is_refused_with_the_alternative(pl
     assert play.stats.errors == 1
 
 
+@pytest.mark.parametrize("command", ["CONFIG SET requirepass secret", "ACL SETUSER default off"])
+def test_refused__account_of_one_server__by_all_but_administrators(play: Playbook, command: str) -> None:
+    error = play.client().says(*command.split()).hears_error("ERR")
+    assert "connect to each server itself" in error
+    assert "secret" not in error + str(play.log.lines)
+    play.server("m:1").hears_nothing()
+    play = Playbook(Policy(allow_admin=True))
+    play.topology(1, master="m:1")
+    client = play.client().says(*command.split())
+    play.server("m:1").hears(*command.split(), exclusive=True).answers(OK)
+    client.hears(OK)
+
+
+def test_refused__account_of_one_server_inside_multi__exec_aborted(play: Playbook) -> None:
+    client = play.client().pipelines("MULTI", "CONFIG SET requirepass x", "EXEC")
+    connection = play.server("m:1").hears("MULTI", exclusive=True)
+    play.server("m:1").hears("GET", exclusive=True)  # what the server is to refuse in its place
+    play.server("m:1").hears("EXEC", exclusive=True)
+    aborted = b"-EXECABORT Transaction discarded because of previous errors.\r\n"
+    connection.answers(OK + b"-ERR wrong number of arguments for 'get' command\r\n" + aborted)
+    assert client.output.startswith(OK + b"-ERR CONFIG SET of accounts")
+    assert client.output.endswith(aborted)
+
+
 def test_an_administrator_who_asks_for_it_may_do_all() -> None:
     play = Playbook(Policy(allow_admin=True))
     play.topology(1, master="m:1")
