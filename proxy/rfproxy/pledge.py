@@ -17,6 +17,7 @@ from rfproxy.barrier import counts_writes_only
 from rfproxy.blocking import WAITS, nothing
 from rfproxy.entries import Entry, Form, Need, Ready, Run, Verb
 from rfproxy.execreply import elements, join
+from rfproxy.greeting import Refusal
 from rfproxy.replay import may_have_changed
 from rfproxy.stream import Stream
 from rfproxy.transaction import ENDED, VERBS, State, Transaction
@@ -309,7 +310,11 @@ def _waited_inside(session: Session, name: str, reply: bytes) -> bytes:
 def returned(session: Session, run: Run, transaction: Transaction, lane: Lane, loss: Loss) -> None:
     """The connection died with these commands unanswered: answer them as far as that can be known."""
     for args in run.unanswered():
-        if loss is Loss.UNSENT:
+        if loss is Loss.UNSENT and _begins_at_a_busy_server(args, transaction, lane):
+            transaction.heard("MULTI")
+            transaction.failed = True
+            session.unsent.append(Ready(OK))
+        elif loss is Loss.UNSENT:
             session.unsent.append(fate.again(session, args, run.need, run.attempts))
         elif run.form is Form.STAND_IN and not session.adrift:
             transaction.failed = True
@@ -317,6 +322,17 @@ def returned(session: Session, run: Run, transaction: Transaction, lane: Lane, l
         else:
             attempts = fate.after_loss(session, run.attempts, [args], lane, loss)
             session.recover(_fate(session, transaction, args, run.need, lane, attempts))
+
+
+def _begins_at_a_busy_server(args: list[bytes], transaction: Transaction, lane: Lane) -> bool:
+    """Whether this is MULTI for a server that greets nobody while a script runs.
+
+    It takes MULTI on connections that stand, refuses what is to be queued, and aborts EXEC. A client that sends one
+    command after the other is told the same: if MULTI waited, and failed in the end, what follows would be executed.
+    """
+    welcome = lane.welcome
+    busy = welcome is not None and welcome.refusal is Refusal.UNFIT and welcome.text.startswith("BUSY ")
+    return busy and transaction.answered is State.NONE and lookup(args).name == "MULTI" and len(args) == 1
 
 
 def _fate(

@@ -447,6 +447,23 @@ def test_pledge__effect_behind_a_refusal__refusal_stands(play: Playbook, later: 
     play.server("m:1").hears_nothing()
 
 
+@pytest.mark.parametrize("packets", [["MULTI", "INCR k", "EXEC"], ["MULTI\nWATCH k\nINCR k", "EXEC"]])
+def test_pledge__multi_while_a_script_is_busy__exec_aborts(play: Playbook, packets: list[str]) -> None:
+    """As on Redis, although a busy server greets no new connection."""
+    play.server("m:1").denies = {b"ROLE": b"-BUSY Redis is busy running a script.\r\n"}
+    client = play.client()
+    for packet in packets:
+        client.pipelines(*packet.split("\n"))
+    nested = b"-ERR WATCH inside MULTI is not allowed\r\n" if len(packets) == 2 else b""
+    client.hears(OK + nested + QUEUED + EXECABORT)
+    play.server("m:1").denies = {}
+    play.wait(1.0)
+    play.server("m:1").hears_nothing()
+    client.says("PING", "x")
+    play.server("r:1").hears("PING", "x").answers(b"$1\r\nx\r\n")
+    client.hears(b"$1\r\nx\r\n")
+
+
 # --- with durable writes
 
 
