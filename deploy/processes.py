@@ -179,8 +179,15 @@ class RedisServer:
     """
 
     def __init__(
-        self, *, bind: str = "127.0.0.1", port: int | None = None, folder: Path | None = None, **options: str | int
+        self,
+        *,
+        bind: str = "127.0.0.1",
+        port: int | None = None,
+        folder: Path | None = None,
+        program: str | Path = "redis-server",
+        **options: str | int,
     ) -> None:
+        """`program`: the server itself, such as another version, or Valkey's."""
         self.bind = bind
         self.folder = folder or Path(tempfile.mkdtemp(prefix="rf-redis-"))
         self.folder.mkdir(exist_ok=True)
@@ -197,7 +204,7 @@ class RedisServer:
         self.front: Node | None = None  # what stands before it and is reached instead, if anything
         self._fixed_port = port
         self.port = port or free_port(bind)
-        self.process = Process(["redis-server", self.folder / "redis.conf"], self.folder / "redis.log")
+        self.process = Process([program, self.folder / "redis.conf"], self.folder / "redis.log")
 
     @property
     def node(self) -> Node:
@@ -303,13 +310,15 @@ class RedisServer:
 
 
 class RedisGroup:
-    """A master and its replicas, all links up. `options` go to every server."""
+    """A master and its replicas, all links up. `program` and `options` are those of every server."""
 
-    def __init__(self, size: int = 3, *, bind: str = "127.0.0.1", **options: str | int) -> None:
+    def __init__(
+        self, size: int = 3, *, bind: str = "127.0.0.1", program: str | Path = "redis-server", **options: str | int
+    ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="rf-redis-"))
         self._remove_folder = _removal(self, self.folder)
         self.servers = [
-            RedisServer(bind=bind, port=None, folder=self.folder / f"server-{number}", **options)
+            RedisServer(bind=bind, port=None, folder=self.folder / f"server-{number}", program=program, **options)
             for number in range(1, size + 1)
         ]
 

