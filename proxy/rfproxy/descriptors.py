@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 SPARE = 256
-"""For shared connections, those that are kept ready, ZooKeeper, listeners and files."""
+"""For shared connections, those that are kept ready, other workers, ZooKeeper, listeners and files."""
 _FOR_CLIENTS = 3 / 4
 
 

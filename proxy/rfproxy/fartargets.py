@@ -20,6 +20,7 @@ speaks RESP3 is told that the redirection is broken, others are closed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 RENEWED = 15.0
 """Seconds between questions whether a target is still there (the router's `reap`)."""
+POLLED = 1.0
+"""The same while somebody waits for it: its worker may be gone meanwhile."""
 EXPIRES = 4 * RENEWED
 """Seconds after which a target is released that nobody has asked for."""
 MISSES = 3
@@ -49,6 +52,8 @@ class FarTarget:
         self.place: Place | None = None
         """Where the server finds it, as far as is known."""
         self.gone = False
+        self.due = math.inf
+        """When to ask again, because somebody waits."""
         self.callers: dict[Session, None] = {}
         self._router = router
         self._peers = peers
@@ -72,6 +77,8 @@ class FarTarget:
         if self._asked_for != process:
             self._asked_for = process
             self.renew()
+        self.due = min(self.due, now + POLLED)
+        self._router.wake_at(self.due)
         return None
 
     def release(self, session: Session) -> None:
@@ -106,6 +113,18 @@ class FarTarget:
         self._asking, self._overtaken = True, False
         self._ask([b"REACH", b"%d" % self.number, b"%d" % self._process], self._heard)
 
+    def poll(self, now: float) -> None:
+        """Ask again if it is time to."""
+        if now < self.due:
+            return
+        self.due = now + POLLED if self._is_waited_for else math.inf
+        if self._is_waited_for:
+            self.renew()
+
+    @property
+    def _is_waited_for(self) -> bool:
+        return self.place is None or self.place.process != self._router.process
+
     def _ask(self, words: list[bytes], heard: Callable[[Answers, float], None]) -> None:
         self._peers.ask(words, frozenset([owner(self.number)]), heard)
 
@@ -117,8 +136,7 @@ class FarTarget:
                 self._found(answers[0], now)
             return
         self._missed += 1
-        waited_for = self.place is None or self.place.process != self._router.process
-        if waited_for or self._broken or self._missed >= MISSES:
+        if self._is_waited_for or self._broken or self._missed >= MISSES:
             self._give_up(now)
 
     def moved(self, words: list[bytes], now: float) -> None:
@@ -226,6 +244,12 @@ def find(session: Session, number: int) -> FarTarget | None:
     if router.peers is None or owner(number) == here:
         return None
     return router.far_targets.get(number) or FarTarget(router, router.peers, number, here)
+
+
+def poll(router: Router, now: float) -> None:
+    """Ask again for those that somebody waits for."""
+    for far in list(router.far_targets.values()):
+        far.poll(now)
 
 
 def renew(router: Router, now: float) -> None:

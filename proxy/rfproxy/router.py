@@ -481,6 +481,10 @@ class Router:
                 self._forget(lane)
                 lane.abandon(now)
 
+    def wake_at(self, when: float) -> None:
+        """Be sure that `tick` is called at that time."""
+        self._shell.wake_at(when)
+
     def tick(self, now: float) -> None:
         """Time has passed: give up on those who waited too long, try again for the others."""
         self._turn += 1
@@ -490,10 +494,12 @@ class Router:
             session.attend(session.give_up, now)
         if not self.gate.trusts(now) and self.gate.stale_reads(now):
             self._part_with_master(now)  # there is no news: reads go on from whatever there is
+        fartargets.poll(self, now)
         self.resume(now)
         # There is one alarm, and the one that rang may have been set for another reason, or a hair too early.
         times = [self.gate.next_expiry(), self.gate.rest_until, self._own_rest, *self._replicas.times()]
         times += self._denials.times()
+        times += [far.due for far in self.far_targets.values()]
         times += [self.gate.reads_from, self.pause.until if self.pause else math.inf]
         if coming := [when for when in times if now < when < math.inf]:
             self._shell.wake_at(min(coming))

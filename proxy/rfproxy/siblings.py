@@ -46,8 +46,8 @@ MOST_ASKED = 16 << 20
 """Bytes of a question, and eight times what its words may have together."""
 MOST_ANSWERED = 64 << 20
 """Bytes of an answer: CLIENT LIST of more than 100,000 clients."""
-AT_ONCE = 64
-"""Questions of one worker that are under way, and connections that it answers on."""
+ASKED_AT_ONCE, ANSWERED_AT_ONCE = 32, 64
+"""Connections of one worker on which it asks, and on which it answers: among its SPARE descriptors."""
 _REST, _LONGEST_REST = 1.0, 5.0
 """Seconds for which a worker is not asked that did not answer."""
 _PREFIX, _MEMORY = "rfproxy-", "/dev/shm"
@@ -130,7 +130,7 @@ class Siblings:
         self._process = os.getpid() if process is None else process
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._turns = asyncio.Semaphore(ASKED_AT_ONCE)
         self._answering: set[asyncio.Task[None]] = set()
         self._backoffs: dict[int, Backoff] = {}
 
@@ -142,7 +142,7 @@ class Siblings:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             sock.bind(str(unready))
-            sock.listen(AT_ONCE)
+            sock.listen(ANSWERED_AT_ONCE)
             self._server = await asyncio.start_unix_server(self._serve, sock=sock)
         except OSError:
             sock.close()
@@ -240,7 +240,11 @@ class Siblings:
         """The part of one worker is missing: say so when that begins."""
         self._stats.workers_unheard += 1
         if not backoff.failing:
-            text = "no answer in time" if isinstance(error, TimeoutError) else str(error) or repr(error)
+            text = str(error) or repr(error)
+            if isinstance(error, TimeoutError):
+                text = "no answer in time"
+            elif isinstance(error, EOFError):
+                text = "it closed the connection without an answer"
             self._log.warning(
                 "worker_unheard", worker=process, error=f"CLIENT LIST and its like go without its clients: {text}"
             )
@@ -250,7 +254,7 @@ class Siblings:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, one question."""
-        if len(self._answering) >= AT_ONCE or (task := asyncio.current_task()) is None:
+        if len(self._answering) >= ANSWERED_AT_ONCE or (task := asyncio.current_task()) is None:
             await _hang_up(writer)
             return
         self._answering.add(task)

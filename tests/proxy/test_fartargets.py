@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rfproxy import gathering
-from rfproxy.fartargets import EXPIRES, MISSES, RENEWED
+from rfproxy.fartargets import EXPIRES, MISSES, POLLED, RENEWED
 from tests.support.joined import Worker, join, talk
 from tests.support.playbook import FakeClient, FakeConnection
 
@@ -112,6 +112,26 @@ def test_redirect__blocked_target__waits_until_it_is_free(workers: list[Worker])
     talk(workers)
     redirected(here, blocked.client_id).answers(OK)
     client.hears(OK)
+
+
+def test_redirect__worker_dies_while_target_is_blocked__is_refused_soon(workers: list[Worker]) -> None:
+    here, there = workers
+    client, target = here.client(), there.client().says("BLPOP", "q", "0")
+    there.server("m:1").hears("BLPOP", "q", "0", exclusive=True)
+    asks_to_redirect(here, client, target)
+    talk(workers)
+    for _ in range(3):
+        here.wait(POLLED)
+        assert len(here.peers.asked) == 1
+        talk(workers)
+    here.server("m:1").hears_nothing()
+    there.frozen = True
+    here.wait(POLLED)
+    talk(workers)
+    redirected(here, NOBODY).answers(NO_SUCH_CLIENT)
+    client.hears(NO_SUCH_CLIENT)
+    here.wait(2 * POLLED)
+    assert not here.peers.asked
 
 
 def test_redirect__syntax_error__asks_nobody(workers: list[Worker]) -> None:

@@ -311,7 +311,7 @@ async def test_answer__process_of_another_user__is_not_listened_to(
 @pytest.mark.usefixtures("hasty")
 async def test_answer__more_connections_than_it_answers__are_closed(group: Group) -> None:
     await group.member(2)
-    idle = [await asyncio.open_unix_connection(str(group.directory / "2")) for _ in range(siblings.AT_ONCE)]
+    idle = [await asyncio.open_unix_connection(str(group.directory / "2")) for _ in range(siblings.ANSWERED_AT_ONCE)]
     assert await group.tell(2, message(v=1, until=1e99, words=["LIST"])) == b""
     for reader, writer in idle:
         assert await reader.read() == b"", "after PATIENCE"

@@ -282,3 +282,19 @@ def test_supervisor__directory_of_the_workers__is_removed_at_the_end(program: Pr
     assert {int(path.name) for path in directory.iterdir()} == set(program.process.workers)
     assert program.process.stop() == 0
     assert not directory.exists()
+
+
+async def test_supervisor__one_worker__has_nobody_to_ask_and_opens_nothing(
+    zookeeper_hosts: str, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    async with recorded(zookeeper_hosts, redis_server.node):
+        program = Program(tmp_path, zkservers=zookeeper_hosts)
+        (tmp_path / "tmp").mkdir()
+        program.process.env = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+        program.start()
+        (worker,) = program.process.workers
+        assert list((tmp_path / "tmp").iterdir()) == []
+        with program.connect() as client:
+            assert listed(client) == {client.client_id()}
+            assert client.client_id() >> 31 == worker
+        program.process.kill()
