@@ -116,6 +116,22 @@ async def test_a_thousand_connections_that_vanish_leave_nothing(proxy: EmbeddedP
     await eventually(lambda: all(now <= then + 3 for now, then in zip(connections(), at_servers, strict=True)))
 
 
+def test_multi__while_a_script_is_busy__exec_aborts(proxy: EmbeddedProxy, redis_group: RedisGroup) -> None:
+    """As in Redis' own suite, "MULTI and script timeout"; here a busy server also greets no new connection."""
+    redis_group.master.command("CONFIG", "SET", "busy-reply-threshold", 10)
+    with RawClient(proxy.address) as script, RawClient(proxy.address) as client, RawClient(proxy.address) as killer:
+        script.say(b"EVAL 'while true do end' 0\r\n")
+        while not killer.ask(b"TYPE k\r\n").startswith(b"-BUSY"):
+            pass
+        assert client.ask(b"MULTI\r\n") == b"+OK\r\n"
+        client.ask(b"INCR xx\r\n")
+        assert killer.ask(b"SCRIPT KILL\r\n") == b"+OK\r\n"
+        script.hears(b"-ERR Script killed by user")
+        assert client.ask(b"INCR xx\r\n") == b"+QUEUED\r\n"
+        assert client.ask(b"EXEC\r\n").startswith(b"-EXECABORT Transaction discarded because of previous errors.")
+        assert client.ask(b"GET xx\r\n") == b"$-1\r\n"
+
+
 def test_monitor_sees_what_others_do(proxy: EmbeddedProxy, client: RawClient) -> None:
     assert client.ask(b"MONITOR\r\n") == b"+OK\r\n"
     with RawClient(proxy.address) as other:
