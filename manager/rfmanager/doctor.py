@@ -243,7 +243,7 @@ def _enough_replicas(server: ServerFacts, settings: Mapping[str, str], group: Gr
         why = f"after the loss of one server {left} are left: all writes are answered -NOREPLICAS"
         yield Finding(Severity.UNSAFE, server.node, what, why, f"min-replicas-to-write {min(left, wanted)}")
     else:
-        why = "a new master has none until they follow it: clients may see -NOREPLICAS for a moment"
+        why = "a new master has none until they follow it: writes wait, and after five seconds hear -NOREPLICAS"
         yield Finding(Severity.WARNING, server.node, what, why, "min-replicas-to-write 0")
 
 
