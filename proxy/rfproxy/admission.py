@@ -23,6 +23,7 @@ from rfprotocol import resp
 from rfprotocol.commands import arity_error, existence_error, lookup
 from rfproxy.entries import Entry, Ready, Run, Verb
 from rfproxy.greeting import Account, Identity
+from rfproxy.hello import parse_hello
 
 if TYPE_CHECKING:
     from rfproxy.policy import Policy
@@ -108,9 +109,5 @@ def _refusal(session: Session, args: list[bytes]) -> str:
 
 def _authenticates(args: list[bytes]) -> bool:
     """Whether HELLO asks to be authenticated, or is wrong in a way that is told without a server."""
-    if len(args) > 1 and args[1] not in (b"2", b"3"):
-        return True
-    place = 2
-    while place < len(args) and args[place].upper() == b"SETNAME":
-        place += 2
-    return place < len(args)
+    hello = parse_hello(args)
+    return isinstance(hello, str) or hello.account is not None
