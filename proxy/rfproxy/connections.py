@@ -21,6 +21,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rfprotocol import resp
+from rfprotocol.tcpinfo import HasOptions, TcpInfo, look
 from rfprotocol.topology import Node
 from rfproxy.lane import Lane, LaneState
 from rfproxy.opening import Opening
@@ -267,13 +268,23 @@ class Upstream:
     """The connection of one lane."""
 
     def __init__(self, server: Server, lane: Lane, opening: Opening) -> None:
+        self._server = server
         self._time = server.now
         self._lane = lane
         self._opening: Opening | None = opening  # until the server has answered
+        self._socket: HasOptions | None = None
+
+    @property
+    def kernel(self) -> TcpInfo | None:
+        """What the kernel knows of the connection; None when there is none, or it is not TCP."""
+        return look(self._socket) if self._socket is not None else None
 
     def connection_made(self, transport: Transport) -> None:
         """The kernel of the server accepted."""
         reset_when_aborted(transport)
+        self._socket = transport.get_extra_info("socket")
+        self._server.upstreams[self._lane] = self
+        self._server.listen_for_replies()
         keep_alive(transport, idle=UPSTREAM_SILENCE, unacknowledged=UPSTREAM_UNACKNOWLEDGED)
         self._lane.connected(transport)
 
@@ -297,6 +308,8 @@ class Upstream:
 
     def connection_lost(self, error: Exception | None) -> None:
         """The server is gone, or the lane was closed."""
+        self._socket = None
+        self._server.upstreams.pop(self._lane, None)
         now, reason = self._time(), "it closed the connection" if error is None else failure(error)
         opening, self._opening = self._opening, None
         needless = self._lane.state is LaneState.CLOSED and not self._lane.lost_because

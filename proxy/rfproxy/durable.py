@@ -187,6 +187,10 @@ class DurableLane(Lane):
         """Whether a batch is under way that nothing may follow yet."""
         return self._fence is not None
 
+    def _waits_for_others(self) -> bool:
+        """Whether the server has executed the batch and waits for its replicas."""
+        return self._fence is not None and self._fence.replied
+
     def flush(self, now: float) -> None:
         """Send what may travel together; the rest follows when that is answered."""
         if self._fence is None:

@@ -119,7 +119,7 @@ class Run:
 
     def leftover(self) -> Run:
         """What takes its place on a lane when it is asked for on another one."""
-        left = Run(self.session, self.count, b"", self.need, Form.LEFTOVER)
+        left = Run(self.session, self.count, b"", self.need, Form.LEFTOVER, self.left)
         left.sent = self.sent
         return left
 

@@ -87,6 +87,9 @@ class LaneOwner(Protocol):
     def lane_slow(self, lane: Lane, now: float) -> None:
         """The server of this lane has taken long for its replies for a while."""
 
+    def lane_unanswered(self, lane: Lane, now: float) -> None:
+        """The server does not answer a connection, or the first words on it."""
+
     def lane_waits(self, lane: Lane) -> None:
         """What the lane may not relay, or send, at this moment it keeps until `go_on`, or until it is lost."""
 
@@ -121,6 +124,7 @@ class Lane:
         self.pace = Pace() if key.duty is Duty.REPLICA else None
         self.writes = key.duty is Duty.MASTER  # it takes more than reads
         self.used = float("-inf")  # when runs were last sent; seconds
+        self.heard = float("-inf")  # when anything last came from the server; seconds
         self.answered = float("-inf")  # when the latest run that was answered had been sent; seconds
         self.closed_at = float("-inf")
         self.sent_head = 0.0  # when the oldest run in flight was sent, as the lane closed; seconds
@@ -153,6 +157,27 @@ class Lane:
     def to_come(self) -> int:
         """Bytes of the reply under way that the server has announced and not sent; those of its present value."""
         return self._scanner.to_come
+
+    @property
+    def awaits_reply(self) -> bool:
+        """Whether a reply is due: not where a command waits for others, or where the proxy itself does not read."""
+        if (
+            not self.in_flight
+            or self._withheld
+            or self._waits_for_others()
+            or not (self.state is _READY or self.state is _RETIRED)
+        ):
+            return False
+        return self.guest is None or (self.guest.receptive and not self.guest.blocked)
+
+    def _waits_for_others(self) -> bool:
+        """Whether the server has done what was asked, and waits for other servers."""
+        return False
+
+    @property
+    def silent_since(self) -> float:
+        """When the server was last heard, or sent what is to be answered next, if that is later; seconds."""
+        return max(self.heard, self.in_flight[0].sent)
 
     @property
     def idle(self) -> bool:
@@ -233,6 +258,7 @@ class Lane:
 
     def feed(self, data: bytes, now: float) -> None:
         """Bytes from the server."""
+        self.heard = now
         if self.state is _GREETING:
             self._greeted(data, now)
         elif self.state is not _CLOSED:
@@ -297,7 +323,12 @@ class Lane:
     def greeting_overdue(self, now: float) -> None:
         """The server accepted the connection and says nothing."""
         if self.state is _GREETING:
-            self.lose(now, reason="it accepted the connection and did not answer the greeting")
+            self.unanswered(now, "it accepted the connection and did not answer the greeting")
+
+    def unanswered(self, now: float, reason: str) -> None:
+        """The server does not answer, neither with a refusal; `reason` says to what."""
+        self._owner.lane_unanswered(self, now)
+        self.lose(now, reason=reason)
 
     def lose(self, now: float, welcome: Welcome | None = None, reason: str = "") -> None:
         """The server ended the connection, or cannot be understood: every run goes back to its session.

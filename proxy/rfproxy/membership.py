@@ -74,6 +74,7 @@ class Membership:
         """Connect, register and follow, in the background. `address` is what other people read in `status`."""
         self._address = address
         self._server.on_acknowledge = self._acknowledge
+        self._server.on_busy = self._tell
         self._store.subscribe(self._state_changed)
         self._store.watch(self._paths.nodes, self._news.set)
         await self._store.start()
@@ -226,6 +227,10 @@ class Membership:
     # --- acknowledgements
 
     def _acknowledge(self, epoch: int) -> None:
+        self._tell()
+
+    def _tell(self) -> None:
+        """Announce what has changed, in the background."""
         task = asyncio.get_running_loop().create_task(self._announce_until_known())
         self._acknowledgements.add(task)
         task.add_done_callback(self._acknowledgements.discard)
@@ -254,6 +259,7 @@ class Membership:
                 replayed=stats.change.replayed,
                 uncertain=stats.change.uncertain,
                 longest_wait=round(stats.change.longest_wait, 6),
+                busy={str(node): what for node, what in router.watch.busy.items()},
             )
             self._told_clients, self._announced_at = record.clients, self._server.now()
             await self._store.announce(self._path, record.encode())

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
+from rfprotocol import resp
+from rfproxy.attempts import Loss
 from rfproxy.entries import Form, Need, Run
 from rfproxy.lane import LaneState
 
@@ -33,17 +35,17 @@ def _overtake(parked: Lane, lane: Lane, now: float) -> None:
     for run in parked.in_flight:
         behind.setdefault(run.session, []).append(run)
     behind.pop(parked.in_flight[0].session)  # the client has a part of the reply, and what it asked for next comes next
-    moving = {session: runs for session, runs in behind.items() if _may_go(session, runs)}
+    moving = {session: runs for session, runs in behind.items() if may_go(session, runs)}
     parked.leave_behind({run for runs in moving.values() for run in runs})
     for session, runs in moving.items():
         for run in runs:
             session.outstanding -= run.left
-            session.send(_once_more(run), lane)
+            session.send(once_more(run, parked, now), lane)
     for session in moving:
         session.attend(session.pump, now)
 
 
-def _may_go(session: Session, runs: list[Run]) -> bool:
+def may_go(session: Session, runs: list[Run]) -> bool:
     """Whether these are all that a client waits for, and reads, of which none has been asked for twice."""
     there = session.number in session.router.sessions
     plain = session.ties is None and session.busy is None and session.recovered is None and session.midway is None
@@ -51,7 +53,12 @@ def _may_go(session: Session, runs: list[Run]) -> bool:
     return there and plain and simple and session.outstanding == sum(run.left for run in runs)
 
 
-def _once_more(run: Run) -> Run:
-    again = Run(run.session, run.count, run.raw, run.need)
+def once_more(run: Run, lane: Lane, now: float) -> Run:
+    """What is unanswered of a run that is in flight on `lane`, to be sent on another one."""
+    whole = run.left == run.count
+    commands: list[list[bytes]] | int = run.count if whole else run.unanswered()
+    raw = run.raw if isinstance(commands, int) else resp.encode_commands(commands)
+    again = Run(run.session, commands, raw, run.need)
     again.asked_before = True
+    again.attempts = run.attempts.after(Loss.WITHDRAWN, lane.key.node, run.sent, now)
     return again

@@ -1,12 +1,15 @@
 """Which replica a session reads from, and which ones are passed over for a while.
 
-A session has always the same one, so that it does not see time run backwards. While that one fails, or takes much
-longer than another one, the next in order stands in.
+A session has always the same one, so that it does not see time run backwards. While that one fails, is silent, or takes
+much longer than another one, the next in order stands in.
+
+One that failed, or was slow, is tried by the next reader: it is told at once that it failed, or is answered at any
+rate. A reader of one that is silent would have to wait, so that one is tried by a connection that nobody waits for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Final
@@ -27,6 +30,10 @@ SLOW_REST: Final = 10.0
 LONGEST_REST: Final = 160.0
 """Seconds for which it is passed over at most: each look whether it is well again costs its readers SLOW_FOR."""
 
+
+FIRST_TRIAL: Final = 0.25
+LONGEST_BETWEEN_TRIALS: Final = 2.0
+"""Seconds until a silent replica is tried, and between later trials: one connection each."""
 
 FIRST_DENIAL: Final = 1.0
 LONGEST_DENIAL: Final = 60.0
@@ -104,12 +111,24 @@ class Rest:
         return Rest(now + length, length)
 
 
+class Silent:
+    """A replica that did not answer."""
+
+    def __init__(self, now: float) -> None:
+        self.since = now
+        """When that was found; seconds."""
+        self.trials = Backoff(FIRST_TRIAL, LONGEST_BETWEEN_TRIALS)
+        self.trials.failed(now)
+
+
 class Replicas:
     """Those that are passed over. Times are seconds of the caller's monotonic clock."""
 
     def __init__(self) -> None:
         self._failed: dict[Node, float] = {}
         self._slow: dict[Node, Rest] = {}
+        self.silent: dict[Node, Silent] = {}
+        """Those that are passed over until they reply."""
 
     def choose(self, replicas: Sequence[Node], number: int, now: float) -> Node | None:
         """The one for session `number`: a slow one when there is no other; None when all have failed."""
@@ -123,7 +142,7 @@ class Replicas:
 
     def failed(self, node: Node, now: float) -> bool:
         """Whether it did not serve a moment ago."""
-        return self._failed.get(node, now) > now
+        return self._failed.get(node, now) > now or node in self.silent
 
     def slow(self, node: Node, now: float) -> bool:
         """Whether others are quicker."""
@@ -141,11 +160,20 @@ class Replicas:
 
     def serves(self, node: Node) -> bool:
         """It has just shown that it does not fail; False when nobody had doubted that."""
-        return self._failed.pop(node, None) is not None
+        silent = self.silent.pop(node, None)
+        return self._failed.pop(node, None) is not None or silent is not None
 
-    def forget(self) -> None:
-        """The topology is another one: all may be well."""
+    def is_silent(self, node: Node, now: float) -> bool:
+        """It does not answer; False when that is known."""
+        if node in self.silent:
+            return False
+        self.silent[node] = Silent(now)
+        return True
+
+    def forget(self, replicas: Collection[Node]) -> None:
+        """The topology is another one, with these replicas: all may be well, but for those that have still to reply."""
         self._failed.clear()
+        self.silent = {node: silent for node, silent in self.silent.items() if node in replicas}
         self._slow.clear()
 
     def times(self) -> Iterable[float]:

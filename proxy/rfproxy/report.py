@@ -22,6 +22,8 @@ def report(router: Router, now: float) -> bytes:
         "proxy_master": topology.master or "" if topology else "",
         "proxy_replicas": ",".join(map(str, topology.replicas)) if topology else "",
         "proxy_unavailable": ",".join(map(str, topology.unavailable)) if topology else "",
+        "proxy_silent_servers": ",".join(map(str, router.silent)),
+        "proxy_busy_servers": ",".join(map(str, router.watch.busy)),
         "proxy_reads": router.policy.reads.value,
         "proxy_retry_writes": router.policy.retry_writes.value,
         "proxy_client_auth": router.policy.client_auth.value,

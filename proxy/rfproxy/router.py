@@ -12,7 +12,7 @@ so: `acknowledged`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rfprotocol.commands import Command, exists_in
@@ -36,6 +36,7 @@ from rfproxy.replicas import SHED, Denials, Replicas
 from rfproxy.scripts import Scripts
 from rfproxy.settling import Settling
 from rfproxy.shell import Log, Shell
+from rfproxy.silence import Watch
 from rfproxy.stats import ChangeStats, Stats
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ class Router:
         self._served: dict[Identity, float] = {}  # until when a lane of that identity was in service
         self.reception = Reception(policy.account, log)
         self._settling = Settling(policy.hold_timeout)
+        self._trials: dict[Lane, None] = {}  # connections to replicas that were silent, which nobody waits for
+        self.watch = Watch(self, shell.kernel, shell.report_busy)
         self._own_rest = float("-inf")  # see OWN_REST
         self._answered: dict[Node, float] = {}  # as `Lane.answered`, of lanes that are closed
 
@@ -254,9 +257,13 @@ class Router:
                 session.check_limits()
         if lane.duty is MASTER:
             self.gate.recovered()
-        accepted = self._denials.accepted(lane.key.node, lane.key.identity)
-        if self._replicas.serves(lane.key.node) or accepted:
+        self._serves(lane.key.node, now)
+        if self._denials.accepted(lane.key.node, lane.key.identity):
             self._turn += 1
+        if lane in self._trials:
+            self._tried(lane)
+            self.give_back(lane, now)
+            return
         if lane.guest is not None:
             lane.guest.lane_ready(now)
         else:
@@ -268,6 +275,7 @@ class Router:
         in_service = self._is_shared(lane) or alone
         stand_in = self._parking.any(lane.key) if self._shared.get(lane.key) is lane else None
         self._forget(lane)
+        self._tried(lane, failed_at=now)
         self._in_doubt.pop(lane, None)
         self.reception.over(lane, now)
         self._answered[lane.key.node] = max(lane.answered, self._answered.get(lane.key.node, -math.inf))
@@ -310,6 +318,78 @@ class Router:
         elif self.topology and lane.key.node == self.topology.master:
             # Lanes that fail together are one failure: only what fails after a rest calls for a longer one.
             self._shell.wake_at(self.gate.rest(now) if now >= self.gate.rest_until else self.gate.rest_until)
+
+    # --- replicas that are silent
+
+    @property
+    def silent(self) -> Collection[Node]:
+        """Replicas that are not read from until they reply."""
+        return self._replicas.silent.keys()
+
+    def lane_unanswered(self, lane: Lane, now: float) -> None:
+        """The server does not answer a connection: no reader is to wait for the next one."""
+        if lane.duty is REPLICA:
+            self.pass_over_silent(lane.key.node, now, acknowledges=lane.state is LaneState.GREETING)
+
+    def pass_over_silent(self, node: Node, now: float, *, acknowledges: bool) -> None:
+        """A server does not answer; `acknowledges`: its kernel does."""
+        if self.topology is None or node not in self.topology.replicas or not self._replicas.is_silent(node, now):
+            return
+        reason = "it does not answer" if acknowledges else "its host acknowledges nothing"
+        self.log.info("replica_silent", node=str(node), reason=reason, epoch=self.epoch)
+        self._turn += 1
+
+    def replicas_replied(self, heard: Mapping[Node, float], now: float) -> None:
+        """When servers were last heard: those that were silent may have replied."""
+        for node, silent in list(self._replicas.silent.items()):
+            if heard.get(node, -math.inf) > silent.since:
+                self._serves(node, now)
+
+    def try_silent(self, now: float) -> None:
+        """Open a connection to each silent replica whose turn it is."""
+        for node, silent in self._replicas.silent.items():
+            if silent.trials.may_begin(now):
+                silent.trials.begin()
+                lane = self._new(LaneKey(node, REPLICA, Identity(account=self.policy.account)), exclusive=True)
+                self._exclusive[lane] = self._trials[lane] = None
+                self._shell.connect(lane)
+
+    def _tried(self, lane: Lane, failed_at: float | None = None) -> None:
+        """A trial is over, if this lane was one."""
+        if lane not in self._trials:
+            return
+        del self._trials[lane]
+        silent = self._replicas.silent.get(lane.key.node)
+        if silent is None:
+            return
+        silent.trials.end()
+        if lane.welcome is not None and lane.welcome.refusal is Refusal.DENIED:  # that is an answer
+            self._serves(lane.key.node, lane.closed_at)
+        elif failed_at is not None:
+            silent.trials.failed(failed_at)
+
+    def _serves(self, node: Node, now: float) -> None:
+        """A server has answered."""
+        silent = node in self._replicas.silent
+        if self._replicas.serves(node):
+            self._turn += 1
+        if silent:
+            self.log.info("replica_replies", node=str(node), epoch=self.epoch)
+            self.resume(now)
+
+    def reads_elsewhere(self, node: Node, now: float) -> bool:
+        """Whether what was asked of this server could be asked of another one, for a client that only reads."""
+        if self.topology is None:
+            return False
+        others = [replica for replica in self.topology.replicas if replica != node] if self._reads_replicas else []
+        master = self.topology.master
+        return any(not self._replicas.failed(other, now) for other in others) or (
+            master is not None and master != node and self.open(now)
+        )
+
+    def knows(self, node: Node) -> bool:
+        """Whether a server has a place in the topology in force."""
+        return self.topology is not None and (node == self.topology.master or node in self.topology.replicas)
 
     def lane_slow(self, lane: Lane, now: float) -> None:
         """A replica takes long for its replies: its sessions move to another one that does not."""
@@ -453,7 +533,7 @@ class Router:
             unavailable=[str(node) for node in topology.unavailable],
         )
         self.gate.apply(topology)
-        self._replicas.forget()
+        self._replicas.forget(topology.replicas)
         self._denials.clear()
         self._know_process(topology)
         members = {topology.master, *topology.replicas, *topology.unavailable}

@@ -13,8 +13,10 @@ from enum import Enum
 from typing import cast
 
 from rfprotocol import clock
+from rfprotocol.tcpinfo import TcpInfo
 from rfprotocol.topology import Node
 from rfproxy.connections import Client, Upstream, failure, notice_vanished
+from rfproxy.greeting import Duty
 from rfproxy.lane import Lane
 from rfproxy.lease import Lease
 from rfproxy.limits import Limits
@@ -23,12 +25,13 @@ from rfproxy.opening import Opening
 from rfproxy.policy import Policy
 from rfproxy.rotation import create_router
 from rfproxy.shell import Log
+from rfproxy.silence import LISTEN_EVERY, SILENT
 from rfproxy.stats import Stats
 
 CONNECT_TIMEOUT = 1.0
 """Seconds for a connection to a server; on one that takes longer nobody should wait."""
 GREETING_TIMEOUT = 2.0
-"""Seconds for a server to answer the first words."""
+"""Seconds for a master to answer the first words; for others it is SILENT, as reads need not wait for them."""
 REAP_EVERY = 15.0
 LOOK_EVERY = 1.0
 """Seconds between looks at clients that are idle, read too slowly, or are not read from."""
@@ -54,6 +57,10 @@ class Server:
         self.log = log
         self.router = create_router(policy, self, self.lease, self.stats, log)
         self.on_acknowledge: Callable[[int], None] = lambda epoch: None
+        self.on_busy: Callable[[], None] = lambda: None
+        self.upstreams: dict[Lane, Upstream] = {}
+        """The connections to servers that stand."""
+        self._ear: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self.now: Callable[[], float] = clock.now
         """The clock of core and lease; seconds. Not the loop's, which stands still while the machine is suspended."""
@@ -120,6 +127,8 @@ class Server:
             self._look.cancel()
         if self._alarm is not None:
             self._alarm.cancel()
+        if self._ear is not None:
+            self._ear.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.sleep(0)  # the loop learns of closed connections in its next turn
@@ -157,14 +166,15 @@ class Server:
                     lambda: cast(asyncio.Protocol, Upstream(self, lane, opening)), node.host, node.port
                 )
         except TimeoutError:
-            self._not_connected(lane, opening, f"no connection within {CONNECT_TIMEOUT:g} s")
+            reason = f"no connection within {CONNECT_TIMEOUT:g} s"
+            lane.unanswered(self.now(), reason)
         except (OSError, UnicodeError) as error:
-            self._not_connected(lane, opening, failure(error))
+            reason = failure(error)
+            lane.lose(self.now(), reason=reason)
         else:
-            self._loop.call_later(GREETING_TIMEOUT, lambda: lane.greeting_overdue(self.now()))
-
-    def _not_connected(self, lane: Lane, opening: Opening, reason: str) -> None:
-        lane.lose(self.now(), reason=reason)
+            patience = GREETING_TIMEOUT if lane.duty is Duty.MASTER else SILENT
+            self._loop.call_later(patience, lambda: lane.greeting_overdue(self.now()))
+            return
         opening.failed(reason, self.now())
 
     def flush_soon(self) -> None:
@@ -173,6 +183,26 @@ class Server:
 
     def _flush(self) -> None:
         self.router.flush(self.now())
+        self.listen_for_replies()
+
+    def listen_for_replies(self) -> None:
+        """Look at what is unanswered until nothing is: one timer for all connections."""
+        if self._ear is None:
+            self._ear = self._loop.call_later(LISTEN_EVERY, self._listen)
+
+    def _listen(self) -> None:
+        self._ear = None
+        if self.router.watch.look(self.now()):
+            self.listen_for_replies()
+
+    def kernel(self, lane: Lane) -> TcpInfo | None:
+        """What the kernel knows of a lane's connection."""
+        upstream = self.upstreams.get(lane)
+        return upstream.kernel if upstream is not None else None
+
+    def report_busy(self) -> None:
+        """Pass it on to the membership."""
+        self.on_busy()
 
     def wake_at(self, when: float) -> None:
         """Keep the earliest alarm."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from rfprotocol.tcpinfo import TcpInfo
     from rfproxy.lane import Lane
 
 
@@ -19,6 +20,12 @@ class Shell(Protocol):
 
     def wake_at(self, when: float) -> None:
         """Call `Router.tick` at that time (seconds, monotonic), or earlier."""
+
+    def kernel(self, lane: Lane) -> TcpInfo | None:
+        """What the kernel knows of a lane's connection; None when there is none."""
+
+    def report_busy(self) -> None:
+        """Tell the managers which servers are busy: `Watch.busy` has changed."""
 
     def acknowledge(self, epoch: int) -> None:
         """Tell the managers that nothing is sent to a master of an earlier epoch any more."""

@@ -373,3 +373,13 @@ def test_a_transaction_is_queued_again_on_the_next_master_and_waited_for_there(p
         play.server("r:1").hears(*command.split(), exclusive=True)
     connection.answers(b"*1\r\n:1\r\n" + PONG + ENOUGH)
     client.hears(b"*1\r\n:1\r\n")
+
+
+def test_durable_lane__replicas_are_waited_for__no_reply_is_due(play: Playbook) -> None:
+    play.client().says("DEL", "k")
+    connection = play.server("m:1").hears("DEL", "k")
+    assert connection.lane.awaits_reply
+    connection.answers(b":1\r\n")
+    assert not connection.lane.awaits_reply
+    play.listen(1.0)
+    assert play.told_busy == []

@@ -220,3 +220,25 @@ def test_lane__connect_failed__keeps_and_logs_the_reason(play: Playbook) -> None
     lane.lose(play.time, reason="Connection refused")
     assert lane.lost_because == "Connection refused"
     assert [line["reason"] for line in play.log.events("lane_lost")] == ["Connection refused"]
+
+
+def test_lane__client_does_not_read__no_reply_is_due(play: Playbook) -> None:
+    client = play.client().says("EVAL", "x", "0")
+    lane = play.server("m:1").hears("EVAL", "x", "0", exclusive=True).lane
+    assert lane.awaits_reply
+    client.session.choke(play.time, full=True)
+    assert not lane.awaits_reply
+
+
+def test_lane__lease_lapsed_behind_reply__no_reply_is_due(play: Playbook) -> None:
+    play.client().pipelines("INCR a", "INCR b")
+    connection = play.server("m:1").hears("INCR", "a")
+    assert connection.lane.awaits_reply
+    play.lease.revoke()
+    connection.answers(b":1\r\n")
+    assert not connection.lane.awaits_reply
+
+
+def test_lane__blocked_client__no_reply_is_due(play: Playbook) -> None:
+    play.client().says("BLPOP", "k", "0")
+    assert not play.server("m:1").hears("BLPOP", "k", "0", exclusive=True).lane.awaits_reply

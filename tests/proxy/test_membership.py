@@ -15,7 +15,7 @@ from rfprotocol.backoff import JITTER
 from rfprotocol.errors import StoreUnavailable
 from rfprotocol.memstore import MemStore, MemTree
 from rfprotocol.paths import Paths
-from rfprotocol.records import ProxyRecord
+from rfprotocol.records import Occupation, ProxyRecord
 from rfprotocol.store import Delete, Entry, Put
 from rfprotocol.topology import Node, Phase, Topology
 from rfproxy import membership
@@ -30,7 +30,8 @@ from tests.support.playbook import SilentLog
 from tests.support.stores import Changes
 
 PATHS = Paths("/group")
-SERVING = Topology(1, Phase.SERVING, Node("127.0.0.1", 1))
+SERVING_NODE = Node("127.0.0.1", 1)
+SERVING = Topology(1, Phase.SERVING, SERVING_NODE)
 FENCED = Topology(2, Phase.FENCING)
 
 
@@ -107,6 +108,17 @@ async def test_it_is_registered_before_it_has_read_anything(world: World) -> Non
     await world.proxy.start("a:1")
     await world.proxy.informed.wait()
     assert registered_when_applied == [True]
+
+
+async def test_membership__server_busy__managers_can_read_it(started: World) -> None:
+    await started.acknowledged(1)
+    changes = Changes(started.manager, PATHS.proxies)
+    started.server.router.watch.busy = {SERVING_NODE: Occupation("FLUSHALL", 0.3)}
+    started.server.report_busy()
+    while not ((record := await started.record()) and record.busy):
+        await changes.next()
+    changes.end()
+    assert record.busy == {str(SERVING_NODE): Occupation("FLUSHALL", 0.3)}
 
 
 async def test_a_withdrawn_master_is_acknowledged(started: World) -> None:

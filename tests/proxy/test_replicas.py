@@ -6,7 +6,16 @@ import pytest
 
 from rfprotocol.topology import Node
 from rfproxy.entries import Need
-from rfproxy.replicas import LONGEST_REST, SLOW, SLOW_FOR, SLOW_REST, Pace, Replicas
+from rfproxy.replicas import (
+    FIRST_TRIAL,
+    LONGEST_BETWEEN_TRIALS,
+    LONGEST_REST,
+    SLOW,
+    SLOW_FOR,
+    SLOW_REST,
+    Pace,
+    Replicas,
+)
 from tests.support.playbook import FakeClient, Playbook
 
 ONE, TWO = Node("r", 1), Node("r", 2)
@@ -60,6 +69,36 @@ def test_replies_are_slow_when_none_was_quick_for_a_while() -> None:
     assert not pace.slow
     assert not pace.replied(SLOW, 1.2)
     assert pace.replied(SLOW, 1.2 + SLOW_FOR)
+
+
+def test_replicas__silent__passed_over_until_it_serves() -> None:
+    replicas = Replicas()
+    assert replicas.is_silent(ONE, 0.0)
+    assert not replicas.is_silent(ONE, 1.0)
+    assert replicas.choose([ONE, TWO], 0, 1000.0) == TWO
+    replicas.forget([ONE, TWO])
+    assert replicas.choose([ONE, TWO], 0, 1000.0) == TWO
+    assert replicas.serves(ONE)
+    assert replicas.choose([ONE, TWO], 0, 1000.0) == ONE
+
+
+def test_replicas__silent_one_leaves_the_group__forgotten() -> None:
+    replicas = Replicas()
+    replicas.is_silent(ONE, 0.0)
+    replicas.forget([TWO])
+    assert not replicas.failed(ONE, 0.0)
+
+
+def test_replicas__trials_of_a_silent_one__further_and_further_apart() -> None:
+    replicas = Replicas()
+    replicas.is_silent(ONE, 0.0)
+    trials, now, waits = replicas.silent[ONE].trials, 0.0, []
+    for _ in range(6):
+        waits.append(trials.due - now)
+        now = trials.due
+        trials.failed(now)
+    assert waits[0] <= FIRST_TRIAL
+    assert waits[0] < waits[1] < waits[2] <= max(waits) <= LONGEST_BETWEEN_TRIALS
 
 
 # --- in the proxy

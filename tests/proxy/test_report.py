@@ -84,3 +84,14 @@ def test_reads_that_the_master_had_to_serve_are_counted(play: Playbook) -> None:
     play.topology(1, master="m:1")
     play.client().says("GET", "k")
     assert fields(play)["proxy_reads_spilled"] == "1"
+
+
+def test_report__servers_busy_and_silent__named(play: Playbook) -> None:
+    play.topology(1, master="m:1", replicas=["r:1"])
+    play.client().says("FLUSHALL")
+    play.client().says("GET", "k")
+    play.server("r:1").hears("GET", "k")
+    play.server("r:1").silent = True
+    play.listen(1.2)
+    seen = fields(play)
+    assert (seen["proxy_busy_servers"], seen["proxy_silent_servers"]) == ("m:1", "r:1")

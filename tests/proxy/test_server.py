@@ -184,3 +184,33 @@ async def test_ipv6_addresses_are_listened_on(redis_server: RedisServer) -> None
         writer.write(b"PING\r\n")
         assert await reader.readline() == b"+PONG\r\n"
         writer.close()
+
+
+async def test_server__lane_stands__kernel_knows_it(server: Server, address: Node) -> None:
+    reader, writer = await connect(address)
+    writer.write(b"SET k v\r\n")
+    assert await reader.readline() == b"+OK\r\n"
+    (lane,) = server.router.lanes
+    info = server.kernel(lane)
+    assert info is not None
+    assert info.unacked == 0
+    lane.lose(server.now())
+    await eventually(lambda: server.kernel(lane) is None)
+    writer.close()
+
+
+async def test_server__redis_silent_over_flushall__reported(
+    server: Server, address: Node, redis_server: RedisServer
+) -> None:
+    told: list[list[str]] = []
+    server.on_busy = lambda: told.append([what.command for what in server.router.watch.busy.values()])
+    reader, writer = await connect(address)
+    writer.write(b"SET k v\r\n")
+    assert await reader.readline() == b"+OK\r\n"
+    redis_server.freeze()
+    writer.write(b"FLUSHALL\r\n")
+    await eventually(lambda: told == [["FLUSHALL"]])
+    redis_server.thaw()
+    assert await reader.readline() == b"+OK\r\n"
+    await eventually(lambda: told == [["FLUSHALL"], []])
+    writer.close()

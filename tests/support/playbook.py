@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import hiredis
 
 from rfprotocol.resp import RequestReader, encode_command
+from rfprotocol.tcpinfo import TcpInfo
 from rfprotocol.topology import Change, Kind, Node, Phase, Topology
 from rfproxy.greeting import Duty
 from rfproxy.lane import Lane, LaneState
@@ -31,6 +32,7 @@ from rfproxy.peers import first_number
 from rfproxy.policy import Policy
 from rfproxy.rotation import create_router
 from rfproxy.session import Session
+from rfproxy.silence import LISTEN_EVERY
 from rfproxy.stats import Stats
 
 
@@ -62,6 +64,7 @@ class Playbook:
         self.log = SilentLog()
         self.acknowledged: list[int] = []
         self.alarm: float | None = None
+        self.told_busy: list[dict[str, str]] = []
         self.router = create_router(policy or Policy(), self, self.lease, self.stats, self.log)
         self._servers: dict[str, FakeServer] = {}
         self._flush = False
@@ -82,6 +85,14 @@ class Playbook:
     def wake_at(self, when: float) -> None:
         """Keep the earliest alarm."""
         self.alarm = when if self.alarm is None else min(self.alarm, when)
+
+    def kernel(self, lane: Lane) -> TcpInfo | None:
+        """What the kernel knows of a connection."""
+        return self.server(str(lane.key.node)).kernel
+
+    def report_busy(self) -> None:
+        """Keep what is told to the managers."""
+        self.told_busy.append({str(node): what.command for node, what in self.router.watch.busy.items()})
 
     def acknowledge(self, epoch: int) -> None:
         """Keep what was acknowledged."""
@@ -108,6 +119,13 @@ class Playbook:
             self.router.tick(self.time)
             self.settle()
         self.time = end
+
+    def listen(self, seconds: float) -> None:
+        """Let time pass, in which the shell has the router look at what is unanswered."""
+        for _ in range(round(seconds / LISTEN_EVERY)):
+            self.wait(LISTEN_EVERY)
+            self.router.watch.look(self.time)
+            self.settle()
 
     def server(self, name: str) -> FakeServer:
         """The server at that address."""
@@ -154,6 +172,8 @@ class FakeServer:
     def __init__(self, play: Playbook, node: Node) -> None:
         self.node = node
         self.refuses = False  # connections
+        self.kernel: TcpInfo | None = None  # of all its connections
+        self.silent = False  # it does not even greet
         self.role: bytes | None = None  # the reply to ROLE, when it is not what the lane hopes for
         self.run_id = ""
         self.version = "7.0.15"
@@ -258,7 +278,7 @@ class FakeConnection:
 
     def greet(self) -> bool:
         """Answer the greeting, if it is what comes next."""
-        if self.closed or self.lane.state is not LaneState.GREETING or not self.commands:
+        if self._server.silent or self.closed or self.lane.state is not LaneState.GREETING or not self.commands:
             return False
         self.greeted, self.commands = self.commands, []
         if self._server.turns_away:

@@ -1,0 +1,215 @@
+"""The proxy's own judgement of silent servers: reads go elsewhere, and managers are told which servers are busy.
+
+The managers judge slowly, because a change of master costs much. To ask another server for a read costs little, so
+reads do not wait for them:
+
+    seen on a connection                                        its reads go to another server after
+    the other kernel acknowledges nothing (the host is gone)    UNREACHABLE, all of them
+    it acknowledges, and no reply comes (frozen, or busy)       SILENT, those that take little time
+                                                                HEAVY, the others too
+
+A replica's connection is given up where nothing else waits for it; a master's never is, since the writes on it wait for
+the managers. Each read goes elsewhere once. A silent replica is read from again when it replies: to what was left on
+its connections, or on a new one, which is tried with growing intervals and without making a client wait.
+
+What is silent because of a command that may take long is *busy*. The managers grant it patience when they are told.
+What is told stays true when the client of that command leaves, until the server replies to anybody.
+
+The owner calls `look` every LISTEN_EVERY while anything is unanswered: nothing is done for each command. Time in which
+the proxy itself stood still does not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+from rfprotocol.commands import lookup
+from rfprotocol.records import Occupation
+from rfprotocol.tcpinfo import TcpInfo, Unacknowledged
+from rfprotocol.topology import Node
+from rfproxy import overtaking
+from rfproxy.entries import LEFTOVER, Need, Run
+from rfproxy.greeting import Duty
+from rfproxy.lane import Lane, LaneState
+
+if TYPE_CHECKING:
+    from rfproxy.router import Router
+    from rfproxy.session import Session
+
+LISTEN_EVERY: Final = 0.1
+"""Seconds between two looks."""
+BUSY_AFTER: Final = 0.3
+"""Seconds of silence after which a command that may take long is reported."""
+UNREACHABLE: Final = 0.6
+"""Seconds without an acknowledgement by the other kernel: two retransmissions at Linux' least interval of 0.2 s."""
+SILENT: Final = 1.0
+"""Seconds that a command may take which is not expected to take long."""
+HEAVY: Final = 5.0
+"""Seconds that a command may take which is; the same as the managers' patience with a server that is busy."""
+
+
+@dataclass(slots=True)
+class Quiet:
+    """One connection on which something is unanswered."""
+
+    since: float
+    """The last time it was heard, or when what is unanswered was sent, if that is later."""
+    began: float
+    """The same in the time of the looks, which does not pass while the proxy stands still."""
+    kernel: Unacknowledged = field(default_factory=Unacknowledged)
+    age: float = 0.0
+    """Seconds for which its server has been silent on all connections."""
+    unreachable: bool = False
+
+
+class Watch:
+    """Of one router. Times are seconds of the caller's monotonic clock."""
+
+    def __init__(self, router: Router, kernel: Callable[[Lane], TcpInfo | None], report: Callable[[], None]) -> None:
+        """`kernel` tells what the kernel knows of a lane's connection; `report` is called when `busy` changes."""
+        self.busy: Mapping[Node, Occupation] = {}
+        """Servers that are silent because of a command that may take long."""
+        self._router = router
+        self._kernel = kernel
+        self._report = report
+        self._quiet: dict[Lane, Quiet] = {}
+        self._noticed: dict[Node, float] = {}  # when a server was found to be busy
+        self._clock = 0.0
+        self._looked = -inf
+
+    def look(self, now: float) -> bool:
+        """Judge what is unanswered; whether to look again soon."""
+        self._clock += min(now - self._looked, 2 * LISTEN_EVERY)
+        self._looked = now
+        heard: dict[Node, float] = {}
+        awaited = False
+        quiet: dict[Lane, Quiet] = {}
+        for lane in self._router.lanes:
+            node = lane.key.node
+            heard[node] = max(lane.heard, heard.get(node, -inf))
+            if lane.awaits_reply:
+                awaited = True
+                if now - lane.silent_since >= LISTEN_EVERY:
+                    quiet[lane] = self._judged(lane, now)
+        self._quiet = quiet
+        for lane, state in quiet.items():
+            state.age = min(state.age, now - heard[lane.key.node])
+        self._router.replicas_replied(heard, now)
+        self._pass_over(now)
+        self._notice_busy(heard, now)
+        self._go_elsewhere(now)
+        self._router.try_silent(now)
+        return awaited or bool(self.busy) or bool(self._router.silent)
+
+    def _judged(self, lane: Lane, now: float) -> Quiet:
+        since = lane.silent_since
+        quiet = self._quiet.get(lane)
+        if quiet is None or quiet.since != since:
+            quiet = Quiet(since, self._clock - min(now - since, 2 * LISTEN_EVERY))
+        quiet.age = self._clock - quiet.began
+        info = self._kernel(lane)
+        unacknowledged = quiet.kernel.seconds(info, now) if info is not None else 0.0
+        quiet.unreachable = min(unacknowledged, quiet.age) >= UNREACHABLE
+        return quiet
+
+    # --- reads
+
+    def _pass_over(self, now: float) -> None:
+        """Read from no replica that is silent."""
+        for lane, quiet in self._quiet.items():
+            if quiet.age >= (UNREACHABLE if quiet.unreachable else SILENT):
+                self._router.pass_over_silent(lane.key.node, now, acknowledges=not quiet.unreachable)
+
+    def _go_elsewhere(self, now: float) -> None:
+        for lane, quiet in self._quiet.items():
+            if lane.state is not LaneState.READY or not self._router.reads_elsewhere(lane.key.node, now):
+                continue
+            if lane.duty is not Duty.MASTER and (quiet.unreachable or quiet.age >= HEAVY):
+                self._router.discard(lane, now)
+            elif quiet.unreachable or quiet.age >= SILENT:
+                self._move(lane, now, light=not quiet.unreachable and quiet.age < HEAVY)
+
+    def _move(self, lane: Lane, now: float, *, light: bool) -> None:
+        """Ask for reads once more at another server; `light`: only for what should have been answered by now."""
+        waiting: dict[Session, list[Run]] = {}
+        for run in lane.in_flight:
+            if run.form is not LEFTOVER:
+                waiting.setdefault(run.session, []).append(run)
+        moving: dict[Session, Lane] = {}
+        for session, runs in waiting.items():
+            if overtaking.may_go(session, runs) and not (light and any(long_command(run) for run in runs)):
+                target = self._router.find(session.number, session.identity, Need.ANY, now)
+                if target is not None and target.usable and target.key.node != lane.key.node:
+                    moving[session] = target
+        lane.leave_behind({run for session in moving for run in waiting[session]})
+        for session, target in moving.items():
+            for run in waiting[session]:
+                session.outstanding -= run.left
+                session.send(overtaking.once_more(run, lane, now), target)
+        for session in moving:
+            session.attend(session.pump, now)
+
+    # --- servers that are busy
+
+    def _notice_busy(self, heard: Mapping[Node, float], now: float) -> None:
+        """Keep `busy` true, and say when it has changed."""
+        busy = {node: what for node, what in self.busy.items() if self._still_busy(node, heard, now)}
+        for lane, quiet in self._quiet.items():
+            node = lane.key.node
+            if quiet.age < BUSY_AFTER or quiet.unreachable or node in busy:
+                continue
+            if command := _executing(lane):
+                busy[node] = Occupation(command, round(quiet.age, 3))
+                self._noticed[node] = now
+        if busy.keys() != self.busy.keys():
+            self._log_changes(busy)
+            self._noticed = {node: self._noticed[node] for node in busy}
+            self.busy = busy
+            self._report()
+
+    def _still_busy(self, node: Node, heard: Mapping[Node, float], now: float) -> bool:
+        if heard.get(node, -inf) > self._noticed[node]:
+            return False
+        quiet = [quiet for lane, quiet in self._quiet.items() if lane.key.node == node]
+        if any(one.unreachable for one in quiet):
+            return False
+        return self._router.knows(node) and (bool(quiet) or now - self._noticed[node] < HEAVY)
+
+    def _log_changes(self, busy: Mapping[Node, Occupation]) -> None:
+        log, epoch = self._router.log, self._router.epoch
+        for node in busy.keys() - self.busy.keys():
+            log.info("server_busy", node=str(node), command=busy[node].command, epoch=epoch)
+        for node in self.busy.keys() - busy.keys():
+            log.info("server_not_busy", node=str(node), epoch=epoch)
+
+
+def long_command(run: Run) -> str:
+    """The name of a command that may take long and is unanswered; empty when there is none."""
+    for args in run.unanswered():
+        command = lookup(args)
+        if command.takes_long:
+            return command.name
+        if command.name == "EXEC" and (name := _queued(run.session)):
+            return name
+    return ""
+
+
+def _queued(session: Session) -> str:
+    """A command that may take long, among those of the session's transaction."""
+    transaction = session.ties.transaction if session.ties is not None else None
+    queued = transaction.queued if transaction is not None else []
+    return next((command.name for command in map(lookup, queued) if command.takes_long), "")
+
+
+def _executing(lane: Lane) -> str:
+    """What may keep the server busy: it executes all that came in one packet before it sends the first reply."""
+    sent = lane.in_flight[0].sent
+    for run in lane.in_flight:
+        if run.sent != sent:
+            break
+        if name := long_command(run):
+            return name
+    return ""

@@ -1,0 +1,147 @@
+"""Histories with servers that fall silent and come back: each client hears what it asked for, once and in order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hiredis
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rfprotocol.tcpinfo import TcpInfo
+from tests.support.playbook import FakeConnection, Playbook
+
+CLIENTS = 4
+NAMES = ("m:1", "r:1", "r:2")
+GONE = TcpInfo(unacked=1, last_sent=0.1, last_acked=3600.0, last_received=3600.0)
+PIECE = 7
+"""Bytes of a reply that come first, when it comes in two parts."""
+
+says = st.tuples(
+    st.just("says"),
+    st.integers(0, CLIENTS - 1),
+    st.lists(st.sampled_from(["GET", "GET", "GET", "GET", "HGETALL", "EVAL_RO", "SET"]), min_size=1, max_size=3),
+)
+answers = st.tuples(st.just("answers"), st.integers(0, 5), st.booleans())
+"""Which connection says something, of those that have something to say; and whether a whole reply."""
+passes = st.tuples(st.just("passes"), st.sampled_from([0.2, 0.8, 1.2, 1.2, 6.0]), st.none())
+kernel = st.tuples(st.just("kernel"), st.sampled_from(NAMES), st.booleans())
+hush = st.tuples(st.just("hush"), st.sampled_from(NAMES), st.booleans())
+leaves = st.tuples(st.just("leaves"), st.integers(0, CLIENTS - 1), st.none())
+
+
+class Servers:
+    """Everything that is asked for is answered with its key, in the order of each connection."""
+
+    def __init__(self, play: Playbook) -> None:
+        self._play = play
+        self._begun: dict[FakeConnection, bytes] = {}
+        self.written: list[bytes] = []
+
+    def answer(self, which: int, *, whole: bool) -> bool:
+        """Let one of them say something; False when nobody has anything to say."""
+        self._play.settle()
+        live = [one for name in NAMES for one in self._play.server(name).live if one.greeted]
+        busy = [one for one in live if one in self._begun or one.commands]
+        if not busy:
+            return False
+        one = busy[which % len(busy)]
+        data = self._begun.pop(one, b"") or self._reply(one.commands.pop(0))
+        size = len(data) if whole else PIECE
+        if data[size:]:
+            self._begun[one] = data[size:]
+        one.answers(data[:size])
+        return True
+
+    def _reply(self, command: list[bytes]) -> bytes:
+        key = command[1]
+        if command[0] == b"SET":
+            self.written.append(key)
+        return b"$%d\r\n%s\r\n" % (len(key), key)
+
+
+class History:
+    """Clients and servers, and what was asked for."""
+
+    def __init__(self) -> None:
+        self.play = Playbook()
+        self.play.topology(1, master="m:1", replicas=["r:1", "r:2"])
+        self.servers = Servers(self.play)
+        self.clients = [self.play.client() for _ in range(CLIENTS)]
+        self.asked: list[list[bytes]] = [[] for _ in self.clients]
+        self.written: list[bytes] = []
+        self.gone: set[int] = set()
+
+    def says(self, who: int, verbs: list[str]) -> None:
+        """A client sends these in one packet."""
+        if who in self.gone:
+            return
+        number, lines = sum(map(len, self.asked)), []
+        for place, verb in enumerate(verbs, number):
+            key = f"key:{place}"
+            lines.append(f"{verb} {key}" + {"SET": " v", "EVAL_RO": " 0"}.get(verb, ""))
+            self.asked[who].append(key.encode())
+            self.written += [key.encode()] * (verb == "SET")
+        self.clients[who].pipelines(*lines)
+
+    def answers(self, which: int, whole: bool) -> None:
+        """A server sends a reply, or a part of it."""
+        self.servers.answer(which, whole=whole)
+
+    def passes(self, seconds: float, _: None) -> None:
+        """Nothing is heard of anybody."""
+        self.play.listen(seconds)
+
+    def kernel(self, name: str, gone: bool) -> None:
+        """A host is cut off, or back."""
+        self.play.server(name).kernel = GONE if gone else None
+
+    def hush(self, name: str, silent: bool) -> None:
+        """A server greets no new connections, or does again."""
+        self.play.server(name).silent = silent
+
+    def leaves(self, who: int, _: None) -> None:
+        """A client closes its connection."""
+        if who not in self.gone:
+            self.gone.add(who)
+            self.clients[who].leaves()
+
+    def end(self) -> None:
+        """All is well again, and everything is answered."""
+        for name in NAMES:
+            self.kernel(name, False)
+            self.hush(name, False)
+        for _ in range(3):
+            while self.servers.answer(0, whole=True):
+                pass
+            self.play.listen(3.0)
+
+
+@settings(max_examples=200)
+@given(
+    steps=st.lists(
+        st.one_of(says, says, says, answers, answers, passes, passes, kernel, hush, leaves), min_size=12, max_size=40
+    )
+)
+def test_silence__any_history__each_client_hears_what_it_asked(steps: list[tuple[str, Any, Any]]) -> None:
+    history = History()
+    for kind, one, other in steps:
+        getattr(history, kind)(one, other)
+    history.end()
+    for number, (client, keys) in enumerate(zip(history.clients, history.asked, strict=True)):
+        heard = replies(client.output)
+        assert heard == keys[: len(heard)]
+        assert number in history.gone or (len(heard) == len(keys) and client.session.outstanding == 0)
+    executed, router = history.servers.written, history.play.router
+    assert len(set(executed)) == len(executed)
+    assert set(executed) <= set(history.written)
+    assert not history.play.log.events("defect")
+    assert not router.silent
+    assert not router.watch.busy
+
+
+def replies(output: bytes) -> list[bytes]:
+    """What a client heard, one after the other."""
+    reader = hiredis.Reader()
+    reader.feed(output)
+    return list(iter(reader.gets, False))

@@ -1,0 +1,292 @@
+"""What becomes of reads whose server falls silent, and what the managers are told of servers that are busy."""
+
+from __future__ import annotations
+
+import pytest
+
+from rfprotocol.tcpinfo import TcpInfo
+from rfproxy.policy import Policy, Reads
+from rfproxy.silence import BUSY_AFTER, HEAVY, LISTEN_EVERY, SILENT, UNREACHABLE
+from tests.support.playbook import FakeClient, Playbook
+
+NIL = b"$-1\r\n"
+ONE = b":1\r\n"
+GONE = TcpInfo(unacked=1, last_sent=LISTEN_EVERY, last_acked=3600.0, last_received=3600.0)
+"""What the kernel says of a connection at the first look, when the other host is gone."""
+
+
+@pytest.fixture
+def play() -> Playbook:
+    play = Playbook()
+    play.topology(1, master="m:1", replicas=["r:1", "r:2"])
+    return play
+
+
+def asked(play: Playbook, *command: str, server: str = "r:1", gone: bool = False) -> FakeClient:
+    """A client whose command is unanswered at a server."""
+    client = play.client().says(*command)
+    play.server(server).hears(*command)
+    play.server(server).silent = True
+    if gone:
+        play.server(server).kernel = GONE
+    return client
+
+
+def other_reader(play: Playbook) -> FakeClient:
+    """A client that would read from the first replica."""
+    play.client()
+    return play.client()
+
+
+class TestReads:
+    def test_silence__host_gone__read_goes_to_other_replica(self, play: Playbook) -> None:
+        client = asked(play, "GET", "k", gone=True)
+        play.listen(UNREACHABLE + 2 * LISTEN_EVERY)
+        play.server("r:2").hears("GET", "k").answers(NIL)
+        client.hears(NIL)
+        assert play.server("r:1").lanes[0].closed
+
+    def test_silence__host_gone__heavy_read_goes_too(self, play: Playbook) -> None:
+        asked(play, "HGETALL", "k", gone=True)
+        play.listen(UNREACHABLE + 2 * LISTEN_EVERY)
+        play.server("r:2").hears("HGETALL", "k")
+
+    def test_silence__kernel_acknowledges__waits_a_second(self, play: Playbook) -> None:
+        client = asked(play, "GET", "k")
+        play.server("r:1").kernel = TcpInfo()
+        play.listen(SILENT - LISTEN_EVERY)
+        play.server("r:2").hears_nothing()
+        play.listen(2 * LISTEN_EVERY)
+        play.server("r:2").hears("GET", "k").answers(NIL)
+        client.hears(NIL)
+
+    def test_silence__no_other_replica__read_goes_to_master(self, play: Playbook) -> None:
+        play.topology(2, master="m:1", replicas=["r:1"])
+        client = asked(play, "GET", "k")
+        play.listen(SILENT + LISTEN_EVERY)
+        play.server("m:1").hears("GET", "k").answers(NIL)
+        client.hears(NIL)
+
+    def test_silence__no_other_server__read_waits_where_it_is(self, play: Playbook) -> None:
+        play.topology(2, replicas=["r:1"])
+        client = asked(play, "GET", "k", gone=True)
+        connection = play.server("r:1").live[0]
+        play.listen(2 * HEAVY)
+        assert not connection.closed
+        connection.answers(NIL)
+        client.hears(NIL)
+
+    def test_silence__late_reply__dropped(self, play: Playbook) -> None:
+        client = asked(play, "GET", "k")
+        play.listen(SILENT + LISTEN_EVERY)
+        play.server("r:2").hears("GET", "k").answers(b"$3\r\nnew\r\n")
+        client.hears(b"$3\r\nnew\r\n")
+        play.server("r:1").live[0].answers(b"$3\r\nold\r\n")
+        client.hears_nothing()
+
+    def test_silence__pipeline_answered_in_part__rest_moves(self, play: Playbook) -> None:
+        client = play.client().pipelines("GET a", "GET b", "GET c")
+        connection = play.server("r:1").hears("GET", "a").answers(b"$1\r\na\r\n")
+        client.hears(b"$1\r\na\r\n")
+        play.listen(SILENT + 2 * LISTEN_EVERY)
+        play.server("r:2").hears("GET", "b")
+        play.server("r:2").hears("GET", "c").answers(b"$1\r\nb\r\n$1\r\nc\r\n")
+        client.hears(b"$1\r\nb\r\n$1\r\nc\r\n")
+        connection.answers(b"$1\r\nB\r\n$1\r\nC\r\n")
+        client.says("GET", "d")
+        play.server("r:1").hears("GET", "b")
+        play.server("r:1").hears("GET", "c")
+        play.server("r:2").hears("GET", "d").answers(NIL)
+        client.hears(NIL)
+
+    def test_silence__second_server_silent_too__asked_once_more(self, play: Playbook) -> None:
+        asked(play, "GET", "k")
+        play.listen(SILENT + LISTEN_EVERY)
+        play.server("r:2").hears("GET", "k")
+        play.listen(SILENT + LISTEN_EVERY)
+        play.server("m:1").hears_nothing()
+
+    def test_silence__proxy_stood_still__not_counted(self, play: Playbook) -> None:
+        client = asked(play, "GET", "k")
+        play.wait(10 * SILENT)
+        play.listen(2 * LISTEN_EVERY)
+        play.server("r:2").hears_nothing()
+        play.server("r:1").live[0].answers(NIL)
+        client.hears(NIL)
+
+    def test_silence__replica__passed_over_by_others(self, play: Playbook) -> None:
+        asked(play, "GET", "k")
+        play.listen(SILENT + LISTEN_EVERY)
+        play.server("r:2").hears("GET", "k")
+        other_reader(play).says("GET", "other")
+        play.server("r:2").hears("GET", "other")
+
+    def test_silence__replica_replies__read_from_again(self, play: Playbook) -> None:
+        asked(play, "GET", "k")
+        play.listen(SILENT + LISTEN_EVERY)
+        play.server("r:1").live[0].answers(NIL)
+        play.listen(LISTEN_EVERY)
+        other_reader(play).says("GET", "other")
+        play.server("r:1").hears("GET", "other")
+
+    def test_silence__new_topology__still_passed_over(self, play: Playbook) -> None:
+        asked(play, "GET", "k")
+        play.listen(SILENT + LISTEN_EVERY)
+        play.topology(2, master="m:1", replicas=["r:1", "r:2"])
+        play.server("r:2").hears("GET", "k")
+        other_reader(play).says("GET", "other")
+        play.server("r:2").hears("GET", "other")
+
+    def test_silence__host_back__tried_without_a_client(self, play: Playbook) -> None:
+        asked(play, "GET", "k", gone=True)
+        play.listen(1.0)
+        play.server("r:2").hears("GET", "k").answers(NIL)
+        assert [str(node) for node in play.router.silent] == ["r:1"]
+        play.server("r:1").silent, play.server("r:1").kernel = False, None
+        for connection in play.server("r:1").live:
+            connection.lane.greeting_overdue(play.time)
+        play.listen(3.0)
+        assert not play.router.silent
+        other_reader(play).says("GET", "other")
+        play.server("r:1").hears("GET", "other")
+
+    def test_silence__connection_not_accepted__next_reader_does_not_wait(self, play: Playbook) -> None:
+        play.server("r:1").silent = True
+        client = play.client().says("GET", "k")
+        play.server("r:1").live[0].lane.unanswered(play.time, "no answer")
+        play.server("r:2").hears("GET", "k").answers(NIL)
+        client.hears(NIL)
+        play.wait(1.0)
+        client.says("GET", "k")
+        play.server("r:2").hears("GET", "k")
+
+
+class TestMaster:
+    def test_silence__reads_alone_on_master__go_to_replica(self, play: Playbook) -> None:
+        client = play.client().says("SET", "k", "v").says("GET", "k")
+        play.server("m:1").hears("SET", "k", "v").answers(b"+OK\r\n")
+        play.server("m:1").hears("GET", "k")
+        client.hears(b"+OK\r\n")
+        play.listen(SILENT + 2 * LISTEN_EVERY)
+        play.server("r:1").hears("GET", "k").answers(NIL)
+        client.hears(NIL)
+
+    def test_silence__reads_behind_own_write__wait(self, play: Playbook) -> None:
+        client = play.client().pipelines("SET k v", "GET k")
+        connection = play.server("m:1").hears("SET", "k", "v")
+        play.server("m:1").kernel = GONE
+        play.listen(HEAVY + 1)
+        play.server("r:1").hears_nothing()
+        assert not connection.closed
+        connection.answers(b"+OK\r\n" + NIL)
+        client.hears(b"+OK\r\n" + NIL)
+
+    def test_silence__reads_of_the_master_asked_for__wait(self) -> None:
+        play = Playbook(Policy(reads=Reads.MASTER))
+        play.topology(1, master="m:1", replicas=["r:1"])
+        asked(play, "GET", "k", server="m:1", gone=True)
+        play.listen(HEAVY + 1)
+        play.server("r:1").hears_nothing()
+
+
+class TestHeavyReads:
+    def test_silence__heavy_read__stays_for_its_patience(self, play: Playbook) -> None:
+        client = asked(play, "SMEMBERS", "k")
+        play.listen(HEAVY - LISTEN_EVERY)
+        play.server("r:2").hears_nothing()
+        play.server("r:1").live[0].answers(b"*0\r\n")
+        client.hears(b"*0\r\n")
+
+    def test_silence__heavy_read__moves_when_patience_is_over(self, play: Playbook) -> None:
+        asked(play, "SMEMBERS", "k")
+        play.listen(HEAVY + LISTEN_EVERY)
+        play.server("r:2").hears("SMEMBERS", "k")
+
+    def test_silence__light_read_behind_heavy__moves(self, play: Playbook) -> None:
+        heavy = asked(play, "SMEMBERS", "k")
+        play.client()
+        light = asked(play, "GET", "k")
+        play.listen(SILENT + LISTEN_EVERY)
+        play.server("r:2").hears("GET", "k").answers(NIL)
+        light.hears(NIL)
+        play.server("r:1").live[0].answers(b"*0\r\n" + NIL)
+        heavy.hears(b"*0\r\n")
+        light.hears_nothing()
+
+
+class TestBusy:
+    @pytest.mark.parametrize("command", ["FLUSHALL", "DEL k", "KEYS *"])
+    def test_busy__long_command_silent__told_once_and_when_over(self, play: Playbook, command: str) -> None:
+        server = "r:1" if command == "KEYS *" else "m:1"
+        asked(play, *command.split(), server=server)
+        play.listen(BUSY_AFTER - LISTEN_EVERY)
+        assert play.told_busy == []
+        play.listen(2 * LISTEN_EVERY)
+        assert play.told_busy == [{server: command.partition(" ")[0]}]
+        play.listen(2.0)
+        assert len(play.told_busy) == 1
+        play.server(server).live[0].answers(b"+OK\r\n")
+        play.listen(LISTEN_EVERY)
+        assert play.told_busy[1:] == [{}]
+
+    def test_busy__script_on_connection_of_its_own__told(self, play: Playbook) -> None:
+        play.client().says("EVAL", "while 1 do end", "0")
+        play.server("m:1").hears("EVAL", "while 1 do end", "0", exclusive=True)
+        play.listen(BUSY_AFTER + LISTEN_EVERY)
+        assert play.told_busy == [{"m:1": "EVAL"}]
+
+    def test_busy__transaction_of_a_long_command__told(self, play: Playbook) -> None:
+        client = play.client().says("MULTI").says("FLUSHALL")
+        play.server("m:1").hears("MULTI", exclusive=True).answers(b"+OK\r\n+QUEUED\r\n")
+        client.says("EXEC")
+        play.listen(BUSY_AFTER + LISTEN_EVERY)
+        assert play.told_busy == [{"m:1": "FLUSHALL"}]
+
+    def test_busy__client_left__still_true(self, play: Playbook) -> None:
+        client = play.client().says("EVAL", "x", "0")
+        play.server("m:1").hears("EVAL", "x", "0", exclusive=True)
+        play.listen(BUSY_AFTER + LISTEN_EVERY)
+        client.leaves()
+        play.listen(1.0)
+        assert play.told_busy == [{"m:1": "EVAL"}]
+        play.listen(HEAVY)
+        assert play.told_busy[1:] == [{}]
+
+    def test_busy__light_command_silent__not_told(self, play: Playbook) -> None:
+        asked(play, "INCR", "k", server="m:1")
+        play.listen(2 * HEAVY)
+        assert play.told_busy == []
+
+    def test_busy__server_answers_others__not_told(self, play: Playbook) -> None:
+        play.client().says("EVAL", "x", "0")
+        play.server("m:1").hears("EVAL", "x", "0", exclusive=True)
+        client = play.client()
+        for _ in range(10):
+            client.says("INCR", "k")
+            play.server("m:1").hears("INCR", "k").answers(ONE)
+            play.listen(LISTEN_EVERY)
+        assert play.told_busy == []
+
+    def test_busy__blocked_client__not_told(self, play: Playbook) -> None:
+        play.client().says("XREAD", "BLOCK", "0", "STREAMS", "s", "$")
+        play.listen(1.0)
+        assert play.told_busy == []
+
+    def test_busy__host_gone__not_told(self, play: Playbook) -> None:
+        asked(play, "FLUSHALL", server="m:1")
+        play.server("m:1").kernel = TcpInfo(unacked=1, last_sent=1.0, last_acked=3600.0, last_received=3600.0)
+        play.listen(UNREACHABLE + LISTEN_EVERY)
+        play.listen(1.0)
+        assert play.told_busy[-1:] in ([], [{}])
+
+    def test_busy__several_servers__told_of_each(self, play: Playbook) -> None:
+        asked(play, "FLUSHALL", server="m:1")
+        asked(play, "KEYS", "*")
+        play.listen(BUSY_AFTER + LISTEN_EVERY)
+        assert play.told_busy == [{"m:1": "FLUSHALL", "r:1": "KEYS"}]
+
+
+def test_look__nothing_unanswered__not_needed_again(play: Playbook) -> None:
+    assert not play.router.watch.look(play.time)
+    asked(play, "GET", "k")
+    assert play.router.watch.look(play.time)
