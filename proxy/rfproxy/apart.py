@@ -96,6 +96,8 @@ def restored(session: Session, run: Run, reply: bytes, now: float) -> None:
         session.router.scripts.loaded(run.commands[0][2], run.home)
     if not reply.startswith(b"-") or run.home or run.commands[0][0] == b"MULTI":
         return
+    if redirection.is_outdated(session, run.commands[0], reply):
+        return
     # As Redis does with the connections of a user who may not do any more what they were opened for.
     session.complain(run.commands[0][0].decode(), f"closed: {reply[1:].decode(errors='replace').strip()}")
     session.client.close()

@@ -62,6 +62,7 @@ class FarTarget:
         self._overtaken = False  # by something that its worker said unasked
         self._asked_for = ""  # the server's process
         self._missed = 0
+        self._refused: Place | None = None  # by the server
         self._broken: dict[Session, None] = {}  # trackers that the server has told that it is gone
 
     def reach(self, session: Session, now: float) -> bytes | None:
@@ -105,6 +106,14 @@ class FarTarget:
         """The server could not tell it: is it gone, or does it have another connection?"""
         self._broken[session] = None
         self.renew()
+
+    def has_moved(self, session: Session) -> bool:
+        """The server knows no connection with that id: ask for a newer one. False if its worker has insisted on it."""
+        if self.place is not None and self.place == self._refused:
+            return False
+        self._refused, self.place = self.place or self._refused, None
+        self.said_broken(session)
+        return True
 
     def renew(self) -> None:
         """Ask where it is."""
@@ -179,7 +188,7 @@ class FarTarget:
         for caller in trackers:
             if caller.ties is not None:
                 caller.ties.target = None
-            if caller in self._broken:
+            if caller in self._broken and caller.identity.protocol == 3:
                 caller.wire_to_client.write(tracking.broken(self.number))
             self.release(caller)
         for caller in callers:  # those that wait hear from the server that there is no such client

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rfprotocol import resp
 from rfproxy import fartargets, reaching, tracking
 from rfproxy.entries import Place
 from rfproxy.fartargets import FarCaller, FarTarget
@@ -80,6 +81,23 @@ def followed(session: Session, ties: Ties, lane: Lane, now: float) -> bool:
     restore(session, ties, lane)
     forget_all(session, ties)
     return True
+
+
+def is_outdated(session: Session, args: list[bytes], reply: bytes) -> bool:
+    """Whether the server refuses these because a client of another worker has another connection by now, or has left.
+
+    Then that worker is asked, and the redirection made anew, or broken.
+    """
+    target = session.ties.target if session.ties is not None else None
+    if session.ties is None or not isinstance(target, FarTarget) or not tracking.redirects_to(args):
+        return False
+    if reply != _NO_SUCH_CLIENT or not target.has_moved(session):
+        return False
+    session.ties.told_of = None
+    return True
+
+
+_NO_SUCH_CLIENT = resp.error("ERR The client ID you want redirect to does not exist")
 
 
 def forget_all(session: Session, ties: Ties) -> None:

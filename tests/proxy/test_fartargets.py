@@ -274,6 +274,49 @@ def test_target__moves_while_it_is_asked_for__newest_counts(workers: list[Worker
     here.server("m:1").hears_nothing()
 
 
+@pytest.mark.parametrize("protocol", [2, 3])
+@pytest.mark.parametrize("has_left", [False, True])
+def test_target__gone_from_where_the_server_is_told__tracker_stays(
+    workers: list[Worker], protocol: int, has_left: bool
+) -> None:
+    here, there = workers
+    target, client = in_resp3(there), in_resp3(here) if protocol == 3 else here.client()
+    connection = redirect(workers, client, target)
+    (far,) = here.router.far_targets.values()
+    far.moved([here.router.process.encode(), b"8001"], here.time)
+    here.server("m:1").hears("CLIENT", "TRACKING", "OFF", exclusive=True)
+    there.frozen = has_left
+    if has_left:
+        target.leaves()
+    restored = redirected(here, 8001).answers(OK + NO_SUCH_CLIENT)
+    here.server("m:1").hears_nothing()
+    there.frozen = False
+    talk(workers)
+    if not has_left:
+        here.server("m:1").hears("CLIENT", "TRACKING", "OFF", exclusive=True)
+        redirected(here, connection.client_id).answers(OK + OK)
+    client.hears(BROKEN % target.session.number if has_left and protocol == 3 else b"")
+    assert not client.closed
+    client.says("GET", "k")
+    assert here.server("m:1").hears("GET", "k", exclusive=True) is restored
+
+
+def test_target__server_never_knows_it__tracker_is_closed(workers: list[Worker]) -> None:
+    here, there = workers
+    target, client = in_resp3(there), here.client()
+    connection = redirect(workers, client, target)
+    fail_over(here)
+    fail_over(there)
+    talk(workers)
+    place = own(there, target).client_id
+    redirected(here, place, "n:1").answers(NO_SUCH_CLIENT)
+    talk(workers)
+    here.server("n:1").hears("CLIENT", "TRACKING", "OFF", exclusive=True)
+    redirected(here, place, "n:1").answers(OK + NO_SUCH_CLIENT)
+    assert client.closed
+    assert connection.closed
+
+
 def test_news__one_after_the_other__last_is_the_last_to_arrive(workers: list[Worker]) -> None:
     here, there = workers
     target, client = there.client(), here.client()
