@@ -131,7 +131,7 @@ class Siblings:
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._turns = asyncio.Semaphore(ASKED_AT_ONCE)
-        self._answering: set[asyncio.Task[None]] = set()
+        self._answering: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._backoffs: dict[int, Backoff] = {}
 
     async def open(self) -> None:
@@ -154,10 +154,11 @@ class Siblings:
         if self._server is not None:
             remove_socket(str(self._directory), self._process)
             self._server.close()
-        tasks = self._tasks | self._answering
-        for task in tasks:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for writer in self._answering.values():
+            writer.transport.abort()  # asyncio complains of such a task when it is cancelled
+        await asyncio.gather(*self._tasks, *self._answering, return_exceptions=True)
 
     # --- asking
 
@@ -257,7 +258,7 @@ class Siblings:
         if len(self._answering) >= ANSWERED_AT_ONCE or (task := asyncio.current_task()) is None:
             await _hang_up(writer)
             return
-        self._answering.add(task)
+        self._answering[task] = writer
         try:
             _check_user(writer)
             async with asyncio.timeout(PATIENCE):
@@ -274,7 +275,7 @@ class Siblings:
         except Exception as error:
             self._log.warning("defect", error=repr(error), exc_info=error)
         finally:
-            self._answering.discard(task)
+            del self._answering[task]
             await _hang_up(writer)
 
     def _respond(self, question: dict[str, object], writer: asyncio.StreamWriter) -> list[bytes] | None:

@@ -266,6 +266,19 @@ async def test_close__questions_under_way__end(group: Group) -> None:
     assert not (group.directory / "2").exists()
 
 
+async def test_close__connections_of_others__are_closed_without_complaint(group: Group) -> None:
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
+    member = await group.member(2)
+    reader, writer = await asyncio.open_unix_connection(str(group.directory / "2"))
+    writer.write(message(v=1, until=1e99, words=["LIST"]))
+    assert await reader.readexactly(1) == b"!"
+    await member.close()
+    assert b"LIST" in await reader.read()
+    await hang_up(writer)
+    assert not complaints
+
+
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize(
     "data",
