@@ -36,7 +36,7 @@ def _obstacle(view: View, reports: list[NodeReport], masters: list[NodeReport]) 
     mute = [report for report in reports if not report.role]
     if mute:
         said = ", ".join(f"{report.node} ({report.condition})" for report in mute)
-        return f"the role of {said} is unknown: check password and permissions of the managers"
+        return f"the role of {said} is unknown: 'rfmanager status' says what to do about each"
     if not masters:
         found = _names([report.node for report in reports]) or "none"
         return f"no master among the reachable servers ({found}): start it, or {HINT}"

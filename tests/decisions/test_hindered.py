@@ -171,6 +171,12 @@ class Canary:
     async def connect(cls, node: Node, closed: object) -> Canary:
         return cls()
 
+    def beat(self, now: float) -> float:
+        return 0.0
+
+    def unacknowledged(self, now: float) -> float:
+        return 0.0
+
     def close(self) -> None:
         pass
 
