@@ -62,8 +62,13 @@ class ProxySite(Site):
     name = "rfproxy"
 
     def launch(self, managers: Mapping[str, str] | None = None) -> None:
-        """Start all of them and return when they serve; `managers` are environment variables of theirs."""
-        for process in [*(self.manager(managers) for _ in range(MANAGERS)), *(self.proxy() for _ in range(PROXIES))]:
+        """Start all of them and return when they serve; `managers` are environment variables of theirs.
+
+        Events are to be measured each by itself: without the brake, a master that is frozen for the second time within
+        ten minutes is given more time than the first.
+        """
+        extra = {"RFMANAGER_BRAKE_LIMIT": "1", **(managers or {})}
+        for process in [*(self.manager(extra) for _ in range(MANAGERS)), *(self.proxy() for _ in range(PROXIES))]:
             process.start()
         self.wait_until_ready()
 

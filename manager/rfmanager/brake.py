@@ -3,7 +3,7 @@
 A master that is silent for a moment again and again (a stall of the host, a heavy command) loses its role each time,
 and each time some writes are answered -UNCERTAIN. Two things show that the verdict comes too soon: the former master
 was alive all the time, for its process answers again right after the change; or changes follow each other. After each
-of these a silent master is given twice the time, up to `MOST` times the usual, until there was no change for `QUIET`.
+of these a silent master is given twice the time, up to `limit` times the usual, until there was no change for `QUIET`.
 A server that refuses connections, or whose host is gone, is never given more time.
 """
 
@@ -25,8 +25,8 @@ WINDOW = 60.0
 QUIET = 600.0
 """Seconds without a change after which all is forgotten."""
 
-MOST = 8
-"""The most times that the usual silence is allowed: what is dead in spite of it should be replaced within the time
+LIMIT = 8
+"""The usual silence is allowed so many times at most: what is dead in spite of it should be replaced within the time
 that proxies hold commands for."""
 
 
@@ -40,8 +40,11 @@ class Brake:
     false_alarms: int = 0  # since it was quiet
 
     @classmethod
-    def of(cls, receipts: Iterable[Receipt], wall: float) -> Brake:
-        """What the receipts say at `wall`. The clocks of managers differ: a receipt of the future is one of now."""
+    def of(cls, receipts: Iterable[Receipt], wall: float, limit: int = LIMIT) -> Brake:
+        """What the receipts say at `wall`; with a `limit` of 1 there is no brake.
+
+        The clocks of managers differ: a receipt of the future is one of now.
+        """
         turns = sorted((min(receipt.ended, wall), receipt.false_alarm) for receipt in receipts if _counts(receipt))
         level = alarms = 0
         times: list[float] = []
@@ -54,7 +57,7 @@ class Brake:
             level += false_alarm or len(times) >= MANY
         if not times or wall - times[-1] >= QUIET:
             return cls()
-        return cls(min(2**level, MOST), times[-1] + QUIET, len(times), alarms)
+        return cls(min(2**level, limit), times[-1] + QUIET, len(times), alarms)
 
     @property
     def on(self) -> bool:

@@ -63,7 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> OptionParser[ManagerConfig]:
     options = parser()
     _client_command(
-        options, "status", "show servers, managers and proxies; exit status 1 when there is no master", _json_option
+        options,
+        "status",
+        "show servers, managers and proxies; exit status 1 when there is no master",
+        _json_option,
+        more=("brake_limit",),
     )
     _client_command(options, "failover", "make a replica the master, without losing anything", _failover_options)
     _client_command(options, "pause", "let the managers watch without acting, for maintenance")
@@ -198,7 +202,7 @@ async def _command(parsed: Parsed[ManagerConfig]) -> int:
 
 
 async def _status(store: TopologyStore, config: ManagerConfig, arguments: argparse.Namespace) -> int:
-    snapshot = await operations.status(store, config.paths)
+    snapshot = await operations.status(store, config.paths, config.brake_limit)
     print(report.status_json(snapshot) if arguments.json else report.status_text(snapshot))
     return DONE if snapshot.has_master else NOT_DONE
 

@@ -72,6 +72,16 @@ class ManagerConfig(CommonOptions):
             "changing the master",
         ),
     ] = None
+    brake_limit: Annotated[
+        Count,
+        Flag(
+            "after false alarms, and when changes follow each other, a silent master is given more time: so many times "
+            "the usual at most; 1: never",
+            (),
+            "COUNT",
+            "changing the master",
+        ),
+    ] = 8
     catch_up_timeout: Annotated[
         Seconds,
         Flag(

@@ -78,7 +78,12 @@ class Settings:
             credentials=Credentials(config.username, password),
             limits=limits,
             rule=rule,
-            policy=Policy(config.fence_wait, config.catch_up_timeout, outseen_after=outseen_after),
+            policy=Policy(
+                config.fence_wait,
+                config.catch_up_timeout,
+                brake_limit=config.brake_limit,
+                outseen_after=outseen_after,
+            ),
             history_limit=config.history_limit,
             max_staleness=config.max_staleness,
         )
@@ -408,7 +413,7 @@ class Daemon:
         own, live = self._own_report(), self._roll.live(now, others, self._settings.rule.max_age)
         sampled = {node: prober.detector.sampled_at for node, prober in self._probers.items()}
         standings = judge(own, live, self._settings.rule, sampled)
-        brake = Brake.of(mirror.receipts.values(), wall)
+        brake = Brake.of(mirror.receipts.values(), wall, self._settings.policy.brake_limit)
         return View(
             now=now,
             wall=wall,

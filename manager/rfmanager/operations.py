@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from rfmanager.brake import LIMIT
 from rfmanager.report import pause_text, request_text
 from rfmanager.snapshot import Pause, Snapshot
 from rfprotocol.errors import OperationFailed, RecordError, StoreConflict, StoreError, StoreUnavailable
@@ -50,8 +51,8 @@ async def connected(store: TopologyStore, timeout: float, where: str) -> AsyncIt
         await store.close()
 
 
-async def status(store: TopologyStore, paths: Paths) -> Snapshot:
-    """Everything that the store holds on the group. Raises StoreUnavailable."""
+async def status(store: TopologyStore, paths: Paths, brake_limit: int = LIMIT) -> Snapshot:
+    """Everything that the store holds on the group; `brake_limit` is the managers'. Raises StoreUnavailable."""
     (managers, seats, proxies, history), (nodes, paused, request) = await asyncio.gather(
         asyncio.gather(*map(store.read_children, (paths.managers, paths.lock, paths.proxies, paths.history))),
         asyncio.gather(*map(store.read, (paths.nodes, paths.paused, paths.manual_failover))),
@@ -65,6 +66,7 @@ async def status(store: TopologyStore, paths: Paths) -> Snapshot:
         request=request,
         history=history,
         wall=time.time(),
+        brake_limit=brake_limit,
     )
 
 

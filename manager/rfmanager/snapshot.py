@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
-from rfmanager.brake import NO_BRAKE, Brake
+from rfmanager.brake import LIMIT, NO_BRAKE, Brake
 from rfprotocol.errors import RecordError
 from rfprotocol.records import ManualRequest, ProxyRecord, Receipt
 from rfprotocol.store import Entry
@@ -79,6 +79,7 @@ class Snapshot:
         request: Entry | None = None,
         history: Mapping[str, Entry] | None = None,
         wall: float = 0.0,
+        brake_limit: int = LIMIT,
     ) -> Snapshot:
         """From the records as they were read at `wall`; `seats` are the contenders for the role of primary manager."""
         unreadable: dict[str, str] = {}
@@ -104,7 +105,7 @@ class Snapshot:
             pause=Pause.decode(paused.data) if paused else None,
             request=read("manual_failover", ManualRequest.decode, request),
             unreadable=unreadable,
-            brake=Brake.of([receipt for receipt in receipts if receipt], wall),
+            brake=Brake.of([receipt for receipt in receipts if receipt], wall, brake_limit),
         )
 
     @property

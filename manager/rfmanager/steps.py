@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-from rfmanager.brake import NO_BRAKE, Brake
+from rfmanager.brake import LIMIT, NO_BRAKE, Brake
 from rfmanager.detector import Limits
 from rfmanager.quorum import Standing
 from rfprotocol.records import ManualRequest, Receipt
@@ -20,6 +20,7 @@ class Policy:
     fence_wait: float | None = None  # None: until each proxy has acknowledged or its session is over
     catch_up_timeout: float = 1.0  # a planned change is given up when draining, or catching up, takes longer
     retry_interval: float = 0.5  # between attempts on a server that refused, or on candidates that failed
+    brake_limit: int = LIMIT  # times the usual silence that a master may be given after false alarms
     outseen_after: float = 4.1  # of looking in vain for a server that another manager reaches: that one gets the role
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfmanager.brake import MANY, MOST, NO_BRAKE, QUIET, WINDOW, Brake
+from rfmanager.brake import LIMIT, MANY, NO_BRAKE, QUIET, WINDOW, Brake
 from rfprotocol.records import Outcome, Receipt
 from rfprotocol.topology import Kind, Node
 
@@ -42,7 +42,8 @@ def test_brake__a_false_alarm__doubles_the_time_until_it_is_quiet() -> None:
 def test_brake__each_false_alarm__doubles_again_up_to_the_limit() -> None:
     alarms = [change(1000.0 + 100 * n, false_alarm=True) for n in range(5)]
     assert [Brake.of(alarms[:n], 1500.0).factor for n in range(6)] == [1, 2, 4, 8, 8, 8]
-    assert MOST == 8
+    assert LIMIT == 8
+    assert not Brake.of(alarms, 1500.0, limit=1).on
 
 
 def test_brake__three_changes_within_a_minute__doubles_the_time() -> None:
@@ -78,6 +79,6 @@ def test_brake__a_receipt_of_the_future__is_one_of_now() -> None:
 @given(st.lists(st.tuples(st.floats(0, 5000), st.booleans())), st.floats(0, 6000))
 def test_brake__any_history__is_bounded(changes: list[tuple[float, bool]], wall: float) -> None:
     brake = Brake.of([change(at, false_alarm=alarm) for at, alarm in changes], wall)
-    assert 1 <= brake.factor <= MOST
+    assert 1 <= brake.factor <= LIMIT
     assert brake.until <= wall + QUIET
     assert not brake.on or brake.until > wall

@@ -119,6 +119,9 @@ def test_the_records_of_a_group_are_below_its_znode_path() -> None:
 
 
 def test_config__bounds_of_silence__reach_the_detectors() -> None:
-    config = read("-n", "a:1", "-z", "z:1", "--unreachable-timeout", "0.6", "--busy-patience", "7")
+    config = read(
+        "-n", "a:1", "-z", "z:1", "--unreachable-timeout", "0.6", "--busy-patience", "7", "--brake-limit", "2"
+    )
     assert Settings.of(config).limits == Limits(unreachable_timeout=0.6, busy_patience=7.0)
+    assert Settings.of(config).policy.brake_limit == 2
     assert Settings.of(read("-n", "a:1", "-z", "z:1")).limits == Limits()
