@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
-from rfmanager.detector import Excuse, Limits, Verdict
+from rfmanager.detector import HEARTBEAT, Excuse, Limits, Verdict
 from rfmanager.prober import Prober
 from rfmanager.redis_admin import RedisAdmin
 from rfprotocol.topology import Node
@@ -219,6 +219,55 @@ async def test_prober__frozen_and_excused__is_given_patience(redis_server: Redis
     redis_server.thaw()
     await watch.until(lambda: condition(watch) == "ok")
     assert watch.prober.detector.verdict is Verdict.AVAILABLE
+
+
+class Mute:
+    """A canary whose host has acknowledged nothing for so many seconds."""
+
+    def __init__(self) -> None:
+        self.alive = True
+        self.seconds = 0.0
+
+    def beat(self, now: float) -> float:
+        return self.seconds
+
+    def close(self) -> None:
+        self.alive = False
+
+
+class Heart:
+    """A prober whose clock and beats are the test's."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.canary = Mute()
+        self.prober = Prober(RedisAdmin(Node("h", 1)), OFTEN, lambda: self.now, lambda significant: None)
+        self.prober._canary = self.canary  # type: ignore[assignment]  # has what a beat needs
+
+    def beat(self, after: float) -> Verdict:
+        """So much later."""
+        self.now += after
+        self.canary.seconds += after
+        self.prober._beat()
+        assert self.prober._heartbeat is not None
+        self.prober._heartbeat.cancel()
+        return self.prober.detector.verdict
+
+
+async def test_prober__nothing_is_acknowledged_beat_by_beat__is_unreachable() -> None:
+    heart = Heart()
+    verdicts = [heart.beat(HEARTBEAT) for _ in range(9)]
+    assert verdicts[6] is Verdict.UNKNOWN, "0.7 s"
+    assert verdicts[8] is Verdict.UNAVAILABLE
+    assert not heart.canary.alive, "whether the host is back is asked with new connections"
+
+
+async def test_prober__its_own_host_stood_still__proves_nothing_about_the_other() -> None:
+    heart = Heart()
+    assert heart.beat(30.0) is Verdict.UNKNOWN
+    verdicts = [heart.beat(HEARTBEAT) for _ in range(9)]
+    assert verdicts[6] is Verdict.UNKNOWN, "0.7 s"
+    assert verdicts[8] is Verdict.UNAVAILABLE
 
 
 @pytest.mark.elaborate
