@@ -27,6 +27,8 @@ MOST_KINDS = 1024
 _NUMBER = re.compile(r"[0-9]+")
 _LONGEST_REASON = 200
 _OTHERS = "others"
+_REASONS = ("reason", "error", "reply")
+"""Fields that say why a line was written; `reply` is a server's."""
 
 Fields = Mapping[str, object]
 Kind = tuple[str, str, str]
@@ -102,7 +104,7 @@ class LogLimiter:
                 yield Repeated(*window.last, window.lines - self._first)
 
     def _kind(self, fields: Fields) -> Kind | None:
-        reason = fields.get("reason") or fields.get("error")
+        reason = next((fields[name] for name in _REASONS if fields.get(name)), None)
         if reason is None and "client" not in fields:
             return None
         event, words = _without_numbers(fields.get("event", "")), _without_numbers(reason or "")

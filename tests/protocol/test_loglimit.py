@@ -43,6 +43,13 @@ def test_limiter__other_reason_or_server__counted_apart() -> None:
     assert not limiter.admits("warning", {**REFUSED, "client": "b:7"}, 0.0)
 
 
+def test_limiter__replies_of_servers__are_reasons() -> None:
+    """All that is in flight at a master that was demoted is refused."""
+    limiter = LogLimiter()
+    lines = [{"event": "refused", "reply": "-READONLY You can't write against a read only replica."}] * 1000
+    assert sum(limiter.admits("info", line, 0.0) for line in lines) == FIRST
+
+
 def test_limiter__lines_without_reason_or_client__all_written() -> None:
     limiter = LogLimiter()
     assert all(limiter.admits("info", {"event": "topology", "epoch": epoch}, 0.0) for epoch in range(100))
