@@ -6,7 +6,7 @@ record. A connection that the server ended blames the command at its head: the o
     blamed once            it travels alone, on a connection that carries nothing else
     blamed twice           it is not sent again
     beside it twice        it travels alone, too: replies are lost together, so the head may be innocent
-    blamed within FATAL of its sending, by a master
+    blamed within FATAL of its sending, by a master; or beside it when two masters ended within FATAL
                            it is never sent to another master: the data outweigh one repetition
 
 All times are seconds of the core's clock.
@@ -50,6 +50,8 @@ class Attempts:
     """Of a write: the server that never replied, and may have executed it."""
     suspect_at: Node | None = None
     """The server whose connection it was blamed for last."""
+    ended: str = ""
+    """The first master process whose connection ended while it was in flight, wherever among the others."""
     fatal_to: str = ""
     """The master process that may have died of it: no other one may be sent it."""
 
@@ -78,15 +80,24 @@ class Attempts:
         first_sent = self.first_sent or sent
         if loss is Loss.WITHDRAWN:
             return replace(self, first_sent=first_sent)
+        ended = master_process if now - sent <= FATAL else ""
         if loss is Loss.BESIDE:
-            return replace(self, first_sent=first_sent, beside=self.beside + 1)
-        fatal_to = master_process if now - sent <= FATAL else ""
+            second = ended if self.ended not in ("", ended) else ""
+            return replace(
+                self,
+                first_sent=first_sent,
+                beside=self.beside + 1,
+                ended=self.ended or ended,
+                fatal_to=self.fatal_to or second,
+                suspect_at=node if second else self.suspect_at,
+            )
         return replace(
             self,
             first_sent=first_sent,
             blamed=self.blamed + 1,
             suspect_at=node,
-            fatal_to=self.fatal_to or fatal_to,
+            ended=self.ended or ended,
+            fatal_to=self.fatal_to or ended,
         )
 
     def refused(self, sent: float) -> Attempts:

@@ -191,6 +191,11 @@ class DurableLane(Lane):
         """Whether the server has executed the batch and waits for its replicas."""
         return self._fence is not None and self._fence.replied
 
+    @property
+    def sends_later(self) -> bool:
+        """Also while a batch is under way."""
+        return self.waiting or super().sends_later
+
     def flush(self, now: float) -> None:
         """Send what may travel together; the rest follows when that is answered."""
         if self._fence is None:

@@ -213,6 +213,16 @@ class Lane:
             self._owner.lane_dirty(self)
         self._queue.append(run)
 
+    @property
+    def sends_later(self) -> bool:
+        """Whether what is in the queue stays there when this turn of the loop ends."""
+        return self.state is not _READY
+
+    def withdraw(self, session: Session) -> None:
+        """Do not send later what this session, whose client has left, has in the queue."""
+        if self.sends_later:
+            self._queue = [run for run in self._queue if run.session is not session]
+
     def connected(self, writer: Writer) -> None:
         """The connection stands: the server is to be greeted."""
         if self.state is _CLOSED:
@@ -440,7 +450,8 @@ class Lane:
         for run in sent:
             if run.form is not LEFTOVER:
                 run.session.returned(run, self, loss)
-            loss = behind
+            if run.form is not Form.RESTORE:  # which does no server any harm, and is often sent with what follows it
+                loss = behind
         for run in unsent:
             run.session.returned(run, self, Loss.UNSENT)
         sessions = dict.fromkeys(run.session for run in (*sent, *unsent) if run.form is not LEFTOVER)

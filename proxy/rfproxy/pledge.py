@@ -123,8 +123,8 @@ _REFUSED_ANYWHERE = resp.encode_command([b"GET"])
 
 def _pretend(session: Session, entry: Run | Verb, transaction: Transaction, now: float) -> bool:
     """No server knows of the transaction any more: answer in its stead until EXEC."""
-    if isinstance(entry, Run) and not transaction.queueing:
-        lane = session.choose(entry.need, now)
+    if isinstance(entry, Run) and (not transaction.queueing or _in_front_of_multi(entry)):
+        lane = session.choose(entry.need, now, entry.attempts)
         return lane is not None and session.dispatch(entry, lane)
     if session.outstanding:
         return False
@@ -138,6 +138,11 @@ def _pretend(session: Session, entry: Run | Verb, transaction: Transaction, now:
             transaction.heard(event)
     apart.loosen(session, now)
     return True
+
+
+def _in_front_of_multi(run: Run) -> bool:
+    """Whether it was lost together with MULTI, which is answered. Behind MULTI nothing is sent again, but doubted."""
+    return run.attempts.sent and run.form is not Form.DOUBT
 
 
 def _pretended(session: Session, args: list[bytes], transaction: Transaction) -> bytes:
@@ -178,6 +183,14 @@ def give_up(session: Session, transaction: Transaction, now: float) -> None:
 
 
 # --- replies
+
+
+def behind_multi(session: Session, transaction: Transaction) -> bool:
+    """Whether the next reply is that of a command behind MULTI, also of a MULTI that is to be sent again."""
+    for entry, said in reversed(session.recovered or ()):
+        if isinstance(entry, Verb) and entry.command.name in VERBS:
+            return entry.command.name == "MULTI" and said == OK
+    return transaction.answered_queueing
 
 
 def answered(
@@ -315,6 +328,8 @@ def returned(session: Session, run: Run, transaction: Transaction, lane: Lane, l
             transaction.failed = True
             session.unsent.append(Ready(OK))
         elif loss is Loss.UNSENT:
+            if lookup(args).name in VERBS:
+                transaction.withdrawn()
             session.unsent.append(fate.again(session, args, run.need, run.attempts))
         elif run.form is Form.STAND_IN and not session.adrift:
             transaction.failed = True

@@ -74,7 +74,7 @@ def _judge(session: Session, run: Run, args: list[bytes], reply: bytes, now: flo
     """Relay one reply, or see that its command is sent again."""
     need = run.need
     transaction = session.ties.transaction if session.ties is not None else None
-    queueing = transaction is not None and transaction.answered_queueing
+    queueing = transaction is not None and pledge.behind_multi(session, transaction)
     if session.router.refused(reply, now) and lookup(args).route is Route.OWN and not queueing:
         session.recover(_doubt(session, run, args, reply))
     elif transaction is not None and not transaction.pretending:
@@ -258,6 +258,8 @@ def returned(session: Session, run: Run, lane: Lane, loss: Loss) -> None:
         if attempts.spent or not lookup(run.unanswered()[0]).reads_only:
             session.midway.broken = f"{lane.key.node} was lost"
     transaction = session.ties.transaction if session.ties is not None else None
+    if transaction is not None and transaction.pretending:
+        transaction = None  # no connection holds it: the own one is that of a command that travels alone
     if run.form is Form.RESTORE:
         pass  # the ties know what has to be restored
     elif lane.welcome is not None and lane.welcome.refusal is Refusal.DENIED and lane.duty is not REPLICA:

@@ -207,6 +207,8 @@ class Session:
         self._open = False
         self.pending.clear()
         self.inbox = None
+        if self.lane is not None and self.outstanding:
+            self.lane.withdraw(self)
         self.recovered = None
         self.router.sessions.pop(self.number, None)
         self.router.release(self, now)
@@ -354,6 +356,8 @@ class Session:
         """
         lane = self.lane
         if self.outstanding and lane is not None:
+            if attempts.alone:
+                return None
             if lane is not self.own and (need is OWN or need is ANY_OWN or self.outstanding >= MOST_IN_FLIGHT):
                 return None
             fits = need is ANYWHERE or need is ANY_OWN or lane.writes

@@ -97,11 +97,15 @@ class Transaction:
     def undone(self) -> None:
         """The server has refused what was sent first. If that was to begin it, there is no transaction."""
         self._account_for_first()
-        self.state = self.answered
-        for event in self._under_way:
-            self.state = _after(self.state, event)
+        self._catch_up()
         if self.state is State.NONE:
             self.state = self.answered = State.OVER
+
+    def withdrawn(self) -> None:
+        """The connection gives back, unsent, the last of VERBS that it was handed: it is still to go."""
+        if self._under_way:
+            self._under_way.pop()
+        self._catch_up()
 
     def took(self, args: list[bytes]) -> None:
         """The server has queued a command."""
@@ -124,6 +128,12 @@ class Transaction:
     def replicates(self) -> bool:
         """Whether replicas may be sent what the server has queued."""
         return any(may_replicate(lookup(args)) for args in self.queued)
+
+    def _catch_up(self) -> None:
+        """The state that what is under way leads to."""
+        self.state = self.answered
+        for event in self._under_way:
+            self.state = _after(self.state, event)
 
     def _account_for_first(self) -> None:
         if self._under_way:

@@ -8,6 +8,7 @@ wherever that was.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass, replace
 
 from rfprotocol import resp
 from rfproxy.entries import Form
@@ -34,6 +35,18 @@ _AT_ONCE = frozenset([b"EXEC", b"DISCARD", b"MULTI", b"WATCH"])
 def token(args: list[bytes]) -> bytes:
     """What tells a command from all others; the last argument of BLPOP is its timeout."""
     return args[1] if args[0] == b"BLPOP" else args[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Fatal:
+    """How a server closes the connection of a command, and lives: output limit, eviction of clients, CLIENT KILL."""
+
+    executed: bool
+    """Whether the command has taken effect."""
+    replies_leave: bool
+    """Whether the replies to the commands in front of it are sent before, or are lost with it."""
+    times: int
+    """How often that happens to it."""
 
 
 class Link:
@@ -73,21 +86,34 @@ class Model:
         self.lagging = False  # no replica takes up what the master executes
         self.replicated: set[int] = set()
         """Places in `executed` that WAIT has confirmed on the same connection."""
+        self.fatal: dict[bytes, Fatal] = {}
+        """By token: commands whose connections are closed."""
         self.blamed: Counter[bytes] = Counter()
-        """Tokens of commands by how many connections ended while they were the oldest in flight."""
+        """By token: connections that ended while this command was the oldest in flight; 0: behind others, twice."""
+        self._met: set[bytes] = set()
         self._links: dict[FakeConnection, Link] = {}
 
     def links(self) -> list[Link]:
         """The connections that have something to say or to be told, also those that the proxy has closed."""
-        names = ("a:1", "b:1", "c:1")
-        connections = [connection for name in names for connection in self.play.server(name).lanes]
-        links = [self._links.setdefault(connection, Link(connection)) for connection in connections]
+        links = [self._links.setdefault(connection, Link(connection)) for connection in self._connections()]
         return [link for link in links if link.connection.commands or (link.output and not link.connection.closed)]
+
+    def sent(self) -> Counter[bytes]:
+        """By token: how often a command was sent to a server."""
+        requests = (resp.RequestReader().feed(b"".join(connection.writes)) for connection in self._connections())
+        return Counter(token(args) for request in requests for args in request.commands if args[0] != b"WAIT")
+
+    def _connections(self) -> list[FakeConnection]:
+        return [connection for name in ("a:1", "b:1", "c:1") for connection in self.play.server(name).lanes]
 
     def serve(self, link: Link, most: int) -> None:
         """Execute commands that have arrived on a connection."""
         for _ in range(min(most, len(link.connection.commands))):
-            link.output += self._answer(link, link.connection.commands.pop(0))
+            args = link.connection.commands.pop(0)
+            if fatal := self._fatal(link, args):
+                self._close(link, args, fatal)
+                return
+            link.output += self._answer(link, args)
 
     def say(self, link: Link, most: int) -> None:
         """Send bytes of the replies, as many as arrive in one packet."""
@@ -98,16 +124,55 @@ class Model:
 
     def cut(self, name: str) -> None:
         """The server's connections are gone, with all that is on its way in both directions."""
-        for connection in self.play.server(name).live:
-            if in_flight := connection.lane.in_flight:
-                run = in_flight[0]
-                blamed = run.commands if run.form is Form.BLOCK else run.unanswered()[:1]
-                self.blamed.update(token(args) for args in blamed)
         for link in self.links():
             if str(link.connection.lane.key.node) == name:
                 link.connection.commands.clear()
                 link.output = b""
+        for connection in self.play.server(name).live:
+            self._blame(connection)
         self.play.server(name).hangs_up()
+
+    def _fatal(self, link: Link, args: list[bytes]) -> Fatal | None:
+        """How the server closes the connection because of this command, if it does."""
+        if link.connection.closed or self._rejection(link, args):
+            return None
+        executed = [args] if link.queue is None else link.queue if args[0] == b"EXEC" and not link.broken else []
+        for one in executed:
+            fatal = self.fatal.get(token(one))
+            if fatal is not None:
+                self.fatal[token(one)] = replace(fatal, times=fatal.times - 1)
+                return fatal if fatal.times > 0 else None
+        return None
+
+    def _close(self, link: Link, args: list[bytes], fatal: Fatal) -> None:
+        """Close one connection of a server that lives on."""
+        connection = link.connection
+        if fatal.replies_leave:
+            self.say(link, len(link.output))
+        if fatal.executed:
+            self._answer(link, args)
+        link.output = b""
+        connection.commands.clear()
+        if not connection.closed:
+            self._blame(connection)
+            connection.closed = True
+            connection.lane.lose(self.play.time)
+            self.play.settle()
+
+    def _blame(self, connection: FakeConnection) -> None:
+        """Remember the oldest command in flight, and the others when they meet this for the second time.
+
+        A transaction that travels as a whole is one command.
+        """
+        runs = [run for run in connection.lane.in_flight if run.form is not Form.RESTORE]
+        for place, run in enumerate(runs):
+            single = run.form in (Form.PLAIN, Form.CURSOR)
+            tokens = [token(args) for args in (run.unanswered() if single else run.commands)]
+            if place == 0:
+                self.blamed.update(tokens[:1] if single else tokens)
+            for one in self._met.intersection(tokens):
+                self.blamed[one] += 0
+            self._met.update(tokens)
 
     def publish(self, channel: bytes) -> None:
         """A message for everyone who is subscribed."""

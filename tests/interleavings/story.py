@@ -1,11 +1,14 @@
 """What one client says, and whether what it hears, and what the servers did, is what one Redis would have done.
 
-Save for what the design grants: -UNCERTAIN for a command whose reply was lost, and nil for EXEC behind WATCH.
+Save for what the design grants: -UNCERTAIN for a command whose reply was lost, nil for EXEC behind WATCH, and an error
+for a read whose connections were closed twice while it was the oldest command on them.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from enum import Enum
 from types import MappingProxyType
 from typing import Any
 
@@ -50,6 +53,25 @@ _CONFINED = {
 """What subscribers in RESP2 are told, if it is not the usual."""
 
 
+MOST_LOSSES = 2
+"""Connections that may be closed while one command is the oldest in flight there: then its client is told."""
+_OF_DATA = frozenset([b"MGET", b"SCAN", b"SET", b"LPUSH", b"EVAL"])
+"""Commands that may cost connections; BLPOP is asked again at every new master, and no server dies of PING."""
+
+
+def _unique(one: bytes) -> bool:
+    """Whether a token is one of those that `Story.says` gives out, and no word or database."""
+    return one.isdigit() and len(one) > 3
+
+
+class Presence(Enum):
+    """Whether there is a client to be answered."""
+
+    HERE = "here"
+    HUNG_UP = "hung up"  # it says nothing more, and reads
+    GONE = "gone"
+
+
 class Story:
     """One client, from its first command to its last reply."""
 
@@ -57,14 +79,49 @@ class Story:
         self.client = client
         self.protocol = protocol
         self.said: list[list[bytes]] = []
-        self.left = False
+        self.presence = Presence.HERE
+        self._sent: Counter[bytes] = Counter()  # when it left, by token
+        self._held: Counter[bytes] | None = None  # when it had left and there was no master
         client.session.become(Identity(protocol=protocol))
+
+    @property
+    def left(self) -> bool:
+        """Whether it says nothing more."""
+        return self.presence is not Presence.HERE
 
     def says(self, tokens: Iterator[int], kinds: list[str]) -> None:
         """Send these commands in one packet."""
         commands = [TEMPLATES[kind].format(next(tokens)) for kind in kinds]
         self.said += [command.encode().split() for command in commands]
         self.client.pipelines(*commands)
+
+    def leaves(self, sent: Counter[bytes]) -> None:
+        """The connection is gone. `sent`: what servers were sent by now."""
+        self.presence, self._sent = Presence.GONE, sent
+        self.client.leaves()
+
+    def hangs_up(self, sent: Counter[bytes]) -> None:
+        """The client closes its sending half, and waits for its answers."""
+        self.presence, self._sent = Presence.HUNG_UP, sent
+        self.client.hangs_up()
+
+    def masterless(self, sent: Counter[bytes]) -> None:
+        """There is no master: a write of a client that has hung up would have to wait for one."""
+        if self._held is None and self.presence is Presence.HUNG_UP:
+            self._held = sent
+
+    def check_departure(self, sent: Counter[bytes]) -> None:
+        """Fails if commands were sent for a client that had left; `sent` in the end.
+
+        What could go at once when a client hung up may have been sent once. Nothing waits, or is sent again, for it.
+        """
+        assert self.presence is not Presence.HUNG_UP or self.client.closed, "who hung up was not parted with"
+        for args in self.said if self.left else []:
+            one = token(args)
+            most = max(1, self._sent[one]) if self.presence is Presence.HUNG_UP else self._sent[one]
+            if self._held is not None and args[0] in EFFECTS:
+                most = self._held[one]
+            assert sent[one] <= most or not _unique(one), f"{args} was sent for a client that had left"
 
     def heard(self) -> list[Any]:
         """All replies; without messages, which come when they like."""
@@ -120,6 +177,7 @@ class Reading:
         else:
             assert not self.replies, f"more replies than commands: {self.replies}"
         self._nothing_done_twice()
+        self._nothing_lost_thrice()
 
     def _due(self, args: list[bytes]) -> int:
         if args[0] == b"SUBSCRIBE" and self.queue is None:
@@ -164,12 +222,9 @@ class Reading:
         if self._may_be_refused(args) and self._is_refusal(reply):
             assert not times, f"{args} is said to be refused, and was executed"
             return
-        blamed = token(args) in self.blamed
-        if blamed and args[0] not in EFFECTS and isinstance(reply, hiredis.ReplyError):
-            self._error(args, reply, f"ERR rfproxy: {args[0].decode()} was ")
-            return
-        if (blamed or args[0] in self.unknowable) and isinstance(reply, hiredis.ReplyError):
-            self._error(args, reply, f"UNCERTAIN {args[0].decode()} may")
+        if isinstance(reply, hiredis.ReplyError) and (args[0] in self.unknowable or self._given_up(args)):
+            name = args[0].decode()
+            self._error(args, reply, f"UNCERTAIN {name} may" if args[0] in EFFECTS else f"ERR rfproxy: {name} was ")
             return
         self._is(args, reply, self._result(args))
         if args[0] in EFFECTS:
@@ -186,6 +241,13 @@ class Reading:
         """Whether the client was told that too few replicas have its write."""
         start = f"UNCERTAIN {args[0].decode()} was executed by master "
         return self.replicated is not None and isinstance(reply, hiredis.ReplyError) and str(reply).startswith(start)
+
+    def _given_up(self, args: list[bytes]) -> bool:
+        """Whether the client may be told that connections were closed because of this command.
+
+        After one of them already, since no command is sent to the successor of a master that died of it.
+        """
+        return token(args) in self.blamed
 
     def _is_refusal(self, reply: Any) -> bool:
         """Scripts may make up such an error: if the server serves again by then, nobody can tell whose it is."""
@@ -240,8 +302,9 @@ class Reading:
             self._not_executed()
         elif self._falls_short(args, reply):
             assert self._at_once(), "said to be executed, and is not"
-        elif isinstance(reply, hiredis.ReplyError) and not self._writes() and self._was_blamed():
-            self._error(args, reply, "ERR rfproxy: EXEC was ")
+        elif isinstance(reply, hiredis.ReplyError) and str(reply).startswith("ERR rfproxy: EXEC was "):
+            assert self._was_blamed(), f"{args} was answered {reply!r}"
+            assert not self._writes(), f"{args} was answered {reply!r}"
         elif isinstance(reply, hiredis.ReplyError):
             if str(reply).startswith("EXECABORT") and self._announced_behind(args):
                 self._not_executed()
@@ -297,6 +360,11 @@ class Reading:
             assert times <= 1 or args[0] in REPEATABLE, f"{args} was executed {times} times"
         if self.queue is not None and not self.story.left:
             self._not_executed()
+
+    def _nothing_lost_thrice(self) -> None:
+        for args in self.story.said:
+            times = self.blamed.get(token(args), 0) if args[0] in _OF_DATA else 0
+            assert times <= MOST_LOSSES, f"{args} ended {times} connections"
 
     def _is(self, args: list[bytes], reply: Any, expected: Any) -> None:
         assert reply == expected, f"{args} was answered {reply!r}, not {expected!r}"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from rfproxy.policy import Policy
-from tests.interleavings.model import Link, Model
+from tests.interleavings.model import EFFECTS, Fatal, Link, Model, token
 from tests.interleavings.story import TEMPLATES, Story
 from tests.support.playbook import Playbook
 
@@ -27,6 +27,9 @@ packets = st.one_of(spread, effects, whole, st.builds(list.__add__, spread, whol
 clients = st.integers(0, len(PROTOCOLS) - 1)
 places = st.integers(0, 5)
 amounts = st.sampled_from([1, 2, EVERYTHING])
+FATAL = EFFECTS | {b"MGET", b"SCAN"}
+"""Commands that have to do with data, of which a server may die."""
+fatal = st.builds(Fatal, st.booleans(), st.booleans(), st.sampled_from([1, 2, EVERYTHING]))
 
 
 class Interleavings(RuleBasedStateMachine):
@@ -89,8 +92,12 @@ class Interleavings(RuleBasedStateMachine):
     @precondition(lambda self: not any(story.left for story in self.stories))
     @rule(client=clients)
     def somebody_leaves(self, client: int) -> None:
-        self.stories[client].left = True
-        self.stories[client].client.leaves()
+        self.stories[client].leaves(self.model.sent())
+
+    def note_absence(self) -> None:
+        """While there is no master, clients that have hung up wait for none."""
+        for story in self.stories if self.master is None else []:
+            story.masterless(self.model.sent())
 
     @rule(channel=st.sampled_from([b"x", b"y"]))
     def somebody_publishes(self, channel: bytes) -> None:
@@ -161,6 +168,17 @@ class Interleavings(RuleBasedStateMachine):
     def loading_ends(self) -> None:
         self.model.loading.clear()
 
+    @rule(client=clients, packet=packets, place=places, fatal=fatal)
+    def somebody_says_what_closes_its_connection(
+        self, client: int, packet: list[str], place: int, fatal: Fatal
+    ) -> None:
+        story = self.stories[client]
+        before = len(story.said)
+        self.somebody_speaks(client, packet)
+        dangerous = [args for args in story.said[before:] if args[0] in FATAL]
+        if dangerous:
+            self.model.fatal[token(dangerous[place % len(dangerous)])] = fatal
+
     # --- changes of master
 
     @precondition(lambda self: self.master is not None)
@@ -173,6 +191,7 @@ class Interleavings(RuleBasedStateMachine):
         self.epoch += 1
         self.master, self.draining = None, False
         self.play.topology(self.epoch, replicas=self.others(None))
+        self.note_absence()
 
     @precondition(lambda self: self.master is not None)
     @rule(to=st.sampled_from(SERVERS))
@@ -181,6 +200,7 @@ class Interleavings(RuleBasedStateMachine):
         self.epoch += 1
         former, self.master, self.draining = self.master, None, True
         self.play.topology(self.epoch, replicas=self.others(former), draining=(former, to))
+        self.note_absence()
 
     @precondition(lambda self: self.master is None)
     @rule(name=st.sampled_from(SERVERS))
@@ -209,6 +229,7 @@ class Interleavings(RuleBasedStateMachine):
             self.play.wait(0.3)
         for story in self.stories:
             story.check(self.model.executed, self.replicated(), self.model.blamed)
+            story.check_departure(self.model.sent())
         assert not self.play.log.events("defect")
 
 

@@ -53,6 +53,15 @@ def test_after__second_loss_at_another_master__keeps_the_first_one() -> None:
     assert attempts.fatal_to == "first"
 
 
+def test_after__beside_others_at_two_masters__is_fatal_to_both() -> None:
+    once = NEVER_SENT.after(Loss.BESIDE, A, 10.0, 10.0, "first")
+    assert not once.fatal_to
+    assert not once.after(Loss.BESIDE, A, 11.0, 11.0, "first").fatal_to
+    assert not once.after(Loss.BESIDE, B, 11.0, 11.1 + FATAL, "second").fatal_to
+    twice = once.after(Loss.BESIDE, B, 11.0, 11.0, "second")
+    assert (twice.fatal_to, twice.suspect_at) == ("second", B)
+
+
 def test_expired__counts_from_the_first_sending() -> None:
     attempts = NEVER_SENT.after(Loss.WITHDRAWN, A, 10.0, 20.0).after(Loss.BESIDE, A, 25.0, 26.0)
     assert not attempts.expired(40.0, 30.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rfproxy.attempts import FATAL
+from rfproxy.greeting import Identity
 from rfproxy.policy import Policy, Reads
 from rfproxy.replay import RetryWrites
 from tests.proxy.test_relaying import EXECABORT, LOADING, OK, QUEUED, READONLY, fail_over, told
@@ -369,3 +370,77 @@ def test_blocking_read__its_master_died_at_once__is_asked_of_the_next(group: Pla
     group.topology(3, master="r:1", replicas=["r:2"])
     told(group, "r:1", "XREAD BLOCK 0 STREAMS s $", exclusive=True)
     client.hears_nothing()
+
+
+def test_bystander__two_masters_ended__is_not_sent_to_a_third(group: Playbook) -> None:
+    """Whichever of the commands it was: two servers have met it."""
+    group.client().says("INCR", "head")
+    client = group.client().says("SET", "a", "1"), group.client().says("SETRANGE", "x", "300000000", "y")
+    told(group, "m:1", "INCR head", "SET a 1", "SETRANGE x 300000000 y")
+    group.server("m:1").dies()
+    group.topology(2, replicas=["r:1", "r:2"])
+    group.topology(3, master="r:1", replicas=["r:2"])
+    told(group, "r:1", "SET a 1", "SETRANGE x 300000000 y")
+    group.server("r:1").dies()
+    group.topology(4, replicas=["r:2"])
+    group.topology(5, master="r:2")
+    group.wait(2.0)
+    group.server("r:2").hears_nothing()
+    for one, name in zip(client, ("SET", "SETRANGE"), strict=True):
+        one.hears_error(f"UNCERTAIN {name} may or may not have been applied: master r:1")
+
+
+CONFIRMATION = b">3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n"
+
+
+def test_suspect_of_a_tied_session__travels_alone_on_its_connection(group: Playbook) -> None:
+    """What is sent with it would be the oldest in flight, and blamed in its stead."""
+    client = group.client()
+    client.session.become(Identity(protocol=3))
+    client.says("SUBSCRIBE", "c")
+    told(group, "m:1", "SUBSCRIBE c", exclusive=True).answers(CONFIRMATION)
+    client.pipelines("SET a 1", "SET big 2", "SET c 3")
+    told(group, "m:1", "SET a 1", "SET big 2", "SET c 3", exclusive=True)
+    group.server("m:1").hangs_up()
+    group.wait(0.1)
+    own = told(group, "m:1", "SUBSCRIBE c", exclusive=True).answers(CONFIRMATION)
+    told(group, "m:1", "SET a 1", "SET big 2", "SET c 3", exclusive=True)
+    own.answers(OK)
+    group.server("m:1").hangs_up()
+    group.wait(0.2)
+    told(group, "m:1", "SUBSCRIBE c", exclusive=True).answers(CONFIRMATION)
+    own = told(group, "m:1", "SET big 2", exclusive=True)
+    client.hears(CONFIRMATION + OK)
+
+
+def test_loss__behind_what_restores_the_connection__blames_the_command(group: Playbook) -> None:
+    client = group.client()
+    client.session.become(Identity(protocol=3))
+    client.says("SUBSCRIBE", "c")
+    told(group, "m:1", "SUBSCRIBE c", exclusive=True).answers(CONFIRMATION)
+    client.hears(CONFIRMATION)
+    group.topology(2, replicas=["r:1", "r:2"])
+    client.says("SETRANGE", "x", "300000000", "y")
+    group.topology(3, master="r:1", replicas=["r:2"])
+    told(group, "r:1", "SUBSCRIBE c", "SETRANGE x 300000000 y", exclusive=True)
+    group.server("r:1").dies()
+    group.topology(4, replicas=["r:2"])
+    group.topology(5, master="r:2")
+    told(group, "r:2", "SUBSCRIBE c", exclusive=True).answers(CONFIRMATION)
+    group.server("r:2").hears_nothing()
+    client.hears_error("UNCERTAIN SETRANGE may or may not have been applied: master r:1")
+
+
+def test_read_behind_a_broken_watch__its_connections_ended__is_answered(group: Playbook) -> None:
+    """It travels alone while MULTI waits behind it, and is not taken for a command of that transaction."""
+    client = group.client().says("WATCH", "k")
+    told(group, "m:1", "WATCH k", exclusive=True).answers(OK)
+    client.pipelines("GET big", "MULTI")
+    told(group, "m:1", "GET big", "MULTI", exclusive=True)
+    group.server("m:1").hangs_up()
+    group.wait(0.2)
+    for name in SERVERS:
+        group.server(name).hangs_up()
+    group.wait(0.2)
+    assert client.output.startswith(OK + b"-ERR rfproxy: GET was sent to 2 servers")
+    assert client.output.endswith(b"\r\n" + OK)

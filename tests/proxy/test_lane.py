@@ -178,6 +178,16 @@ def test_a_defect_that_one_session_meets_costs_the_others_nothing(
     assert len(play.log.events("defect")) == 1
 
 
+def test_lane__client_left__sends_nothing_of_it_any_more(play: Playbook) -> None:
+    client, other = play.client(), play.client()
+    for session in (client.session, other.session):
+        session.feed(INCR, play.time)
+    client.leaves()  # before the server is greeted
+    connection = play.server("m:1").hears("INCR", "a").answers(b":1\r\n")
+    assert connection.commands == []
+    other.hears(b":1\r\n")
+
+
 def test_a_retired_lane_gives_back_what_it_has_not_sent(play: Playbook) -> None:
     client = play.client().says("INCR", "a")
     connection = play.server("m:1").hears("INCR", "a")

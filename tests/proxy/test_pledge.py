@@ -326,6 +326,44 @@ def test_in_one_packet_too(play: Playbook) -> None:
     play.server("r:1").hears_nothing()
 
 
+def test_pledge__write_lost_in_front_of_multi__is_not_queued(play: Playbook) -> None:
+    """It was sent before MULTI: sent again, it is executed, and answered before MULTI is."""
+    client = asked(play, "WATCH k").pipelines("SET a 1", "MULTI")
+    told(play, "m:1", "SET a 1", "MULTI")
+    play.wait(2.0)  # so that the master did not die of it
+    play.server("m:1").dies()
+    fail_over(play)
+    play.server("r:1").hears("SET", "a", "1", exclusive=True).answers(OK)
+    client.says("INCR", "b").says("EXEC").hears(OK + OK + QUEUED + NIL)
+
+
+def test_pledge__discard_given_back_unsent__ends_nothing_yet() -> None:
+    """With durable writes it waits for the reply to MULTI, and a planned change comes first."""
+    play = Playbook(Policy(durable=Durability()))
+    play.topology(1, master="m:1")
+    client = play.client().pipelines("MULTI", "DISCARD")
+    own = play.server("m:1").hears("MULTI", exclusive=True)
+    play.topology(2, draining=("m:1", "r:1"))
+    own.answers(OK)
+    promote(play)
+    play.server("r:1").hears("MULTI", exclusive=True).answers(OK)
+    play.server("r:1").hears("DISCARD", exclusive=True).answers(OK)
+    client.hears(OK + OK)
+
+
+def test_pledge__script_refused_behind_multi__is_queued_anew(play: Playbook) -> None:
+    """The script that is loaded before them is refused as well. A question in its place would be queued."""
+    client = play.client().says("EVAL", "x", "0")
+    told(play, "m:1", "EVAL x 0").answers(b":1\r\n")
+    client.hears(b":1\r\n")
+    client.pipelines("MULTI", "EVAL x 0")
+    loading = b"-LOADING Redis is loading the dataset in memory\r\n"
+    told(play, "m:1", "SCRIPT LOAD x", "MULTI", "EVAL x 0").answers(loading + OK + loading)
+    play.wait(0.2)
+    told(play, "m:1", "SCRIPT LOAD x", "MULTI", "EVAL x 0").answers(b"$1\r\nx\r\n" + OK + QUEUED)
+    client.hears(OK + QUEUED)
+
+
 def test_nil_is_another_one_in_resp3(play: Playbook) -> None:
     client = asked(play, "WATCH k", "MULTI")
     client.session.identity = client.session.identity.__class__(protocol=3)

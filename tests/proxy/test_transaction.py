@@ -126,6 +126,16 @@ def test_a_refused_verb_does_not_take_back_what_was_sent_behind_it() -> None:
     assert transaction.answered is State.QUEUEING
 
 
+def test_transaction__end_given_back_unsent__goes_on() -> None:
+    transaction = Transaction()
+    transaction.sent("MULTI")
+    transaction.sent("DISCARD")
+    transaction.withdrawn()
+    assert (transaction.state, transaction.answered) == (State.QUEUEING, State.NONE)
+    transaction.heard("MULTI")
+    assert (transaction.state, transaction.answered) == (State.QUEUEING, State.QUEUEING)
+
+
 def test_without_anything_behind_it_a_refused_beginning_is_the_end() -> None:
     transaction = Transaction()
     transaction.sent("WATCH")

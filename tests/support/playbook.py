@@ -402,6 +402,11 @@ class FakeClient:
         """Nothing has arrived."""
         self.hears(b"")
 
+    def hangs_up(self) -> None:
+        """Close the sending half, and go on reading."""
+        self.session.finish(self._play.time)
+        self._play.settle()
+
     def leaves(self) -> None:
         """Close the connection."""
         self.closed = True
