@@ -7,6 +7,7 @@ import pytest
 from rfproxy.greeting import Account
 from rfproxy.policy import Policy
 from rfproxy.replay import RetryWrites
+from rfproxy.router import IDLE
 from tests.support.playbook import FakeClient, FakeConnection, Playbook, User
 
 OK = b"+OK\r\n"
@@ -259,6 +260,20 @@ def test_denied__password_changed_since__client_is_closed(play: Playbook) -> Non
     (line,) = play.log.events("client_error")
     assert "WRONGPASS" in str(line["error"])
     assert "old" not in str(line).replace("not accept its user any more", "")
+
+
+def test_password_changed__connection_stands__serves_on(play: Playbook) -> None:
+    """As on Redis, also after a silence in which nobody used the connection."""
+    client = authenticated(play)
+    for server in ("m:1", "r:1"):
+        play.server(server).users = {"default": User(), "app": User("new")}
+    play.time += IDLE + 1
+    play.router.reap(play.time)
+    client.says("SET", "k", "v")
+    play.server("m:1").hears("SET", "k", "v").answers(OK)
+    client.says("GET", "k")
+    play.server("m:1").hears("GET", "k").answers(b"$1\r\nv\r\n")
+    client.hears(OK + b"$1\r\nv\r\n")
 
 
 def test_denied__write_was_sent_before__is_uncertain(play: Playbook) -> None:
