@@ -523,6 +523,8 @@ class Router:
             self._part_with_master(now)  # it may be the same one again, and another one have been there in between
         self._settling.follow(self.topology, topology, now)
         self.topology = topology
+        for gone in self.versions.keys() - {topology.master, *topology.replicas, *topology.unavailable}:
+            del self.versions[gone]
         self._turn += 1
         self.log.info(
             "topology",

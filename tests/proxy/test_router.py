@@ -482,3 +482,10 @@ def test_read__replica_says_unknown__asked_at_the_master() -> None:
             connection.commands.clear()
             connection.answers(b"$1\r\nv\r\n")
     client.hears(UNKNOWN + b"$1\r\nv\r\n")
+
+
+def test_version__of_a_server_that_left_the_group__forgotten() -> None:
+    play = mixed("7.0.15", "6.2.14")
+    assert len(play.router.versions) == 2
+    play.topology(2, master="m:1")
+    assert list(play.router.versions.values()) == ["7.0.15"]

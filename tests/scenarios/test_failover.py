@@ -135,3 +135,17 @@ async def test_a_primary_manager_killed_in_the_middle_of_a_failover_is_succeeded
         assert not [key for key in result.errors if key[0] == "GET"]
         roles = [server.info()["role"] for server in site.group.servers if server.alive]
         assert sorted(roles) == ["master", "slave"]
+
+
+async def test_failover__min_replicas_to_write__no_writer_is_refused(zookeeper_hosts: str, tmp_path: Path) -> None:
+    """A new master refuses writes until a replica has reached it (-NOREPLICAS): the proxy waits for that."""
+    with RedisGroup(3, min_replicas_to_write=1) as group:
+        async with Installation(group, zookeeper_hosts, tmp_path) as site:
+            load = await start(site)
+            await kill_master(site, await site.serving())
+            await progress(load)
+            result = await stop(load)
+    assert {error for _, error in result.errors} <= {"UNCERTAIN"}
+    assert sum(result.errors.values()) <= CONNECTIONS
+    assert result.ledger is not None
+    assert result.ledger.doubled == 0
