@@ -448,8 +448,8 @@ def test_a_refused_script_is_not_executed_behind_a_later_write(play: Playbook) -
     ],
 )
 def test_relaying__effect_behind_a_refusal__refusal_stands(play: Playbook, later: str, reply: bytes) -> None:
-    client = play.client().pipelines("SET k 1", later)
-    told(play, "m:1", "SET k 1", later, exclusive=not later.startswith("PUBLISH")).answers(LOADING + reply)
+    client = play.client().pipelines("Set k 1", later)  # so spelled it is not plain, and travels with what follows
+    told(play, "m:1", "Set k 1", later, exclusive=not later.startswith("PUBLISH")).answers(LOADING + reply)
     client.hears(LOADING + reply)
     play.wait(1)
     play.server("m:1").hears_nothing()

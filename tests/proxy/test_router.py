@@ -444,7 +444,7 @@ def test_version__after_a_change_of_master__the_new_ones() -> None:
     play.server("r:1").hears("BLMPOP", "1", "1", "k", "LEFT", exclusive=True)
 
 
-@pytest.mark.parametrize("packet", [["EXPIRETIME k"], ["GET k", "EXPIRETIME k"], ["EXPIRETIME k", "GET k"]])
+@pytest.mark.parametrize("packet", [["EXPIRETIME k"], ["Get k", "EXPIRETIME k"], ["EXPIRETIME k", "GET k"]])
 def test_read__replica_too_old__to_the_master(packet: list[str]) -> None:
     play = mixed("7.0.15", "6.2.14")
     client = play.client().pipelines(*packet)
