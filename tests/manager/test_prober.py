@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
+import uvloop
 
 from rfmanager.detector import HEARTBEAT, Excuse, Limits, Verdict
 from rfmanager.prober import Prober
@@ -219,6 +220,28 @@ async def test_prober__frozen_and_excused__is_given_patience(redis_server: Redis
     redis_server.thaw()
     await watch.until(lambda: condition(watch) == "ok")
     assert watch.prober.detector.verdict is Verdict.AVAILABLE
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_prober__on_either_loop__a_killed_server_is_noticed_by_its_canary(
+    redis_server: RedisServer, loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    """The programs run on uvloop, whose transports are not asyncio's."""
+
+    async def trial() -> None:
+        broken: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: broken.append(context))
+        async with watching(redis_server.node, SELDOM) as watch:
+            await watch.until(watch.verdict_is(Verdict.AVAILABLE))
+            assert watch.prober._canary is not None
+            assert watch.prober._canary.beat(time.monotonic()) < 1.0
+            redis_server.kill()
+            await watch.until(watch.verdict_is(Verdict.UNAVAILABLE))
+            assert condition(watch) == "refused"
+        assert broken == []
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(trial())
 
 
 class Mute:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 import redis
+import uvloop
 
 from rfmanager.redis_admin import Canary, Credentials, RedisAdmin, failure_of, info_fields, parse_info
 from rfprotocol.errors import Failure, NodeRefused, NodeUnreachable
@@ -328,25 +329,31 @@ def test_info__of_a_sentinel__is_refused_as_one() -> None:
     assert refused.value.code == "SENTINEL"
 
 
-async def test_admin__a_command_times_out__connection_is_reset() -> None:
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_admin__a_command_times_out__connection_is_reset(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
     """What was not acknowledged by then is not sent again: the other side hears RST, not the end of a stream."""
-    heard: asyncio.Queue[BaseException | bytes] = asyncio.Queue()
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while data := await reader.read(1000):
-                writer.write(b"+OK\r\n" * data.count(b"*") if b"REPLICAOF" not in data else b"")
-            heard.put_nowait(b"the end")
-        except ConnectionResetError as error:
-            heard.put_nowait(error)
-        writer.close()
+    async def trial() -> None:
+        heard: asyncio.Queue[BaseException | bytes] = asyncio.Queue()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        admin = RedisAdmin(Node(*server.sockets[0].getsockname()[:2]), timeout=0.3)
-        with pytest.raises(NodeUnreachable, match="in time"):
-            await admin.replicate(Node("h", 1))
-        assert isinstance(await heard.get(), ConnectionResetError)
-        await admin.close()
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                while data := await reader.read(1000):
+                    writer.write(b"+OK\r\n" * data.count(b"*") if b"REPLICAOF" not in data else b"")
+                heard.put_nowait(b"the end")
+            except ConnectionResetError as error:
+                heard.put_nowait(error)
+            writer.close()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            admin = RedisAdmin(Node(*server.sockets[0].getsockname()[:2]), timeout=0.3)
+            with pytest.raises(NodeUnreachable, match="in time"):
+                await admin.replicate(Node("h", 1))
+            assert isinstance(await heard.get(), ConnectionResetError)
+            await admin.close()
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(trial())
 
 
 @pytest.mark.elaborate
