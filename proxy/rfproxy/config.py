@@ -80,6 +80,17 @@ class ProxyConfig(CommonOptions):
             "a client is closed whose command is longer; 1gb, 1GiB and the like are understood", (), "BYTES", "clients"
         ),
     ] = ByteSize(1 << 30)
+    maxmemory_clients: Annotated[
+        MemorySize,
+        Field(ge=0),
+        Flag(
+            "what the clients of a process may hold together, unanswered or unread; above it those with most are not "
+            "read from, and who does not read for long is closed; 0: no limit",
+            (),
+            "BYTES",
+            "clients",
+        ),
+    ] = ByteSize(256 * 1024 * 1024)
     client_output_buffer_limit: Annotated[
         OutputLimitsOption,
         Flag(

@@ -18,19 +18,23 @@ import socket
 import struct
 import sys
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from rfprotocol import resp
 from rfprotocol.tcpinfo import HasOptions, TcpInfo, look
 from rfprotocol.topology import Node
+from rfproxy.budget import NOTED
 from rfproxy.lane import Lane, LaneState
+from rfproxy.limits import OutputLimit
 from rfproxy.opening import Opening
 from rfproxy.session import Session
 
 if TYPE_CHECKING:
     from rfproxy.server import Server
 
-OUTPUT_HIGH = 1 << 20
+OUTPUT_NOTED: Final = NOTED
+"""Bytes that may wait for a client to read them without being counted."""
+OUTPUT_HIGH: Final = 1 << 20
 """Bytes that may wait for a client to read them: above, nothing more is asked for it."""
 UPSTREAM_SILENCE = 5
 """Seconds without a packet after which the kernel asks whether the server is still there."""
@@ -73,10 +77,12 @@ class Client:
     """The connection of one client."""
 
     __slots__ = (
+        "_aborted",
         "_above_since",
         "_active_at",
+        "_choked",
         "_closing",
-        "_output_full",
+        "_output_waits",
         "_paused",
         "_server",
         "_session",
@@ -92,7 +98,9 @@ class Client:
         self._session: Session | None = None
         self._transport: Transport | None = None
         self._closing = False  # nothing more is to be sent
-        self._output_full = False  # more waits than OUTPUT_HIGH, or than the least of the limits
+        self._aborted = False  # nor what waits to be sent
+        self._output_waits = False  # more than OUTPUT_NOTED, or than the least of the limits
+        self._choked = False  # more than OUTPUT_HIGH
         self._paused = False  # not read from
         self._above_since: float | None = None  # of the soft limit
         self._active_at = 0.0  # when a look last found that the client had been written to, or had read
@@ -108,7 +116,7 @@ class Client:
             self._transport.close()
             return
         limits = self._server.limits
-        self._transport.set_write_buffer_limits(high=limits.output.least(OUTPUT_HIGH + 1) - 1)
+        self._transport.set_write_buffer_limits(high=limits.output.least(OUTPUT_NOTED + 1) - 1)
         if limits.keepalive:
             keep_alive(transport, idle=limits.keepalive)
         self._session = Session(
@@ -120,14 +128,16 @@ class Client:
             query_limit=limits.query,
             now=self._time(),
         )
+        self._session.output_limited = limits.output.normal != OutputLimit()
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
         session = self._session
         if session is not None:
             session.feed(data, self._time())
-            if session.backlogged:
-                self._read_or_not()
+            if len(data) > NOTED or session.weighty:
+                self._server.took(self, len(data))
+                self.resume()
 
     def eof_received(self) -> bool:
         """The client says no more; it still gets the answers to what it said."""
@@ -136,33 +146,43 @@ class Client:
     def connection_lost(self, error: Exception | None) -> None:
         """The client is gone."""
         self._transport = None
+        self._server.stats.clients_stopped -= self._paused
         if self._session is not None:
             self._session.close(self._time())
             self._session = None
         self._server.gone(self)
 
     def pause_writing(self) -> None:
-        """The client does not read: ask for nothing more."""
-        self._output_full = True
+        """The client has not read all."""
+        self._output_waits = True
         if self._session is not None:
-            self._session.choke(self._time(), full=True)
             self._server.strained(self)
-        self._read_or_not()
+            self.check_output(self._time())
 
     def resume_writing(self) -> None:
         """The client has read."""
-        self._output_full = False
+        self._output_waits = False
         self._above_since = None
-        if self._session is not None:
-            self._session.choke(self._time(), full=False)
-        self._read_or_not()
+        if self._choked:
+            self._choke(full=False)
+        self.resume()
 
-    def _read_or_not(self) -> None:
+    def _choke(self, *, full: bool) -> None:
+        self._choked = full
+        if self._session is not None:
+            self._session.choke(self._time(), full=full)
+
+    def read_or_not(self) -> None:
+        """Read from the client, or let what it says wait."""
         transport, session = self._transport, self._session
-        if transport is None or session is None or transport.is_closing() or session.backlogged is self._paused:
+        if transport is None or session is None or transport.is_closing():
             return
-        self._paused = session.backlogged
-        if self._paused:
+        pause = session.backlogged or self._server.stops(self, unfinished=session.unfinished)
+        if pause is self._paused:
+            return
+        self._paused = pause
+        self._server.stats.clients_stopped += 1 if pause else -1
+        if pause:
             transport.pause_reading()
             self._server.strained(self)
         else:
@@ -177,7 +197,7 @@ class Client:
             return
         self._wrote = True
         transport.write(data)
-        if self._output_full:
+        if self._output_waits:
             self.check_output(self._time())
 
     def close(self) -> None:
@@ -187,12 +207,18 @@ class Client:
             self._transport.close()
 
     def resume(self) -> None:
-        """The session has caught up."""
-        self._read_or_not()
+        """What the client holds has changed."""
+        session = self._session
+        if session is not None and not self._aborted:
+            unread, unfinished = self.unread, session.unfinished
+            stuck = (session.stuck or self._closing) and session.evictable
+            size = session.unprocessed + unread
+            self._server.weigh(self, size, unread=unread, stuck=stuck, unfinished=unfinished)
+            self.read_or_not()
 
     def abort(self) -> None:
         """Close at once."""
-        self._closing = True
+        self._closing = self._aborted = True
         if self._transport is not None:
             self._transport.abort()
 
@@ -219,7 +245,7 @@ class Client:
     @property
     def strained(self) -> bool:
         """Whether the client does not read, or is not read from."""
-        return self._output_full or self._paused
+        return self._output_waits or self._paused
 
     @property
     def blocked(self) -> bool:
@@ -229,8 +255,11 @@ class Client:
     def check_output(self, now: float) -> None:
         """Close a client that reads too slowly, as Redis does."""
         session = self._session
-        if session is None or not self._output_full:
+        if session is None or not self._output_waits:
             return
+        if self.unread > OUTPUT_HIGH and not self._choked:
+            self._choke(full=True)
+        self.resume()
         limits = self._server.limits.output
         kind, limit = ("pubsub", limits.pubsub) if session.subscriber else ("normal", limits.normal)
         unread = self.unread
@@ -246,6 +275,20 @@ class Client:
                 epoch=self._server.router.epoch,
             )
             self.abort()
+
+    def evict(self) -> None:
+        """Close a client because of what it holds."""
+        session = self._session
+        if session is not None:
+            self._server.log.warning(
+                "client_closed",
+                error="clients hold more than maxmemory-clients, and this one neither reads nor ends its command",
+                client=session.address,
+                bytes=session.unprocessed + self.unread,
+                limit=self._server.limits.memory,
+                epoch=self._server.router.epoch,
+            )
+        self.abort()
 
     def idle(self, now: float) -> bool:
         """Whether the client neither said, read nor waits for anything for too long. To be asked at every look."""

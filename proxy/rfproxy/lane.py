@@ -79,7 +79,7 @@ class LaneOwner(Protocol):
         """Whether a reply that arrives on this lane at this moment may be believed."""
 
     def lane_laden(self, lane: Lane, now: float) -> None:
-        """A long reply has begun, and whatever is behind it on this lane has to wait."""
+        """A long reply has begun, or a client does not read: whatever is behind it on this lane has to wait."""
 
     def lane_light(self, lane: Lane, now: float) -> None:
         """A parked lane has no long reply any more."""
@@ -168,7 +168,9 @@ class Lane:
             or not (self.state is _READY or self.state is _RETIRED)
         ):
             return False
-        return self.guest is None or (self.guest.receptive and not self.guest.blocked)
+        if self.guest is None:
+            return not self.stalled
+        return self.guest.receptive and not self.guest.blocked
 
     def _waits_for_others(self) -> bool:
         """Whether the server has done what was asked, and waits for other servers."""
@@ -178,6 +180,14 @@ class Lane:
     def silent_since(self) -> float:
         """When the server was last heard, or sent what is to be answered next, if that is later; seconds."""
         return max(self.heard, self.in_flight[0].sent)
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the next replies are for a client that does not read, on a lane that it shares."""
+        if self.guest is not None or not self.in_flight:
+            return False
+        head = self.in_flight[0]
+        return head.form is not LEFTOVER and head.session.choked and not head.session.output_limited
 
     @property
     def idle(self) -> bool:
@@ -413,10 +423,22 @@ class Lane:
                 elif not run.left:
                     self._leftovers -= 1
             scanner.pushes.clear()  # nobody on this lane has asked for any
-            if self.parked and not scanner.in_long_reply and not self._leftovers:
-                self._owner.lane_light(self, now)
+            if self.parked or (in_flight and in_flight[0].session.choked):
+                self._make_way(now)
         if self.state is _RETIRED:
             self._close_if_done(now)
+
+    def _make_way(self, now: float) -> None:
+        """Others go elsewhere while the head's client does not read. What is to come stays in the server, unless
+        somebody waits for what is behind it."""
+        if not self.stalled:
+            if self.parked and not self._scanner.in_long_reply and not self._leftovers:
+                self._owner.lane_light(self, now)
+            return
+        if not self.parked:
+            self._owner.lane_laden(self, now)
+        if self.parked and all(run.form is LEFTOVER or run.session.choked for run in self.in_flight):
+            self.read_on(False)
 
     def _deliver(self, run: Run, taken: Taken, now: float) -> None:
         try:

@@ -24,7 +24,7 @@ class ClientWriter(Protocol):
         """Close at once."""
 
     def resume(self) -> None:
-        """The session is no longer backlogged."""
+        """What the session holds has become less, or it may be read from although it holds much."""
 
     @property
     def fd(self) -> int:
@@ -62,7 +62,7 @@ class Muted:
         self._client.abort()
 
     def resume(self) -> None:
-        """The session is no longer backlogged."""
+        """What the session holds has become less, or it may be read from although it holds much."""
         self._client.resume()
 
     @property

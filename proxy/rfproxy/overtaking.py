@@ -1,4 +1,5 @@
-"""Reads that wait behind a very long reply are asked once more, on another lane to the same server.
+"""Reads that wait behind a very long reply, or one that nobody reads, are asked once more, on another lane to the same
+server.
 
 The server executes them where they are, too, and what it replies there is dropped: that is why the long reply has to be
 worth it, and why nobody is asked for more than twice.
@@ -22,11 +23,16 @@ WORTH: Final = 8 << 20
 """Bytes still to come of a reply that is overtaken: some ten milliseconds of a CPU."""
 
 
+def worth_while(lane: Lane) -> bool:
+    """Whether what is behind the head of a lane would wait for long."""
+    return lane.to_come >= WORTH or lane.stalled
+
+
 def overtake(parked: Iterable[Lane], lane: Lane, now: float) -> None:
     """From lanes with long replies to one that stands, where they have the same key."""
     for other in parked:
         under_way = other.parked and other.state is LaneState.READY and other.in_flight
-        if under_way and other.key == lane.key and other.to_come >= WORTH:
+        if under_way and other.key == lane.key and worth_while(other):
             _overtake(other, lane, now)
 
 

@@ -11,9 +11,12 @@ from rfproxy.lane import Lane, LaneState
 PARKED: Final = 3
 """Lanes to one server for one account. Beyond that, long replies share a lane with all that comes behind them."""
 
+STALLED: Final = 16
+"""The same, with those whose clients do not read. Beyond that, what these have asked for is read and kept."""
+
 
 class Parking:
-    """At most PARKED lanes of each key."""
+    """At most PARKED lanes of each key, and with those that wait for a client to read STALLED."""
 
     def __init__(self) -> None:
         self._lanes: dict[Lane, None] = {}
@@ -31,7 +34,8 @@ class Parking:
 
     def full(self, key: LaneKey) -> bool:
         """Whether no more are parked."""
-        return len(self._standing(key)) >= PARKED
+        standing = self._standing(key)
+        return len(standing) >= STALLED or sum(not lane.stalled for lane in standing) >= PARKED
 
     def spare(self, key: LaneKey) -> Lane | None:
         """One that could serve everybody."""

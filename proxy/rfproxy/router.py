@@ -433,7 +433,7 @@ class Router:
             self._unpark(spare)
         self._parking.put(lane)
         self._turn += 1
-        if spare is None and lane.to_come >= overtaking.WORTH:
+        if spare is None and overtaking.worth_while(lane):
             self._open(lane.key)
         lane.park(now)
         if spare is not None:

@@ -15,6 +15,7 @@ from typing import cast
 from rfprotocol import clock
 from rfprotocol.tcpinfo import TcpInfo
 from rfprotocol.topology import Node
+from rfproxy.budget import Budget
 from rfproxy.connections import Client, Upstream, failure, notice_vanished
 from rfproxy.greeting import Duty
 from rfproxy.lane import Lane
@@ -35,6 +36,9 @@ GREETING_TIMEOUT = 2.0
 REAP_EVERY = 15.0
 LOOK_EVERY = 1.0
 """Seconds between looks at clients that are idle, read too slowly, or are not read from."""
+TURN = 16 << 20
+"""Bytes that are read from clients in one turn of the loop, give or take a packet: some 20 ms of a CPU. The loop also
+has to see that the lease is renewed."""
 SILENCE = 1.0
 """Seconds after which a client that has to go somewhere else will hardly say something just now."""
 
@@ -53,7 +57,7 @@ class Server:
     def __init__(self, policy: Policy, *, limits: Limits, log: Log, first_number: int = 1) -> None:
         self.limits = limits
         self.lease = Lease()
-        self.stats = Stats()
+        self.stats = Stats(clients_memory_limit=limits.memory)
         self.log = log
         self.router = create_router(policy, self, self.lease, self.stats, log)
         self.on_acknowledge: Callable[[int], None] = lambda epoch: None
@@ -65,7 +69,13 @@ class Server:
         self.now: Callable[[], float] = clock.now
         """The clock of core and lease; seconds. Not the loop's, which stands still while the machine is suspended."""
         self._listeners: list[asyncio.Server] = []
-        self.clients: set[Client] = set()
+        self.clients: dict[Client, None] = {}
+        """Those from whom much was read last at the end."""
+        self.budget: Budget[Client] = Budget(limits.memory)
+        self._taken = 0  # bytes read in this turn, of large packets
+        self._turn_ends = False  # it has been asked to be told
+        self._suspended = False  # nobody is read from before the next turn
+        self._relief_due = False
         self._strained: set[Client] = set()
         self._look: asyncio.TimerHandle | None = None
         self._numbers = itertools.count(first_number)
@@ -239,7 +249,7 @@ class Server:
                     epoch=self.router.epoch,
                 )
             return None
-        self.clients.add(client)
+        self.clients[client] = None
         self.stats.clients = len(self.clients)
         self.stats.clients_total += 1
         if self.limits.idle:
@@ -252,11 +262,85 @@ class Server:
 
     def gone(self, client: Client) -> None:
         """A client is no more."""
-        self.clients.discard(client)
+        self.clients.pop(client, None)
         self._strained.discard(client)
+        self._forget(client)
         self.stats.clients = len(self.clients)
         if not self.clients:
             self._emptied.set()
+
+    # --- what clients hold
+
+    def took(self, client: Client, size: int) -> None:
+        """Much was read from a client."""
+        self._taken += size
+        self._await_next_turn()
+        if client in self.clients:
+            del self.clients[client]
+            self.clients[client] = None
+        if self._taken > TURN and not self._suspended:
+            self._suspended = True
+            self._let_all_look()
+
+    def weigh(self, client: Client, size: int, *, unread: int, stuck: bool, unfinished: bool) -> None:
+        """A client holds so many bytes; see Budget."""
+        before = self._pressure
+        self.budget.weigh(client, size, self.now(), unread=unread, stuck=stuck, unfinished=unfinished)
+        self._weighed(before)
+
+    def stops(self, client: Client, *, unfinished: bool) -> bool:
+        """Whether a client is not to be read from."""
+        return self._suspended or self.budget.stops(client, unfinished=unfinished)
+
+    def _forget(self, client: Client) -> None:
+        before = self._pressure
+        self.budget.forget(client, self.now())
+        self._weighed(before)
+
+    @property
+    def _pressure(self) -> tuple[bool, bool, bool]:
+        """Whether nobody is read from, whether some are not, and whether one goes on although it holds much."""
+        return self.budget.full, self.budget.over, self.budget.first is not None
+
+    def _weighed(self, before: tuple[bool, bool, bool]) -> None:
+        """What clients hold has changed: who is read from depends on that."""
+        budget = self.budget
+        self.stats.clients_memory = budget.used
+        if not (before[1] or budget.over):
+            return
+        if budget.full is not before[0]:
+            self._let_all_look()
+        elif budget.over is not before[1] or (before[2] and budget.first is None):
+            for client in {*budget.holders, *self._strained}:
+                client.read_or_not()
+        if budget.over:
+            self._look_soon()
+        if budget.flooded and not self._relief_due:
+            self._relief_due = True
+            self._loop.call_soon(self._relieve)
+
+    def _let_all_look(self) -> None:
+        for client in list(self.clients):
+            client.read_or_not()
+
+    def _await_next_turn(self) -> None:
+        if not self._turn_ends:
+            self._turn_ends = True
+            self._loop.call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._turn_ends, self._taken = False, 0
+        if self._suspended:
+            self._suspended = False
+            self._let_all_look()
+
+    def _relieve(self) -> None:
+        """Part with clients that hold much and do nothing about it."""
+        self._relief_due = False
+        for client in self.budget.to_close(self.now()):
+            client.evict()
+            self.stats.clients_evicted += 1
+            self._forget(client)
 
     # --- what has to be looked at from time to time
 
@@ -276,6 +360,8 @@ class Server:
         notice_vanished(self._strained)
         for client in list(self._strained):
             client.check_output(now)
+            client.resume()
+        self._relieve()
         if self.limits.idle and self.clients:
             idle = [client for client in self.clients if client.idle(now)]
             for client in idle:

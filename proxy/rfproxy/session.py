@@ -27,6 +27,7 @@ from rfprotocol.framing import Taken
 from rfprotocol.glance import COMPILED, glance
 from rfproxy import admission, apart, fate, muting, pledge, redirection, relaying, sorting, subscribing, verbs
 from rfproxy.attempts import NEVER_SENT, Attempts, Loss
+from rfproxy.budget import NOTED
 from rfproxy.durable import Shortfall
 from rfproxy.entries import ANY_OWN, ANYWHERE, CURSOR, OWN, PLAIN, Entry, Form, Hangup, Need, Ready, Run, Verb
 from rfproxy.greeting import Identity
@@ -69,7 +70,7 @@ class Session:
         self.born = self.seen = now
         self.name = b""
         self.latest = UNKNOWN  # the command that came last
-        self.evictable = True  # as the client wishes; nothing depends on it here
+        self.evictable = True  # for what all clients together hold: CLIENT NO-EVICT
         self.identity = admission.newcomer(router.policy)
         self.inbox: Inbox | None = None  # what came behind more than BACKLOG
         self.pending: deque[Entry] = deque()
@@ -84,6 +85,7 @@ class Session:
         self.midway: Midway | None = None
         self.shortfall: Shortfall | None = None  # of the replies that are being delivered
         self.choked = False  # the client has much to read: nothing more is asked for it
+        self.output_limited = False  # it is closed when too much waits, so what was asked for is read from servers
         self.ways = Ways()
         self.lane: Lane | None = None  # the one that everything outstanding is on
         self.recovered: list[tuple[Entry, bytes]] | None = None  # to be answered first; and what the server said
@@ -111,6 +113,21 @@ class Session:
     def unprocessed(self) -> int:
         """Bytes that have come from the client and are not answered."""
         return self._bytes + self.reader.pending + (self.inbox.size if self.inbox is not None else 0)
+
+    @property
+    def weighty(self) -> bool:
+        """Whether it holds enough to be counted."""
+        return self._bytes > NOTED or self.reader.pending > NOTED
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether nothing waits but the rest of a command that the client has half said."""
+        return self.reader.pending > 0 and self.inbox is None and not self.pending and not self.outstanding
+
+    @property
+    def stuck(self) -> bool:
+        """Whether what it holds stays until the client itself does something."""
+        return self.choked or self.busy is not None or not (self.pending or self.outstanding)
 
     @property
     def listener(self) -> bool:
@@ -205,6 +222,9 @@ class Session:
     def close(self, now: float) -> None:
         """The client is gone."""
         self._open = False
+        if self.choked:
+            self.choked = False
+            self._read_shared_lane()
         self.pending.clear()
         self.inbox = None
         if self.lane is not None and self.outstanding:
@@ -272,7 +292,7 @@ class Session:
         """The client has the replies to so many bytes of its commands."""
         before = self._bytes
         self._bytes = before - size
-        if before > BACKLOG or self.reader.awaits_login:
+        if before > BACKLOG or before > NOTED >= self._bytes or self.reader.awaits_login:
             self.client.resume()
 
     def _go(self, entry: Entry, now: float) -> bool:
@@ -454,7 +474,13 @@ class Session:
         if self.own is not None:
             self.own.read_on(self.receptive)
         if not full:
+            self._read_shared_lane()
             self.pump(now)
+
+    def _read_shared_lane(self) -> None:
+        """It may have stood still because this client did not read."""
+        if self.lane is not None and self.lane is not self.own:
+            self.lane.read_on(True)
 
     @property
     def receptive(self) -> bool:
@@ -471,7 +497,7 @@ class Session:
             self.client.write(taken.data)
         else:
             relaying.deliver(self, run, taken, now)
-        if not run.left and self._bytes > BACKLOG and self.recovered is None and run.form is not Form.RESTORE:
+        if not run.left and self._bytes > NOTED and self.recovered is None and run.form is not Form.RESTORE:
             self._answered(len(run.raw))
         self.outstanding -= taken.count  # only now: nothing may overtake what is being answered
         if not self.outstanding:

@@ -29,6 +29,10 @@ class Stats:
     clients: int = 0
     clients_total: int = 0
     clients_refused: int = 0
+    clients_evicted: int = 0  # closed because of what all together held
+    clients_stopped: int = 0  # not read from at the moment
+    clients_memory: int = 0  # bytes that all together hold, see `budget`
+    clients_memory_limit: int = 0
     errors: int = 0  # errors of the proxy's own making that clients saw
     spilled: int = 0  # runs of reads that went to the master for want of a replica
     batches: int = 0  # sent with WAIT behind them

@@ -298,6 +298,7 @@ def limits_of(config: ProxyConfig) -> Limits:
         idle=config.timeout,
         keepalive=config.tcp_keepalive,
         query=int(config.client_query_buffer_limit),
+        memory=int(config.maxmemory_clients),
         output=config.client_output_buffer_limit,
     )
 

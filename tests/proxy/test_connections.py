@@ -21,6 +21,7 @@ import uvloop
 
 from rfprotocol.resp import encode_command
 from rfprotocol.topology import Node, Phase, Topology
+from rfproxy import budget as budget_module
 from rfproxy import server as server_module
 from rfproxy.connections import Client, failure
 from rfproxy.limits import Limits, OutputLimit, OutputLimits
@@ -236,6 +237,88 @@ async def test_a_limit_below_the_mark_at_which_reading_stops_counts_too(redis_se
         assert isinstance(line["bytes"], int)
         assert line["bytes"] < MIB
         writer.close()
+
+
+# --- what all clients hold together
+
+
+async def asks_and_does_not_read(front: Front, command: bytes, count: int) -> asyncio.StreamWriter:
+    """One more client, which reads nothing."""
+    reader, writer = await front.connect()
+    reader._transport.pause_reading()  # type: ignore[attr-defined]
+    writer.write(command * count)
+    return writer
+
+
+@pytest.mark.usefixtures("watchful")
+@on_both_loops
+def test_budget__clients_do_not_read__largest_is_closed(
+    redis_server: RedisServer, new_loop: NewLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget_module, "PATIENCE", 0.05)
+
+    async def scenario() -> None:
+        async with fronting(redis_server.node, Limits(memory=8 * MIB)) as front:
+            reader, writer = await front.connect()
+            writer.write(b"SET big %b\r\n" % (b"x" * 60_000))
+            assert await reader.readline() == b"+OK\r\n"
+            few = await asks_and_does_not_read(front, b"GET big\r\n", 100)
+            many = await asks_and_does_not_read(front, b"GET big\r\n", 400)
+            host, port = many.get_extra_info("sockname")
+            await eventually(lambda: front.log.events("client_closed"))
+            (line,) = front.log.events("client_closed")
+            assert line["client"] == f"{host}:{port}"
+            assert "maxmemory-clients" in str(line["error"])
+            assert front.server.stats.clients_evicted == 1
+            await eventually(lambda: len(front.server.clients) == 2)
+            await ping(front)
+            for each in (few, many, writer):
+                each.close()
+
+    run(new_loop, scenario())
+
+
+@pytest.mark.usefixtures("watchful")
+@on_both_loops
+def test_budget__many_half_commands__all_are_finished(redis_server: RedisServer, new_loop: NewLoop) -> None:
+    async def scenario() -> None:
+        async with fronting(redis_server.node, Limits(memory=4 * MIB)) as front:
+            clients = [await front.connect() for _ in range(10)]
+            for _, writer in clients:
+                writer.write(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$%d\r\n" % (2 * MIB) + b"x" * MIB)
+            await eventually(lambda: front.server.budget.over)
+            await ping(front)
+            for _, writer in clients:
+                writer.write(b"x" * MIB + b"\r\n")
+            for reader, writer in clients:
+                assert await reader.readline() == b"+OK\r\n"
+                writer.close()
+            assert not front.log.events("client_closed")
+            await eventually(lambda: not front.server.clients)
+            assert (front.server.budget.used, front.server.stats.clients_stopped) == (0, 0)
+
+    run(new_loop, scenario())
+
+
+@pytest.mark.usefixtures("watchful")
+@on_both_loops
+def test_budget__more_than_a_turn_takes__all_is_answered(
+    redis_server: RedisServer, new_loop: NewLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "TURN", MIB)
+
+    async def scenario() -> None:
+        async with fronting(redis_server.node, Limits(memory=4 * MIB)) as front:
+            clients = [await front.connect() for _ in range(50)]
+            for _, writer in clients:
+                writer.write(b"SET k %b\r\n" % (b"x" * 10_000) * 60)
+            for reader, writer in clients:
+                assert await reader.readexactly(5 * 60) == b"+OK\r\n" * 60
+                writer.close()
+            await eventually(lambda: not front.server.clients)
+            assert (front.server.budget.used, front.server.stats.clients_stopped) == (0, 0)
+
+    run(new_loop, scenario())
 
 
 # --- clients that say too much, or nothing

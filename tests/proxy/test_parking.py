@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rfprotocol import resp
 from rfproxy.durable import Durability
 from rfproxy.lane import LaneState
 from rfproxy.parking import PARKED
@@ -13,6 +14,11 @@ from tests.support.playbook import Playbook
 
 BIG = b"$%d\r\n" % (3 << 20)
 PART = b"x" * (1 << 20)
+
+
+def bulk(text: str) -> bytes:
+    """A string of a reply."""
+    return resp.bulk(text.encode())
 
 
 @pytest.fixture
@@ -167,3 +173,70 @@ def test_a_parked_lane_that_is_drained_does_not_serve_again(play: Playbook) -> N
     play.server("m:1").hears("INCR", "k").answers(b":1\r\n")
     writer.hears(b":1\r\n")
     assert play.acknowledged[-1] == 3
+
+
+# --- clients that do not read
+
+LARGE = b"$900000\r\n" + b"x" * 900_000 + b"\r\n"
+"""Not long by itself."""
+
+
+def test_parking__a_client_does_not_read__others_go_elsewhere(play: Playbook) -> None:
+    lazy, other = play.client(), play.client()
+    lazy.pipelines(*["GET k"] * 10)
+    stalled = play.server("r:1").hears("GET", "k")
+    lazy.session.choke(play.time, full=True)
+    stalled.answers(LARGE)
+    assert not stalled.read, "the rest is left in the server"
+    other.says("GET", "j")
+    quick = play.server("r:1").hears("GET", "j")
+    assert quick is not stalled
+    quick.answers(bulk("j"))
+    other.hears(bulk("j"))
+    lazy.session.choke(play.time, full=False)
+    assert stalled.read
+    stalled.answers(LARGE * 9)
+    lazy.hears(LARGE * 10)
+
+
+def test_parking__reads_behind_unread_replies__are_asked_elsewhere(play: Playbook) -> None:
+    lazy, behind = play.client(), play.client()
+    lazy.pipelines(*["GET k"] * 10)
+    behind.says("GET", "j")
+    stalled = play.server("r:1").hears("GET", "k")
+    lazy.session.choke(play.time, full=True)
+    stalled.answers(LARGE)
+    quick = play.server("r:1").hears("GET", "j", exclusive=False)
+    if quick is stalled:
+        quick = play.server("r:1").hears("GET", "j")
+    quick.answers(bulk("j"))
+    behind.hears(bulk("j"))
+    stalled.answers(LARGE)
+    assert not stalled.read
+    lazy.session.choke(play.time, full=False)
+    stalled.answers(LARGE * 8 + bulk("j"))
+    lazy.hears(LARGE * 10)
+    behind.hears_nothing()
+
+
+def test_parking__a_write_behind_unread_replies__is_answered(play: Playbook) -> None:
+    lazy, behind = play.client(), play.client()
+    lazy.pipelines("INCR k", "GET k", "GET k")
+    behind.says("INCR", "j")
+    shared = play.server("m:1").hears("INCR", "k")
+    lazy.session.choke(play.time, full=True)
+    shared.answers(b":1\r\n" + LARGE)
+    assert shared.read, "somebody waits"
+    shared.answers(LARGE + b":1\r\n")
+    behind.hears(b":1\r\n")
+
+
+def test_parking__who_does_not_read_leaves__the_rest_is_dropped(play: Playbook) -> None:
+    lazy = play.client().pipelines(*["GET k"] * 3)
+    stalled = play.server("r:1").hears("GET", "k")
+    lazy.session.choke(play.time, full=True)
+    stalled.answers(LARGE)
+    lazy.leaves()
+    assert stalled.read
+    stalled.answers(LARGE * 2)
+    assert stalled.lane.idle

@@ -75,10 +75,11 @@ def test_the_limits_reach_the_server_and_the_core() -> None:
         "tcp_keepalive": 9,
         "client_query_buffer_limit": "2mb",
         "client_output_buffer_limit": "normal 1 2 3",
+        "maxmemory_clients": "3mb",
         "allow_admin": True,
     }
     config = ProxyConfig.model_validate(given)
-    assert limits_of(config) == Limits(7, 8, 9, 2 << 20, OutputLimits(normal=OutputLimit(1, 2, 3)))
+    assert limits_of(config) == Limits(7, 8, 9, 2 << 20, OutputLimits(normal=OutputLimit(1, 2, 3)), 3 << 20)
     assert limits_of(ProxyConfig.model_validate({"nodes": "a:1"})) == Limits()
     assert policy_of(config).allow_admin
 
