@@ -63,6 +63,7 @@ class Budget(Generic[H]):
         self.first: H | None = None
         """Whose command may be finished although it is above its share."""
         self._over_since = 0.0
+        self._finished = 0.0  # when the first ended its command, or left
         self._accounts: dict[H, _Account] = {}
 
     def weigh(
@@ -98,10 +99,7 @@ class Budget(Generic[H]):
 
     def _next(self, now: float) -> None:
         """The first has finished: those who waited for that were right to wait."""
-        self.first = None
-        for account in self._accounts.values():
-            if account.unfinished:
-                account.since = now
+        self.first, self._finished = None, now
 
     def _count(self, more: int, more_unread: int, now: float) -> None:
         self.used += more
@@ -145,5 +143,6 @@ class Budget(Generic[H]):
             account = self._accounts.get(holder)
             if account is None or not self.over:
                 continue
-            if (self.flooded and account.unread > NOTED) or now - account.since >= PATIENCE:
+            since = max(account.since, self._finished) if account.unfinished else account.since
+            if (self.flooded and account.unread > NOTED) or now - since >= PATIENCE:
                 yield holder

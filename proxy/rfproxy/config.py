@@ -90,7 +90,7 @@ class ProxyConfig(CommonOptions):
             "BYTES",
             "clients",
         ),
-    ] = ByteSize(256 * 1024 * 1024)
+    ] = ByteSize(192 * 1024 * 1024)
     client_output_buffer_limit: Annotated[
         OutputLimitsOption,
         Flag(

@@ -114,5 +114,6 @@ class Limits:
     keepalive: int = 300  # without a packet, until the kernel asks whether the client is still there
     query: int = 1 << 30
     output: OutputLimits = OutputLimits()
-    memory: int = 256 << 20  # what all clients of a process hold, see `budget`
+    memory: int = 192 << 20  # what all clients of a process hold, see `budget`
+    """By default so much that at the most, a quarter more, all of it may wait for a master (`hold_bytes`)."""
     clients_because: str = ""  # why `clients` is less than one worker's part of max_clients, if it is
