@@ -43,6 +43,8 @@ LISTEN_EVERY: Final = 0.1
 """Seconds between two looks."""
 BUSY_AFTER: Final = 0.3
 """Seconds of silence after which a command that may take long is reported."""
+TOLD_FOR: Final = 1.0
+"""Seconds that a report stands at least: one command after the other of 0.3 s each is no reason for as many writes."""
 UNREACHABLE: Final = 0.6
 """Seconds without an acknowledgement by the other kernel: two retransmissions at Linux' least interval of 0.2 s."""
 SILENT: Final = 1.0
@@ -172,7 +174,7 @@ class Watch:
 
     def _still_busy(self, node: Node, heard: Mapping[Node, float], now: float) -> bool:
         if heard.get(node, -inf) > self._noticed[node]:
-            return False
+            return now - self._noticed[node] < TOLD_FOR
         quiet = [quiet for lane, quiet in self._quiet.items() if lane.key.node == node]
         if any(one.unreachable for one in quiet):
             return False

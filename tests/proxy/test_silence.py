@@ -6,7 +6,7 @@ import pytest
 
 from rfprotocol.tcpinfo import TcpInfo
 from rfproxy.policy import Policy, Reads
-from rfproxy.silence import BUSY_AFTER, HEAVY, LISTEN_EVERY, SILENT, UNREACHABLE
+from rfproxy.silence import BUSY_AFTER, HEAVY, LISTEN_EVERY, SILENT, TOLD_FOR, UNREACHABLE
 from tests.support.playbook import FakeClient, Playbook
 
 NIL = b"$-1\r\n"
@@ -88,6 +88,7 @@ class TestReads:
         client = play.client().pipelines("GET a", "GET b", "GET c")
         connection = play.server("r:1").hears("GET", "a").answers(b"$1\r\na\r\n")
         client.hears(b"$1\r\na\r\n")
+        play.server("r:1").silent = True
         play.listen(SILENT + 2 * LISTEN_EVERY)
         play.server("r:2").hears("GET", "b")
         play.server("r:2").hears("GET", "c").answers(b"$1\r\nb\r\n$1\r\nc\r\n")
@@ -228,6 +229,18 @@ class TestBusy:
         play.server(server).live[0].answers(b"+OK\r\n")
         play.listen(LISTEN_EVERY)
         assert play.told_busy[1:] == [{}]
+
+    def test_busy__one_long_command_after_the_other__told_rarely(self, play: Playbook) -> None:
+        client = play.client()
+        for _ in range(10):
+            client.says("FLUSHALL")
+            connection = play.server("m:1").hears("FLUSHALL")
+            play.listen(BUSY_AFTER + LISTEN_EVERY)
+            connection.answers(b"+OK\r\n")
+            play.listen(LISTEN_EVERY)
+        assert len(play.told_busy) <= 10
+        play.listen(TOLD_FOR)
+        assert play.told_busy[-1] == {}
 
     def test_busy__script_on_connection_of_its_own__told(self, play: Playbook) -> None:
         play.client().says("EVAL", "while 1 do end", "0")
