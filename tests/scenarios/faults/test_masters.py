@@ -135,3 +135,25 @@ async def test_38_masters_stall_again_and_again(site: Installation, findings: Fi
         await trial.in_order()
         assert len(await site.receipts()) == 1, "the brake works"
         assert "slowed down" in (await site.command("status")).stdout
+
+
+LONG = """
+local now = function() local t = redis.call('TIME'); return t[1] + t[2] / 1000000 end
+local ends = now() + 3
+while now() < ends do end
+return 'done'
+"""
+"""Longer than a server may be silent, shorter than Redis' `busy-reply-threshold` and the managers' patience."""
+
+
+@pytest.mark.fault
+@pytest.mark.elaborate
+async def test_28_a_long_script_with_default_thresholds(site: Installation, findings: Findings) -> None:
+    async with Trial(site, findings) as trial, trial.client() as client:
+        master = site.server_of(await site.serving())
+        assert await client.eval(LONG, 1, "k") == "done"
+        await trial.flows()
+        assert await site.receipts() == []
+        for manager in site.managers:
+            said = [line for line in site.log(manager) if line["event"] == "server is busy"]
+            assert [(line["node"], line["command"]) for line in said] == [(str(master.node), "EVAL")]
