@@ -44,6 +44,8 @@ MOST_IN_FLIGHT: Final = 512
 """Replies that one session may wait for on a lane that it shares: others wait behind them."""
 BACKLOG: Final = 1 << 20
 """Bytes of commands without a reply, pending or in flight, beyond which no further ones are read."""
+PARSED: Final = 256
+"""Bytes of memory that a command of three short arguments takes once it was read, besides its own."""
 
 
 class Session:
@@ -91,6 +93,7 @@ class Session:
         self.recovered: list[tuple[Entry, bytes]] | None = None  # to be answered first; and what the server said
         self.unsent: list[Entry] = []  # behind that
         self._bytes = 0
+        self._parsed = 0  # commands among these that were read: about as many as there are
         self._open = True
         self.query_limit = query_limit
         self.reader = resp.RequestReader(query_limit=query_limit)
@@ -111,8 +114,9 @@ class Session:
 
     @property
     def unprocessed(self) -> int:
-        """Bytes that have come from the client and are not answered."""
-        return self._bytes + self.reader.pending + (self.inbox.size if self.inbox is not None else 0)
+        """Bytes that have come from the client and are not answered, with what it costs that they were read."""
+        unread = self.reader.pending + (self.inbox.size if self.inbox is not None else 0)
+        return self._bytes + self._parsed * PARSED + unread
 
     @property
     def weighty(self) -> bool:
@@ -185,6 +189,8 @@ class Session:
     def _take(self, requests: resp.Requests) -> None:
         if requests.commands:
             self._bytes += len(requests.raw)
+            if self._bytes > NOTED:
+                self._parsed += len(requests.commands)
             self.latest = sorting.queue(self, requests.commands, requests.raw)
             if not self.reader.authenticated:
                 admission.screen(self)
@@ -292,6 +298,8 @@ class Session:
         """The client has the replies to so many bytes of its commands."""
         before = self._bytes
         self._bytes = before - size
+        if self._parsed:
+            self._parsed = self._parsed * self._bytes // before
         if before > BACKLOG or before > NOTED >= self._bytes or self.reader.awaits_login:
             self.client.resume()
 

@@ -9,6 +9,7 @@ from rfproxy.attempts import FATAL
 from rfproxy.greeting import Identity
 from rfproxy.policy import Policy, Reads
 from rfproxy.replay import RetryWrites
+from rfproxy.session import PARSED
 from tests.support.playbook import Playbook
 
 OK = b"+OK\r\n"
@@ -131,6 +132,18 @@ BIG = encode_command([b"SET", b"k", b"x" * 1_100_000])
 """More than a session reads ahead."""
 
 
+def test_session__many_small_commands__count_with_their_objects(play: Playbook) -> None:
+    client = play.client()
+    small = encode_command([b"SET", b"k", b"v"])
+    client.sends(small * 10_000)
+    assert client.session.unprocessed == 10_000 * (len(small) + PARSED)
+    connection = play.server("m:1").hears("SET", "k", "v", exclusive=True)
+    connection.answers(OK * 9_999)
+    assert client.session.unprocessed > 0
+    connection.answers(OK)
+    assert client.session.unprocessed == 0
+
+
 def test_session__choked__reads_on_and_asks_for_nothing(play: Playbook) -> None:
     client = play.client()
     client.session.choke(play.time, full=True)
@@ -184,7 +197,7 @@ def test_session__more_than_the_query_limit__is_closed(play: Playbook) -> None:
     assert client.closed
     (line,) = play.log.events("client_error")
     assert "client-query-buffer-limit" in str(line["error"])
-    assert client.session.unprocessed == len(BIG)
+    assert client.session.unprocessed == len(BIG) + PARSED, "the rest was given up"
 
 
 def test_session__held_in_vain__what_is_unread_is_too(play: Playbook) -> None:
