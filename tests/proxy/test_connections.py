@@ -258,7 +258,8 @@ def test_budget__clients_do_not_read__largest_is_closed(
     monkeypatch.setattr(budget_module, "PATIENCE", 0.05)
 
     async def scenario() -> None:
-        async with fronting(redis_server.node, Limits(memory=8 * MIB)) as front:
+        limited = OutputLimits(normal=OutputLimit(hard=1 << 30))  # so that what was asked for is read from the server
+        async with fronting(redis_server.node, Limits(memory=8 * MIB, output=limited)) as front:
             reader, writer = await front.connect()
             writer.write(b"SET big %b\r\n" % (b"x" * 60_000))
             assert await reader.readline() == b"+OK\r\n"
