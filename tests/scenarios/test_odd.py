@@ -120,6 +120,7 @@ def test_multi__while_a_script_is_busy__exec_aborts(proxy: EmbeddedProxy, redis_
     """As in Redis' own suite, "MULTI and script timeout"; here a busy server also greets no new connection."""
     redis_group.master.command("CONFIG", "SET", "busy-reply-threshold", 10)
     with RawClient(proxy.address) as script, RawClient(proxy.address) as client, RawClient(proxy.address) as killer:
+        killer.ask(b"TYPE k\r\n")  # over a connection that stands when the script begins
         script.say(b"EVAL 'while true do end' 0\r\n")
         while not killer.ask(b"TYPE k\r\n").startswith(b"-BUSY"):
             pass
