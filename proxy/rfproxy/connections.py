@@ -236,10 +236,13 @@ class Client:
 
     # --- what the server asks for
 
-    def finish(self) -> bool:
-        """Close when everything asked has been answered; True, to keep the connection open till then."""
+    def finish(self, *, left: bool = True) -> bool:
+        """Close when everything asked has been answered; True, to keep the connection open till then.
+
+        `left`: the client has closed its side.
+        """
         if self._session is not None:
-            self._session.finish(self._time())
+            self._session.finish(self._time(), left=left)
         return True
 
     @property

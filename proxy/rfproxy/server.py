@@ -125,7 +125,7 @@ class Server:
         self._stage = Stage.DRAINING
         self._listen_no_more()
         for client in list(self.clients):
-            client.finish()
+            client.finish(left=False)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self.emptied()

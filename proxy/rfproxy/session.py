@@ -19,6 +19,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from enum import Enum
+from itertools import takewhile
 from typing import Final
 
 from rfprotocol import resp
@@ -46,6 +48,21 @@ BACKLOG: Final = 1 << 20
 """Bytes of commands without a reply, pending or in flight, beyond which no further ones are read."""
 PARSED: Final = 256
 """Bytes of memory that a command of three short arguments takes once it was read, besides its own."""
+
+
+class Stage(Enum):
+    """Whether more is to come from a client, and whether what it has said still matters to it."""
+
+    SPEAKING = "it may say more"
+    DRAINING = "the proxy reads no more from it: all that it has said is answered, also what has to wait"
+    LEAVING = "it has closed its side: what can go at once is answered, what would have to wait is dropped"
+    GONE = "its connection is closed"
+
+
+# By name, and final: looking up a member of an enumeration costs several times as much.
+_SPEAKING: Final = Stage.SPEAKING
+_LEAVING: Final = Stage.LEAVING
+_GONE: Final = Stage.GONE
 
 
 class Session:
@@ -80,7 +97,7 @@ class Session:
         self.busy: Verb | None = None  # one that nothing may overtake: blocking, or waiting for the server's consent
         self.ties: Ties | None = None
         self.own: Lane | None = None
-        self.finished = False  # the client says nothing more
+        self.stage = _SPEAKING
         self.waits_since: float | None = None  # for a master, in vain or not, since something was answered
         self.replies = Replies.ON
         self.tunnel: Lane | None = None
@@ -94,7 +111,6 @@ class Session:
         self.unsent: list[Entry] = []  # behind that
         self._bytes = 0
         self._parsed = 0  # commands among these that were read: about as many as there are
-        self._open = True
         self.query_limit = query_limit
         self.reader = resp.RequestReader(query_limit=query_limit)
         self.check_limits()
@@ -214,20 +230,34 @@ class Session:
                     self.pending.append(Hangup(b""))
                 self.client.resume()
 
-    def finish(self, now: float) -> None:
-        """Nothing more comes from the client: close when all is answered."""
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more comes from the client."""
+        return self.stage is not _SPEAKING
+
+    def finish(self, now: float, *, left: bool = True) -> None:
+        """Nothing more comes from the client: close when all is answered.
+
+        `left`: the client itself has closed its side, as one does that gives up. Redis frees it then. Nothing is held
+        or sent again for it; but what can go at once is answered, for clients that only close their sending side.
+        """
         listens = self.ties is not None and self.ties.stream is not None
         if listens or self.blocked or self.tunnel is not None:
             self.client.close()  # what it waits for may never come
             return
-        self.finished = True
+        self.stage = _LEAVING if left else Stage.DRAINING
         if self.inbox is None:
             self.pending.append(Hangup(b""))
         self.pump(now)
 
+    def leave(self, now: float) -> None:
+        """The client has closed its side, and the next command would have to wait."""
+        self.client.close()
+        self.close(now)
+
     def close(self, now: float) -> None:
         """The client is gone."""
-        self._open = False
+        self.stage = _GONE
         if self.choked:
             self.choked = False
             self._read_shared_lane()
@@ -258,7 +288,7 @@ class Session:
         pending = self.pending
         if self.ties is not None and not self._attached(now):
             return False
-        while pending and self._open and not self.choked:
+        while pending and self.stage is not _GONE and not self.choked:
             entry = pending.popleft() if self.replies is _ON else muting.first(self)
             if not self._go(entry, now):
                 pending.appendleft(entry)
@@ -274,7 +304,7 @@ class Session:
             return room and not self.reader.awaits_login
         self._answered(self._bytes)
         self.waits_since = None
-        return (self.reader.awaits_login or self.inbox is not None) and self._open
+        return (self.reader.awaits_login or self.inbox is not None) and self.stage is not _GONE
 
     def _attached(self, now: float) -> bool:
         """Whether the connection that the ties need is there. What is answered, and who leaves, waits for none."""
@@ -284,7 +314,7 @@ class Session:
             if not self._go(entry, now):
                 self.pending.appendleft(entry)
                 break
-        if not self._open:
+        if self.stage is _GONE:
             return False
         if not attached and not self.outstanding:
             if not self.pending:
@@ -439,6 +469,9 @@ class Session:
         self.router.log.warning("client_error", command=name, client=self.address, error=text, epoch=self.router.epoch)
 
     def _hold(self, now: float) -> None:
+        if self.stage is _LEAVING:
+            self.leave(now)
+            return
         if self.router.hold(self, len(self.pending), self._bytes, now):
             return
         self.router.log.warning("hold_full", client=self.address, epoch=self.router.epoch, bytes=self._bytes)
@@ -538,7 +571,7 @@ class Session:
     def returned(self, run: Run, lane: Lane, loss: Loss) -> None:
         """A lane gives a run back: it is closed, or may not be written to any more. Nothing is sent from here."""
         self.outstanding -= run.left
-        if self._open:
+        if self.stage is not _GONE:
             relaying.returned(self, run, lane, loss)
 
     def recover(self, entry: Entry, said: bytes = b"") -> None:
@@ -553,7 +586,7 @@ class Session:
 
     def settle(self, now: float) -> None:
         """A lane has no more for this session for the moment, or gave something back: go on."""
-        if self.midway is not None and self.midway.broken and self._open:
+        if self.midway is not None and self.midway.broken and self.stage is not _GONE:
             relaying.break_off(self, self.midway.broken, now)
             return
         self._take_back()
@@ -573,6 +606,10 @@ class Session:
         if back:
             self.unsent = []
             self.replies = Replies.SKIP_NEXT if self.replies is Replies.SKIP else self.replies
+            if self.stage is _LEAVING and not all(isinstance(entry, Ready) for entry in back):
+                self.pending.clear()  # nothing is sent again for it
+                self.inbox = None
+                back = [*takewhile(lambda entry: isinstance(entry, Ready), back), Hangup(b"")]
             self.pending.extendleft(reversed(back))
 
     def rests_on(self, lane: Lane) -> bool:
@@ -599,8 +636,8 @@ class Session:
 
     def lane_lost(self, lane: Lane, now: float) -> None:
         """The lane of its own is closed, and what was on it has been decided upon."""
-        if self._open and lane is self.tunnel:
+        if self.stage is not _GONE and lane is self.tunnel:
             self.client.close()
             self.close(now)
-        elif self._open:
+        elif self.stage is not _GONE:
             apart.lane_lost(self, lane, now)

@@ -10,7 +10,7 @@ from rfproxy.greeting import Identity
 from rfproxy.policy import Policy, Reads
 from rfproxy.replay import RetryWrites
 from rfproxy.session import PARSED
-from tests.support.playbook import Playbook
+from tests.support.playbook import FakeClient, Playbook
 
 OK = b"+OK\r\n"
 
@@ -555,3 +555,86 @@ def test_a_defect_that_one_session_meets_costs_nobody_else_anything(play: Playbo
     assert unlucky.closed
     assert play.log.events("defect")
     other.hears(b":2\r\n")
+
+
+# --- a client that closes its side
+
+
+def leave(play: Playbook, client: FakeClient) -> None:
+    client.session.finish(play.time)
+    play.settle()
+
+
+def test_end_of_input__command_in_flight__is_answered(play: Playbook) -> None:
+    client = play.client().says("SET", "k", "v")
+    leave(play, client)
+    play.server("m:1").hears("SET", "k", "v").answers(OK)
+    client.hears(OK)
+    assert client.closed
+
+
+@pytest.mark.parametrize("command", ["INCR n", "SET k v", "EVAL x 0", "BLPOP q 1", "GET k", "MULTI", "SUBSCRIBE c"])
+def test_end_of_input__command_that_is_held__is_dropped(command: str) -> None:
+    play = Playbook()
+    play.topology(1)
+    client = play.client().says(*command.split())
+    leave(play, client)
+    assert client.closed
+    play.topology(2, master="m:1")
+    play.wait(1.0)
+    play.server("m:1").hears_nothing()
+    client.hears_nothing()
+
+
+def test_end_of_input__lease_is_over__command_is_dropped(play: Playbook) -> None:
+    play.lease.revoke()
+    client = play.client().says("INCR", "n")
+    leave(play, client)
+    play.lease.renew(play.time, 1e9)
+    play.router.resume(play.time)
+    play.server("m:1").hears_nothing()
+    assert client.closed
+
+
+def test_end_of_input__answers_before_what_is_held__are_heard(play: Playbook) -> None:
+    client = play.client().pipelines("INCR a", "SET b 1")
+    leave(play, client)
+    play.server("m:1").hears("INCR", "a")
+    play.server("m:1").hears("SET", "b", "1")
+    play.server("m:1").dies()
+    play.topology(2)
+    play.topology(3, master="r:1")
+    play.wait(1.0)
+    play.server("r:1").hears_nothing()
+    client.hears_error("UNCERTAIN INCR")
+    assert client.closed
+
+
+def test_end_of_input__connection_is_lost__nobody_is_asked_again(play: Playbook) -> None:
+    client = play.client().says("GET", "big")
+    play.settle()
+    leave(play, client)
+    for name in ("r:1", "r:2"):
+        play.server(name).hangs_up()
+    play.wait(1.0)
+    for name in ("m:1", "r:1", "r:2"):
+        play.server(name).hears_nothing()
+    assert client.closed
+
+
+def test_end_of_input__proxy_drains__held_command_is_sent() -> None:
+    play = Playbook()
+    play.topology(1)
+    client = play.client().says("SET", "k", "v")
+    client.session.finish(play.time, left=False)
+    play.topology(2, master="m:1")
+    play.server("m:1").hears("SET", "k", "v").answers(OK)
+    client.hears(OK)
+    assert client.closed
+
+
+def test_closed_client__command_not_sent_yet__is_dropped(play: Playbook) -> None:
+    client = play.client()
+    client.session.feed(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\nv\r\n", play.time)  # waits for the end of this turn
+    client.leaves()
+    play.server("m:1").hears_nothing()
