@@ -198,7 +198,7 @@ def block(session: Session, verb: Verb, now: float) -> bool:
     if args is None:
         session.client.write(nothing(name, session.identity.protocol))
         return True
-    lane = session.choose(Need.OWN, now)
+    lane = session.choose(Need.OWN, now, ends=False)
     if lane is None:
         return False
     session.busy = replace(verb, blocked_since=since)
@@ -272,7 +272,7 @@ def set_or_unset(session: Session, args: list[bytes], reply: bytes, now: float) 
 
 def tunnel(session: Session, verb: Verb, now: float) -> bool:
     """SYNC and what belongs to it: from now on the client talks to the master itself."""
-    lane = session.choose(Need.OWN, now)
+    lane = session.choose(Need.OWN, now, ends=False)
     if lane is None:
         return False
     lane.tunnel()

@@ -61,6 +61,11 @@ class Attempts:
         return self.first_sent > 0
 
     @property
+    def failed(self) -> bool:
+        """Whether its server ended a connection that it was in flight on."""
+        return self.blamed > 0 or self.beside > 0
+
+    @property
     def alone(self) -> bool:
         """Whether the next attempt is made on a connection that carries nothing else."""
         return self.blamed > 0 or self.beside >= MOST_BESIDE

@@ -26,15 +26,13 @@ from typing import TYPE_CHECKING, Final
 
 from rfprotocol.backoff import Backoff
 from rfproxy.greeting import LaneKey
-from rfproxy.lane import Lane, LaneState
+from rfproxy.lane import Lane
 
 if TYPE_CHECKING:
     from rfproxy.session import Session
 
 MOST_SCRIPTS: Final = 64
 """Connections of one pool that carry commands which end by themselves."""
-SPARES: Final = 4
-"""Connections that the pool of the default identity holds ready, once it has been used."""
 MOST_SPARES: Final = 64
 """Connections that a pool holds ready at most, if its sessions often find none."""
 FIRST_WAIT: Final = 0.05
@@ -77,6 +75,8 @@ class Pool:
         """Connections of sessions; True for those that carry commands which end by themselves."""
         self.waiting: dict[Session, None] = {}
         self.backoff = Backoff(FIRST_WAIT, LONGEST_WAIT)
+        self.attempts: set[Lane] = set()
+        """Connections that have not been greeted yet."""
         self.reason = ""
         """Why the latest attempt failed, or why none is made."""
         self.peak = Peak()
@@ -112,9 +112,13 @@ class Pool:
 class Dedicated:
     """The pools of one proxy process."""
 
-    def __init__(self, opened: Callable[[LaneKey], Lane], *, most: int = 0) -> None:
-        """`opened` makes a connection; `most`: connections in all that may exist, 0 for no limit."""
+    def __init__(self, opened: Callable[[LaneKey], Lane], *, spares: int, most: int = 0) -> None:
+        """`opened` makes a connection; `spares`: how many the default identity's pool holds ready, once it was used.
+
+        `most`: connections in all that may exist, 0 for no limit.
+        """
         self._open = opened
+        self._spares = spares
         self._most = most
         self._pools: dict[LaneKey, Pool] = {}
         self._of: dict[Lane, Pool] = {}
@@ -154,12 +158,14 @@ class Dedicated:
             return None
         if not pool.backoff.may_begin(now):
             return None
-        pool.missed()
+        if pool.peak.recent:
+            pool.missed()
         return self._opened(pool)
 
     def _opened(self, pool: Pool) -> Lane:
         lane = self._open(pool.key)
         self._of[lane] = pool
+        pool.attempts.add(lane)
         pool.backoff.begin()
         return lane
 
@@ -178,6 +184,11 @@ class Dedicated:
         self.replenish(self._pool(key), now)
 
     @property
+    def pools(self) -> list[Pool]:
+        """All pools."""
+        return list(self._pools.values())
+
+    @property
     def used(self) -> list[LaneKey]:
         """The keys of all pools."""
         return list(self._pools)
@@ -185,7 +196,7 @@ class Dedicated:
     def ready(self, lane: Lane, now: float) -> None:
         """The server has greeted this connection."""
         pool = self._of[lane]
-        pool.backoff.end()
+        self._attempted(pool, lane)
         if lane in pool.opening:
             del pool.opening[lane]
             pool.idle.append(lane)
@@ -215,12 +226,16 @@ class Dedicated:
         pool = self._of.pop(lane, None)
         if pool is None:
             return
-        if lane.welcome is None and lane.state is not LaneState.READY:
-            pool.backoff.end()
+        self._attempted(pool, lane)
         pool.in_use.pop(lane, None)
         pool.opening.pop(lane, None)
         if lane in pool.idle:
             pool.idle.remove(lane)
+
+    def _attempted(self, pool: Pool, lane: Lane) -> None:
+        if lane in pool.attempts:
+            pool.attempts.discard(lane)
+            pool.backoff.end()
 
     def wake(self, key: LaneKey, now: float) -> None:
         """A connection of that pool is closed: another one may be opened."""
@@ -278,5 +293,5 @@ class Dedicated:
         pool = self._pools.get(key)
         if pool is None:
             default = key.identity.db == 0 and key.identity.protocol == 2 and key.identity.account is None
-            pool = self._pools[key] = Pool(key, SPARES if default else 1)
+            pool = self._pools[key] = Pool(key, self._spares if default else min(1, self._spares))
         return pool

@@ -15,6 +15,7 @@ from collections.abc import Hashable
 from enum import Enum
 from typing import Final, Generic, TypeVar
 
+from rfprotocol.backoff import Backoff
 from rfprotocol.topology import Topology
 from rfproxy.lease import Lease
 
@@ -51,8 +52,7 @@ class Gate(Generic[Waiter]):
         self._capacity = capacity
         self._leaseless = leaseless
         self._topology: Topology | None = None
-        self._rest = 0.0
-        self._rest_until = float("-inf")
+        self._backoff = Backoff(FIRST_REST, LONGEST_REST)
         self._waiting: dict[Waiter, tuple[float, int]] = {}  # since when, bytes
         self._bytes = 0
 
@@ -62,7 +62,7 @@ class Gate(Generic[Waiter]):
             return FENCED
         if not self._leaseless and not self._lease.valid(now):
             return LAPSED
-        return RESTING if now < self._rest_until else OPEN
+        return RESTING if now < self._backoff.due else OPEN
 
     def trusts(self, now: float) -> bool:
         """Whether a reply of the master may be believed: asked before a success is relayed."""
@@ -88,20 +88,17 @@ class Gate(Generic[Waiter]):
         self.recovered()
 
     def rest(self, now: float) -> float:
-        """The master did not serve; returns when to try again, each time later."""
-        self._rest = min(max(self._rest * 2, FIRST_REST), LONGEST_REST)
-        self._rest_until = now + self._rest
-        return self._rest_until
+        """The master did not serve; returns when to try again, each time later. Failures at once are one failure."""
+        return self._backoff.failed(now)
 
     @property
     def rest_until(self) -> float:
         """The end of the rest."""
-        return self._rest_until
+        return self._backoff.due
 
     def recovered(self) -> None:
-        """The master serves."""
-        self._rest = 0.0
-        self._rest_until = float("-inf")
+        """The master has replied to a command. That it accepts connections does not show that it serves."""
+        self._backoff.succeeded()
 
     def hold(self, waiter: Waiter, size: int, since: float) -> bool:
         """Let `waiter` wait with `size` bytes in all; False when there is no room for them.

@@ -63,6 +63,9 @@ class LaneOwner(Protocol):
     def lane_ready(self, lane: Lane, now: float) -> None:
         """The server is what it should be; runs are flowing."""
 
+    def lane_proven(self, lane: Lane, now: float) -> None:
+        """The server has replied to a command on this lane for the first time."""
+
     def lane_over(self, lane: Lane, now: float) -> None:
         """The lane is CLOSED, and its runs are back at their sessions but not yet looked at again."""
 
@@ -126,6 +129,8 @@ class Lane:
         self.used = float("-inf")  # when runs were last sent; seconds
         self.heard = float("-inf")  # when anything last came from the server; seconds
         self.answered = float("-inf")  # when the latest run that was answered had been sent; seconds
+        self.proven = False  # the server has replied to a command on it
+        self.failed = False  # the server ended it, or could not be reached
         self.closed_at = float("-inf")
         self.sent_head = 0.0  # when the oldest run in flight was sent, as the lane closed; seconds
         self.state = LaneState.CONNECTING
@@ -361,6 +366,7 @@ class Lane:
         if welcome is None and self.state is _GREETING and self.greeting is not None:
             welcome = self.greeting.broken_off()
         self.welcome = welcome or self.welcome
+        self.failed = True
         self.lost_because = welcome.text if welcome is not None and welcome.refusal is not None else reason
         self._end(now, at_head=Loss.AT_HEAD, behind=Loss.BESIDE)
 
@@ -440,7 +446,13 @@ class Lane:
         if self.parked and all(run.form is LEFTOVER or run.session.choked for run in self.in_flight):
             self.read_on(False)
 
+    def _prove(self, now: float) -> None:
+        self.proven = True
+        self._owner.lane_proven(self, now)
+
     def _deliver(self, run: Run, taken: Taken, now: float) -> None:
+        if not self.proven:
+            self._prove(now)
         try:
             run.session.deliver(run, taken, now)
         except Exception as error:  # a defect that one session meets must not cost the others their connection

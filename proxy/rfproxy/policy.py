@@ -31,4 +31,5 @@ class Policy:
     client_auth: ClientAuth = ClientAuth.PROXY_USER  # whether clients that do not say who they are act as that
     allow_admin: bool = False  # pass on what would undo what the managers do
     durable: Durability | None = None  # write_safety: durable
+    spares: int = 4  # dedicated connections to the master that are held ready, once one has been used
     most_dedicated: int = 0  # connections that belong to one session each, of one worker; 0: no limit

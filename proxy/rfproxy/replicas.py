@@ -19,7 +19,9 @@ from rfprotocol.topology import Node
 from rfproxy.greeting import Identity
 
 SHED: Final = 0.1
-"""Seconds for which a replica that failed is passed over, unless the topology changes before."""
+LONGEST_SHED: Final = 2.0
+"""Seconds for which a replica that failed is passed over, unless the topology changes before: doubled from first to
+longest."""
 SLOW: Final = 0.05
 """Seconds that a reply may take."""
 SLOW_FOR: Final = 0.25
@@ -125,7 +127,7 @@ class Replicas:
     """Those that are passed over. Times are seconds of the caller's monotonic clock."""
 
     def __init__(self) -> None:
-        self._failed: dict[Node, float] = {}
+        self._failed: dict[Node, Backoff] = {}
         self._slow: dict[Node, Rest] = {}
         self.silent: dict[Node, Silent] = {}
         """Those that are passed over until they reply."""
@@ -142,15 +144,16 @@ class Replicas:
 
     def failed(self, node: Node, now: float) -> bool:
         """Whether it did not serve a moment ago."""
-        return self._failed.get(node, now) > now or node in self.silent
+        backoff = self._failed.get(node)
+        return (backoff is not None and backoff.due > now) or node in self.silent
 
     def slow(self, node: Node, now: float) -> bool:
         """Whether others are quicker."""
         return node in self._slow and self._slow[node].until > now
 
-    def pass_over(self, node: Node, until: float) -> None:
-        """It failed."""
-        self._failed[node] = until
+    def pass_over(self, node: Node, now: float) -> float:
+        """It failed. Returns until when it is passed over."""
+        return self._failed.setdefault(node, Backoff(SHED, LONGEST_SHED)).failed(now)
 
     def rest(self, node: Node, now: float) -> float:
         """It is slow. Returns until when it is passed over."""
@@ -178,5 +181,5 @@ class Replicas:
 
     def times(self) -> Iterable[float]:
         """When to look again."""
-        yield from self._failed.values()
+        yield from (backoff.due for backoff in self._failed.values())
         yield from (rest.until for rest in self._slow.values())

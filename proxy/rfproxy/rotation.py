@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from rfproxy.durable import Durability, DurableLane, Shortfall
 from rfproxy.entries import Need
 from rfproxy.greeting import Duty, Identity, LaneKey
-from rfproxy.lane import Lane, LaneState
+from rfproxy.lane import Lane
 from rfproxy.lease import Lease
 from rfproxy.policy import Policy
 from rfproxy.router import Router
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 LANES = 4
 """Shared lanes for writes of sessions with the same key, at most."""
-_TOO_MANY = "ERR max number of clients"
-"""How a server refuses one connection that serves others well."""
 
 
 def create_router(policy: Policy, shell: Shell, lease: Lease, stats: Stats, log: Log) -> Router:
@@ -61,18 +59,23 @@ class DurableRouter(Router):
         if key is None:
             return None
         lane = self._shared.get(key) if need is not Need.MASTER else None
-        if need is Need.MASTER or (lane is None and now < self._own_rest and key in self._turns):
+        if need is Need.MASTER or (lane is None and self._rests(key, now) and key in self._turns):
             return self._next_turn(key, now)
+        if lane is None and self._rests(key, now):
+            return None
         return lane or self._open(key)
 
-    def _next_turn(self, key: LaneKey, now: float) -> DurableLane:
-        """One that has no batch under way, or may be opened; else the one whose batch went out first."""
+    def _next_turn(self, key: LaneKey, now: float) -> DurableLane | None:
+        """One that has no batch under way, or may be opened; else the one whose batch went out first.
+
+        None when the last attempt to open one failed a moment ago.
+        """
         lanes = self._turns.setdefault(key, [])
         for lane in lanes:
             if not lane.waiting:
                 return lane
-        if len(lanes) == LANES or (lanes and now < self._own_rest):
-            return min(lanes, key=lambda lane: lane.used)
+        if len(lanes) == LANES or self._rests(key, now):
+            return min(lanes, key=lambda lane: lane.used, default=None)
         if key not in self._shared:
             self._open(key)  # for what is urgent: then it is too late
         lane = self._durable_lane(key)
@@ -95,14 +98,6 @@ class DurableRouter(Router):
 
     def _all_shared(self) -> list[Lane]:
         return [*super()._all_shared(), *(lane for lanes in self._turns.values() for lane in lanes)]
-
-    def _others_serve(self, lost: Lane) -> bool:
-        if lost.guest is not None:
-            return super()._others_serve(lost)
-        welcome = lost.welcome
-        if welcome is not None and welcome.refusal is not None and not welcome.text.startswith(_TOO_MANY):
-            return False  # what the server says of itself holds for all connections
-        return any(lane.state is LaneState.READY for lane in self._turns.get(lost.key, []))
 
     def _last_used(self, lane: Lane) -> float:
         """A lane for reads is kept as long as one for writes with the same key."""

@@ -12,27 +12,30 @@ so: `acknowledged`.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from rfprotocol.backoff import Backoff
 from rfprotocol.commands import Command, exists_in
 from rfprotocol.topology import Node, Phase, Topology
 from rfproxy import admission, fartargets, overtaking
 from rfproxy.attempts import NEVER_SENT, Attempts
 from rfproxy.cursors import Cursors
+from rfproxy.dedicated import Dedicated
 from rfproxy.entries import ANYWHERE, NEEDS_MASTER, URGENT, Need, Run, Verb
 from rfproxy.fartargets import FarTarget
 from rfproxy.gate import OPEN, RESTING, Gate, GateState
 from rfproxy.greeting import MASTER, REPLICA, Duty, Identity, LaneKey, Refusal, Welcome
 from rfproxy.lane import Lane, LaneState
 from rfproxy.lease import Lease
+from rfproxy.outages import Outages
 from rfproxy.parking import Parking
 from rfproxy.pausing import Pause
 from rfproxy.peers import Peers
 from rfproxy.policy import Policy, Reads
 from rfproxy.reception import Reception
 from rfproxy.replay import lacks_replicas, refused
-from rfproxy.replicas import SHED, Denials, Replicas
+from rfproxy.replicas import Denials, Replicas
 from rfproxy.scripts import Scripts
 from rfproxy.settling import Settling
 from rfproxy.shell import Log, Shell
@@ -42,12 +45,19 @@ from rfproxy.stats import ChangeStats, Stats
 if TYPE_CHECKING:
     from rfproxy.session import Session
 
-OWN_REST = 0.05
-"""Seconds for which no lane is opened that others can stand in for, after one failed while those are well."""
-POOL = 64
-"""Exclusive lanes kept for the next session that needs one."""
+FIRST_REOPENING = 0.01
+LONGEST_REOPENING = 1.0
+"""Seconds until a shared connection that failed is opened again, while others to the same server are well: doubled from
+first to longest."""
+LINGERING = 1.0
+"""Seconds for which a blocked session's connection to a former master is kept after a planned change: the server tells
+it that it is no master any more, or what it has taken before."""
 IDLE = 60.0
 """Seconds after which a lane that nobody used is closed, unless it is one of the default account and database."""
+
+
+_TOO_MANY = "ERR max number of clients"
+"""How a server refuses one connection that serves others well."""
 
 
 class Router:
@@ -76,8 +86,10 @@ class Router:
         self._turn = 0  # counts what may lead sessions to other lanes
         self._shell = shell
         self._shared: dict[LaneKey, Lane] = {}
-        self._exclusive: dict[Lane, None] = {}
-        self._pool: dict[LaneKey, list[Lane]] = {}
+        self.dedicated = Dedicated(self._new_dedicated, spares=policy.spares, most=policy.most_dedicated)
+        self._reopening: dict[LaneKey, Backoff] = {}
+        self._lingering: dict[Lane, float] = {}  # until when; see LINGERING
+        self._outages = Outages()
         self._retiring: dict[Lane, None] = {}
         self._parking = Parking()
         self._dirty: list[Lane] = []
@@ -89,7 +101,6 @@ class Router:
         self._settling = Settling(policy.hold_timeout)
         self._trials: dict[Lane, None] = {}  # connections to replicas that were silent, which nobody waits for
         self.watch = Watch(self, shell.kernel, shell.report_busy)
-        self._own_rest = float("-inf")  # see OWN_REST
         self._answered: dict[Node, float] = {}  # as `Lane.answered`, of lanes that are closed
 
     # --- where to
@@ -116,7 +127,13 @@ class Router:
         lane = self._shared.get(key)
         if need is URGENT and (lane is None or lane.state is not LaneState.READY):
             lane = self._parking.any(key) or lane  # to a server that is busy no other can be opened
+        if lane is None and self._rests(key, now):
+            return None
         return lane or self._open(key)
+
+    def _rests(self, key: LaneKey, now: float) -> bool:
+        """Whether a connection that failed is not to be opened again yet."""
+        return key in self._reopening and now < self._reopening[key].due
 
     def answered_since(self, node: Node, sent: float) -> bool:
         """Whether the server has replied to something that was sent at `sent` or later, on any connection.
@@ -131,30 +148,38 @@ class Router:
         return self.gate.state(now) is OPEN
 
     def exclusive(
-        self, session: Session, now: float, need: Need = Need.OWN, attempts: Attempts = NEVER_SENT
+        self,
+        session: Session,
+        now: float,
+        need: Need = Need.OWN,
+        attempts: Attempts = NEVER_SENT,
+        *,
+        ends: bool = False,
     ) -> Lane | None:
         """A lane for this session alone, to the master unless `need` is ANY_OWN; None when it has to wait.
 
-        `attempts`: the earlier sendings of what is to be sent.
+        `attempts`: the earlier sendings of what is to be sent. `ends`: it ends by itself.
         """
-        if now < self._own_rest or admission.outside(session):
+        if admission.outside(session):
             return None
         key = self._key(session.number, session.identity, need, now, attempts)
         if key is None:
             return None
-        pooled = self._pool.get(key)
-        lane = pooled.pop() if pooled else self._open(key, exclusive=True)
-        lane.guest = session
+        lane = self.dedicated.take(key, session, now, ends=ends)
+        if lane is None:
+            self._wake_for(self.dedicated.dues(), now)
         return lane
+
+    def _wake_for(self, times: Iterable[float], now: float) -> None:
+        if coming := [when for when in times if now < when < math.inf]:
+            self._shell.wake_at(min(coming))
 
     def give_back(self, lane: Lane, now: float) -> None:
         """A session needs its exclusive lane no more, and left nothing on it that the next one could meet."""
         lane.guest = None
         lane.read_on(True)
-        pooled = self._pool.setdefault(lane.key, [])
-        reusable = lane.state is LaneState.READY and lane.idle and not lane.spoilt and lane in self._exclusive
-        if reusable and len(pooled) < POOL:
-            pooled.append(lane)
+        if lane in self.dedicated and lane.state is LaneState.READY and lane.idle and not lane.spoilt:
+            self.dedicated.give_back(lane, now)
         else:
             self.discard(lane, now)
 
@@ -172,6 +197,8 @@ class Router:
         if need is NEEDS_MASTER or need is URGENT or need is Need.OWN:
             return self._master_key(identity, now)
         barred = bool(attempts.fatal_to) and attempts.fatal_to != self.process  # from the master
+        if attempts.fatal_to and topology.master is None:
+            return None  # a replica may become the master
         if self._reads_replicas or barred:
             replica = self._replicas.choose(self._replicas_for(identity, attempts, now), number, now)
             if replica is not None or barred:
@@ -194,12 +221,13 @@ class Router:
             return None
         return LaneKey(self.topology.master, MASTER, identity)
 
-    def _open(self, key: LaneKey, *, exclusive: bool = False) -> Lane:
-        lane = self._new(key, exclusive=exclusive)
-        if exclusive:
-            self._exclusive[lane] = None
-        else:
-            self._shared[key] = lane
+    def _open(self, key: LaneKey) -> Lane:
+        lane = self._shared[key] = self._new(key, exclusive=False)
+        self._shell.connect(lane)
+        return lane
+
+    def _new_dedicated(self, key: LaneKey) -> Lane:
+        lane = self._new(key, exclusive=True)
         self._shell.connect(lane)
         return lane
 
@@ -255,47 +283,83 @@ class Router:
             self.strangers = lane.welcome.stranger
             for session in self.sessions.values():
                 session.check_limits()
-        if lane.duty is MASTER:
-            self.gate.recovered()
-        self._serves(lane.key.node, now)
+        if lane.key.node in self._replicas.silent:
+            self._serves(lane.key.node, now)
         if self._denials.accepted(lane.key.node, lane.key.identity):
             self._turn += 1
         if lane in self._trials:
-            self._tried(lane)
-            self.give_back(lane, now)
+            self.discard(lane, now)
             return
+        if lane in self.dedicated:
+            self.dedicated.ready(lane, now)
         if lane.guest is not None:
             lane.guest.lane_ready(now)
         else:
             self._overtake(lane, now)
 
+    def lane_proven(self, lane: Lane, now: float) -> None:
+        """The server has replied to a command: it serves."""
+        node = lane.key.node
+        if lane.duty is MASTER:
+            self.gate.recovered()
+        self._serves(node, now)
+        self._reopening.pop(lane.key, None)
+        self.dedicated.proven(lane)
+        self._outage_over(node, now)
+
+    def _outage_over(self, node: Node, now: float) -> None:
+        outage = self._outages.over(node)
+        if outage is not None and outage.lost > 1:
+            self.log.info(
+                "lanes_restored",
+                node=str(node),
+                lost=outage.lost,
+                seconds=round(now - outage.since, 3),
+                reason=outage.reason,
+                epoch=self.epoch,
+            )
+
     def lane_over(self, lane: Lane, now: float) -> None:
         """A lane closed. One that failed while it was in service is not replaced at once, to let others serve."""
-        alone = lane in self._exclusive and lane.guest is not None
-        in_service = self._is_shared(lane) or alone
-        stand_in = self._parking.any(lane.key) if self._shared.get(lane.key) is lane else None
+        denied = lane.welcome is not None and lane.welcome.refusal is Refusal.DENIED
+        in_service = self._is_shared(lane) or lane in self.dedicated
+        if lane.failed and in_service and not denied:
+            self._service_lost(lane, now)
         self._forget(lane)
         self._tried(lane, failed_at=now)
         self._in_doubt.pop(lane, None)
         self.reception.over(lane, now)
         self._answered[lane.key.node] = max(lane.answered, self._answered.get(lane.key.node, -math.inf))
-        denied = lane.welcome is not None and lane.welcome.refusal is Refusal.DENIED
-        if in_service and not denied:
-            reason = lane.lost_because or "connection lost"
-            self.log.info("lane_lost", node=str(lane.key.node), reason=reason, epoch=self.epoch)
-            if stand_in is not None:  # better a long wait than none to serve
-                self._unpark(stand_in)
-            if stand_in is not None or self._others_serve(lane):
-                self._own_rest = now + OWN_REST
-                self._shell.wake_at(self._own_rest)
-            else:
-                self.rest(lane, now)
         if denied and lane.duty is REPLICA:
             self._turn += 1
             self._shell.wake_at(self._denials.denied(lane.key.node, lane.key.identity, now))
         elif lane.welcome is not None and lane.welcome.refusal is None:
             self._served[lane.key.identity] = now
         self._acknowledge()
+        self.dedicated.wake(lane.key, now)
+
+    def _service_lost(self, lane: Lane, now: float) -> None:
+        """The server ended a connection that served, or could not be reached."""
+        node, reason = lane.key.node, lane.lost_because or "connection lost"
+        if self._outages.lost(node, reason, now):
+            self.log.info("lane_lost", node=str(node), reason=reason, epoch=self.epoch)
+        if lane in self.dedicated:
+            if lane.guest is None and lane.proven:
+                return  # it was idle
+            if not lane.proven:
+                self._shell.wake_at(self.dedicated.failed(lane, reason, now))
+            if not self._others_serve(lane):
+                self.rest(lane, now)
+            return
+        stand_in = self._parking.any(lane.key) if self._shared.get(lane.key) is lane else None
+        if stand_in is not None:  # better a long wait than none to serve
+            self._forget(lane)
+            self._unpark(stand_in)
+        if stand_in is not None or self._others_serve(lane):
+            backoff = self._reopening.setdefault(lane.key, Backoff(FIRST_REOPENING, LONGEST_REOPENING))
+            self._shell.wake_at(backoff.failed(now))
+        else:
+            self.rest(lane, now)
 
     def served(self, session: Session) -> bool:
         """Whether the servers have accepted this session as what it is."""
@@ -303,21 +367,22 @@ class Router:
         return said_so or session.born <= self._served.get(session.identity, -math.inf)
 
     def _others_serve(self, lost: Lane) -> bool:
-        """Whether the server is well, although it closed or refused this connection, and nobody else misses that."""
-        node = lost.key.node
-        return lost.guest is not None and any(
-            lane.key.node == node and lane.state is LaneState.READY for lane in (*self._all_shared(), *self._parking)
+        """Whether the server is well, although it closed or refused this connection."""
+        node, welcome = lost.key.node, lost.welcome
+        if welcome is not None and welcome.refusal is not None and not welcome.text.startswith(_TOO_MANY):
+            return False  # what the server says of itself holds for all connections
+        return any(
+            lane.key.node == node and lane.state is LaneState.READY and lane is not lost
+            for lane in (*self._all_shared(), *self._parking, *self.dedicated)
         )
 
     def rest(self, lane: Lane, now: float) -> None:
         """The server behind a lane did not serve: leave it alone for a moment."""
         self._turn += 1
         if lane.duty is not MASTER:
-            self._replicas.pass_over(lane.key.node, now + SHED)
-            self._shell.wake_at(now + SHED)
+            self._shell.wake_at(self._replicas.pass_over(lane.key.node, now))
         elif self.topology and lane.key.node == self.topology.master:
-            # Lanes that fail together are one failure: only what fails after a rest calls for a longer one.
-            self._shell.wake_at(self.gate.rest(now) if now >= self.gate.rest_until else self.gate.rest_until)
+            self._shell.wake_at(self.gate.rest(now))
 
     # --- replicas that are silent
 
@@ -351,7 +416,7 @@ class Router:
             if silent.trials.may_begin(now):
                 silent.trials.begin()
                 lane = self._new(LaneKey(node, REPLICA, Identity(account=self.policy.account)), exclusive=True)
-                self._exclusive[lane] = self._trials[lane] = None
+                self._trials[lane] = None
                 self._shell.connect(lane)
 
     def _tried(self, lane: Lane, failed_at: float | None = None) -> None:
@@ -423,7 +488,7 @@ class Router:
 
     def lane_laden(self, lane: Lane, now: float) -> None:
         """Another lane serves who has nothing in flight behind a long reply, or only reads and it is very long."""
-        if self._shared.get(lane.key) is not lane or now < self._own_rest:
+        if self._shared.get(lane.key) is not lane or self._rests(lane.key, now):
             return
         spare = self._parking.spare(lane.key)
         if spare is None and self._parking.full(lane.key):
@@ -496,6 +561,7 @@ class Router:
         """A session goes on, or is gone."""
         waited = self.gate.release(session, now)
         if waited is not None:
+            self.dedicated.leave(session)
             self.stats.change.waited(waited)
 
     def forgive(self, session: Session, now: float) -> None:
@@ -503,14 +569,15 @@ class Router:
         self.release(session, now)
         session.waits_since = None
 
-    def masterdown(self, now: float, *, sent: bool) -> str:
+    def masterdown(self, session: Session, now: float, *, sent: bool) -> str:
         """The error for a command that waited too long; `sent`: a server was sent it, and did not execute it."""
-        state = self.gate.state(now)
+        state = self.gate.state(now).value
+        if why := self.dedicated.why(session) or self._outages.reason(self.topology.master if self.topology else None):
+            state = f"{state}: {why}" if self.gate.state(now) is not OPEN else why
         done = "answered" if sent else "sent"
         where = f"master {self.topology.master}" if self.topology and self.topology.master else "none"
         return (
-            f"MASTERDOWN held for {self.policy.hold_timeout:g} s and not {done}: {state.value} "
-            f"({where}, epoch {self.epoch})"
+            f"MASTERDOWN held for {self.policy.hold_timeout:g} s and not {done}: {state} ({where}, epoch {self.epoch})"
         )
 
     # --- what changes
@@ -522,6 +589,7 @@ class Router:
         if topology.epoch != self.epoch and not self.gate.trusts(now):
             self._part_with_master(now)  # it may be the same one again, and another one have been there in between
         self._settling.follow(self.topology, topology, now)
+        drained = self.topology is not None and self.topology.phase is Phase.DRAINING and topology.master is not None
         self.topology = topology
         for gone in self.versions.keys() - {topology.master, *topology.replicas, *topology.unavailable}:
             del self.versions[gone]
@@ -540,9 +608,23 @@ class Router:
         self._know_process(topology)
         members = {topology.master, *topology.replicas, *topology.unavailable}
         self._answered = {node: when for node, when in self._answered.items() if node in members}
-        self._depose([lane for lane in self.lanes if not self._fits(lane, topology)], now)
+        self._reopening.clear()
+        self._depose([lane for lane in self.lanes if not self._fits(lane, topology)], now, drained=drained)
+        for node in self._outages.nodes:
+            if node not in members:
+                self._outage_over(node, now)
         self._acknowledge()
+        self._warm(topology, now)
         self.resume(now)
+
+    def _warm(self, topology: Topology, now: float) -> None:
+        """Open dedicated connections to the master ahead, for the identities that use such."""
+        if topology.master is None or not self.open(now):
+            return
+        identities = dict.fromkeys(key.identity for key in self.dedicated.used if key.duty is MASTER)
+        self.dedicated.keep_only(lambda key: key.node == topology.master or key.node in topology.replicas)
+        for identity in identities:
+            self.dedicated.warm(LaneKey(topology.master, MASTER, identity), now)
 
     def _know_process(self, topology: Topology) -> None:
         process = topology.run_id or f"{topology.master}@{topology.epoch}"
@@ -574,17 +656,18 @@ class Router:
             self.let_go(now)
         for session in self.gate.expired(now) if self.pause is None else []:
             session.attend(session.give_up, now)
+        for lane in [lane for lane, until in self._lingering.items() if now >= until]:
+            self.discard(lane, now)
         if not self.gate.trusts(now) and self.gate.stale_reads(now):
             self._part_with_master(now)  # there is no news: reads go on from whatever there is
         fartargets.poll(self, now)
         self.resume(now)
         # There is one alarm, and the one that rang may have been set for another reason, or a hair too early.
-        times = [self.gate.next_expiry(), self.gate.rest_until, self._own_rest, *self._replicas.times()]
-        times += self._denials.times()
+        times = [self.gate.next_expiry(), self.gate.rest_until, *self._replicas.times(), *self._lingering.values()]
+        times += [*self._denials.times(), *self.dedicated.dues(), *(one.due for one in self._reopening.values())]
         times += [far.due for far in self.far_targets.values()]
         times += [self.gate.reads_from, self.pause.until if self.pause else math.inf]
-        if coming := [when for when in times if now < when < math.inf]:
-            self._shell.wake_at(min(coming))
+        self._wake_for(times, now)
 
     def resume(self, now: float) -> None:
         """Let everyone who waits look again."""
@@ -627,7 +710,8 @@ class Router:
         self._denials.forget(now)
         self.reception.reap(now)
         fartargets.renew(self, now)
-        unused += [lane for pooled in self._pool.values() for lane in pooled]
+        for lane in self.dedicated.reap(now):
+            self.discard(lane, now)
         unused += [lane for lane in self._parking if lane.idle]
         for lane in unused:
             if now - self._last_used(lane) > IDLE:
@@ -646,39 +730,45 @@ class Router:
         same_process = not lane.run_id or not topology.run_id or lane.run_id == topology.run_id
         return lane.key.node == topology.master and same_process
 
-    def _depose(self, lanes: list[Lane], now: float) -> None:
+    def _depose(self, lanes: list[Lane], now: float, *, drained: bool) -> None:
+        """Part with lanes that fit no more. `drained`: a planned change is complete."""
         planned = self.topology is not None and self.topology.phase is Phase.DRAINING
         if planned:
             lanes = [lane for lane in lanes if lane.guest is None or not lane.guest.rests_on(lane)]
         # All are listed before the first one closes, which must not be taken for the last.
         for lane in lanes:
+            lingers = drained and lane.guest is not None and lane.guest.blocked and lane.guest.rests_on(lane)
             self._forget(lane)
-            self._retiring[lane] = None
+            if lingers:
+                self._lingering[lane] = now + LINGERING
+                self._shell.wake_at(now + LINGERING)
+            else:
+                self._retiring[lane] = None
         for lane in lanes:
-            if planned and lane.duty is not REPLICA:
+            if lane in self._lingering:
+                continue
+            if planned or lane.duty is REPLICA:  # a replica that is only busy still answers
                 lane.retire(now)
             else:
                 lane.abandon(now)
 
     def _acknowledge(self) -> None:
         """Say which epoch is in force, when nothing of an earlier one is in flight to a former master."""
-        if not self._retiring and self.epoch != self.acknowledged:
+        reads = all(lane.duty is REPLICA for lane in self._retiring)
+        if reads and self.epoch != self.acknowledged:
             self.acknowledged = self.epoch
             self._shell.acknowledge(self.epoch)
 
     @property
     def lanes(self) -> list[Lane]:
         """All that are not closed."""
-        return [*self._all_shared(), *self._exclusive, *self._retiring, *self._parking]
+        served = (*self._all_shared(), *self.dedicated)
+        return [*served, *self._retiring, *self._lingering, *self._parking, *self._trials]
 
     def _forget(self, lane: Lane) -> None:
         if self._shared.get(lane.key) is lane:
             del self._shared[lane.key]
-        self._exclusive.pop(lane, None)
+        self.dedicated.forget(lane)
         self._retiring.pop(lane, None)
+        self._lingering.pop(lane, None)
         self._parking.take(lane)
-        pooled = self._pool.get(lane.key, [])
-        if lane in pooled:
-            pooled.remove(lane)
-        if not pooled:
-            self._pool.pop(lane.key, None)  # whose account may never come again

@@ -407,10 +407,10 @@ class Session:
             return pledge.begin(self, verb, now)
         return not self.router.paused(verb, now) and verbs.handle(self, verb, now)
 
-    def choose(self, need: Need, now: float, attempts: Attempts = NEVER_SENT) -> Lane | None:
+    def choose(self, need: Need, now: float, attempts: Attempts = NEVER_SENT, *, ends: bool = True) -> Lane | None:
         """The lane for a run: while anything is outstanding, no other than the one that it is on.
 
-        `attempts`: the earlier sendings of the run.
+        `attempts`: the earlier sendings of the run. `ends`: the command ends by itself.
         """
         lane = self.lane
         if self.outstanding and lane is not None:
@@ -427,7 +427,7 @@ class Session:
         if need is OWN or need is ANY_OWN:
             if self.own is not None:
                 self.router.give_back(self.own, now)
-            self.own = self.router.exclusive(self, now, need, attempts)
+            self.own = self.router.exclusive(self, now, need, attempts, ends=ends)
             return self.own
         return self.router.lane(self, need, now)
 
@@ -479,14 +479,15 @@ class Session:
 
     @property
     def first_sent(self) -> float:
-        """When the command that waits was sent for the first time; 0 if it never was. Seconds."""
+        """When the command that waits was sent for the first time, if its connection failed then; else 0. Seconds."""
         head = self.pending[0] if self.pending else None
-        return head.attempts.first_sent if isinstance(head, Run | Verb) else 0.0
+        return head.attempts.first_sent if isinstance(head, Run) and head.attempts.failed else 0.0
 
     def give_up(self, now: float) -> None:
         """The longest wait is over; without a command that waits, it only begins anew."""
         if self.pending:
-            self._fail_pending(self.router.masterdown(now, sent=self.first_sent > 0), now)
+            sent = any(isinstance(entry, Run | Verb) and entry.attempts.sent for entry in self.pending)
+            self._fail_pending(self.router.masterdown(self, now, sent=sent), now)
         else:
             self.router.forgive(self, now)
             self.pump(now)

@@ -10,6 +10,8 @@ from rfproxy.replicas import (
     FIRST_TRIAL,
     LONGEST_BETWEEN_TRIALS,
     LONGEST_REST,
+    LONGEST_SHED,
+    SHED,
     SLOW,
     SLOW_FOR,
     SLOW_REST,
@@ -29,13 +31,24 @@ def test_sessions_are_spread_and_each_has_always_the_same_one() -> None:
 
 def test_one_that_is_passed_over_is_stood_in_for_until_its_time_is_over_or_it_serves() -> None:
     replicas = Replicas()
-    replicas.pass_over(ONE, 5.0)
-    assert replicas.choose([ONE, TWO], 0, 4.9) == TWO
-    assert replicas.choose([ONE], 0, 4.9) is None
-    assert replicas.choose([ONE, TWO], 0, 5.0) == ONE
+    until = replicas.pass_over(ONE, 5.0)
+    assert 5.0 < until <= 5.0 + SHED
+    assert replicas.choose([ONE, TWO], 0, 5.0) == TWO
+    assert replicas.choose([ONE], 0, 5.0) is None
+    assert replicas.choose([ONE, TWO], 0, until) == ONE
     assert replicas.serves(ONE)
     assert not replicas.serves(ONE)
-    assert replicas.choose([ONE, TWO], 0, 4.9) == ONE
+    assert replicas.choose([ONE, TWO], 0, 5.0) == ONE
+
+
+def test_replica__fails_whenever_it_is_tried__is_tried_less_and_less() -> None:
+    replicas, now, waits = Replicas(), 0.0, []
+    for _ in range(8):
+        until = replicas.pass_over(ONE, now)
+        waits.append(until - now)
+        now = until
+    assert waits[0] <= SHED
+    assert LONGEST_SHED / 2 < waits[-1] <= LONGEST_SHED
 
 
 def test_a_slow_one_is_stood_in_for_until_its_rest_is_over_and_still_serves_when_the_other_one_fails() -> None:
@@ -44,7 +57,7 @@ def test_a_slow_one_is_stood_in_for_until_its_rest_is_over_and_still_serves_when
     assert replicas.choose([ONE, TWO], 0, 100.0) == TWO
     assert not replicas.serves(ONE)
     assert replicas.choose([ONE, TWO], 0, 100.0) == TWO
-    replicas.pass_over(TWO, 101.0)
+    replicas.pass_over(TWO, 100.0)
     assert replicas.choose([ONE, TWO], 0, 100.0) == ONE
     assert replicas.choose([ONE, TWO], 0, 100.0 + SLOW_REST) == ONE
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from rfproxy.dedicated import WINDOWS
 from rfproxy.greeting import Identity
 from rfproxy.policy import Policy
-from rfproxy.router import IDLE, POOL
+from rfproxy.router import IDLE
 from tests.support.playbook import Playbook
 
 OK = b"+OK\r\n"
@@ -106,13 +107,23 @@ def test_replicas_that_come_and_go_disturb_no_writes(play: Playbook) -> None:
     client.hears(b":1\r\n")
 
 
-def test_reads_in_flight_on_a_replica_that_left_are_asked_elsewhere(play: Playbook) -> None:
-    client = play.client().says("GET", "k")
+def test_replica__delisted_while_it_is_busy__answers_the_reads_in_flight(play: Playbook) -> None:
+    client, other = play.client().says("GET", "k"), play.client()
     connection = play.server("r:1").hears("GET", "k")
     play.topology(1, master="m:1", replicas=["r:2"], run_id="one")
-    assert connection.closed
+    other.says("GET", "k")
     play.server("r:2").hears("GET", "k").answers(b"$-1\r\n")
+    other.hears(b"$-1\r\n")
+    connection.answers(b"$-1\r\n")
     client.hears(b"$-1\r\n")
+    assert connection.closed
+
+
+def test_replica__delisted_while_it_is_busy__delays_no_acknowledgement(play: Playbook) -> None:
+    play.client().says("GET", "k")
+    play.server("r:1").hears("GET", "k")
+    play.topology(2, replicas=["r:2"])
+    assert play.acknowledged[-1] == 2
 
 
 # --- housekeeping
@@ -323,13 +334,17 @@ def test_a_spoilt_lane_is_closed(play: Playbook) -> None:
     assert not lane.usable
 
 
-def test_no_more_lanes_are_kept_than_the_pool_holds(play: Playbook) -> None:
-    lanes = [play.router.exclusive(play.client().session, play.time) for _ in range(POOL + 1)]
+def test_pool__peak_was_a_minute_ago__closes_what_is_not_needed(play: Playbook) -> None:
+    lanes = [play.router.exclusive(play.client().session, play.time) for _ in range(60)]
     play.settle()
     for lane in lanes:
         assert lane is not None
         play.router.give_back(lane, play.time)
-    assert len(play.server("m:1").live) == POOL
+    play.router.reap(play.time)
+    assert len(play.server("m:1").live) == 60
+    for _ in range(2 * WINDOWS):
+        play.router.reap(play.time)
+    assert not play.server("m:1").live
 
 
 def test_kept_lanes_are_closed_with_the_master_they_lead_to(play: Playbook) -> None:
@@ -403,9 +418,10 @@ def test_accounts_whose_connections_are_closed_are_forgotten(play: Playbook) -> 
         client.says("EVAL", "x", "0")
         play.server("m:1").hears("EVAL", "x", "0", exclusive=True).answers(b":1\r\n")
         client.leaves()
-    play.time += IDLE + 1
-    play.router.reap(play.time)
-    assert not play.router._pool
+    for _ in range(WINDOWS):
+        play.time += IDLE + 1
+        play.router.reap(play.time)
+    assert not play.router.dedicated.used
 
 
 # --- servers of several versions

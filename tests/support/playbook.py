@@ -18,7 +18,7 @@ gives it users with rights, of whom each new connection is `default` first; what
 from __future__ import annotations
 
 from collections.abc import Iterable, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import hiredis
 
@@ -56,8 +56,11 @@ class SilentLog:
 class Playbook:
     """The world around a router: servers, clients, a clock, and the shell."""
 
-    def __init__(self, policy: Policy | None = None, *, process: int = 0) -> None:
-        """`process`: the worker that this is, when there are several (`tests.support.joined`)."""
+    def __init__(self, policy: Policy | None = None, *, process: int = 0, spares: int = 0) -> None:
+        """`process`: the worker that this is, when there are several (`tests.support.joined`).
+
+        `spares`: dedicated connections that are held ready; without them, each that is opened has been asked for.
+        """
         self.time = 1000.0
         self.lease = Lease()
         self.stats = Stats()
@@ -65,7 +68,7 @@ class Playbook:
         self.acknowledged: list[int] = []
         self.alarm: float | None = None
         self.told_busy: list[dict[str, str]] = []
-        self.router = create_router(policy or Policy(), self, self.lease, self.stats, self.log)
+        self.router = create_router(replace(policy or Policy(), spares=spares), self, self.lease, self.stats, self.log)
         self._servers: dict[str, FakeServer] = {}
         self._flush = False
         first = first_number(process) + 1
@@ -185,6 +188,8 @@ class FakeServer:
         self.turns_away = b""  # each new connection, with these bytes, as Redis does at maxclients
         self.lanes: list[FakeConnection] = []
         self._play = play
+        self.full = False  # as Redis at maxclients: one error, then the end, whatever the connection was asked
+        self.refused = 0  # connections while it was full
         self._waiting: list[Lane] = []
 
     def opened(self, lane: Lane) -> None:
@@ -196,6 +201,11 @@ class FakeServer:
         waiting, self._waiting = self._waiting, []
         for lane in waiting:
             if self.refuses:
+                lane.lose(self._play.time)
+            elif self.full:
+                self.refused += 1
+                lane.connected(FakeConnection(self._play, self, lane))
+                lane.feed(b"-ERR max number of clients reached\r\n", self._play.time)
                 lane.lose(self._play.time)
             else:
                 connection = FakeConnection(self._play, self, lane)
