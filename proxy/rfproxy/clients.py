@@ -346,6 +346,8 @@ EFFECTS_WITH_OTHERS: dict[str, Callable[[Session, list[bytes], bytes, float, Ans
 }
 """The same with what other workers have said (`gathering`)."""
 
+KNOWN_HERE: frozenset[str] = frozenset(["CLIENT|ID", "CLIENT|GETNAME", "CLIENT|INFO", "CLIENT|LIST", "INFO"])
+"""What is answered without the consent of a server when none can be reached."""
 AT_EXEC: frozenset[str] = frozenset(
     EFFECTS.keys() - {"CLIENT|KILL", "CLIENT|UNBLOCK", "CLIENT|REPLY", "CLIENT|PAUSE", "CLIENT|UNPAUSE"}
 )

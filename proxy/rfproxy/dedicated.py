@@ -202,11 +202,12 @@ class Dedicated:
             pool.idle.append(lane)
         self._wake(pool, now)
 
-    def proven(self, lane: Lane) -> None:
+    def proven(self, lane: Lane, now: float) -> None:
         """The server has replied to a command on this connection."""
         if (pool := self._of.get(lane)) is not None:
             pool.backoff.succeeded()
             pool.reason = ""
+            self._wake(pool, now)
 
     def give_back(self, lane: Lane, now: float) -> None:
         """A session needs its connection no more, and left nothing on it that the next one could meet."""
@@ -239,21 +240,17 @@ class Dedicated:
 
     def wake(self, key: LaneKey, now: float) -> None:
         """A connection of that pool is closed: another one may be opened."""
-        if (pool := self._pools.get(key)) is not None and not pool.backoff.failing:
-            self._wake_one(pool, now)
+        if (pool := self._pools.get(key)) is not None:
+            self._wake(pool, now)
 
     def _wake(self, pool: Pool, now: float) -> None:
-        while pool.idle and self._wake_one(pool, now):
-            pass
-
-    def _wake_one(self, pool: Pool, now: float) -> bool:
-        """Call the session that has waited longest; False when there is none."""
-        if not pool.waiting:
-            return False
-        session = next(iter(pool.waiting))
-        del pool.waiting[session]
-        session.attend(session.pump, now)
-        return True
+        """Call those that have waited longest, as long as there is a connection for them, or may be."""
+        for session in list(pool.waiting):
+            if not pool.idle and not pool.backoff.may_begin(now):
+                return
+            if session in pool.waiting:  # it may have left since
+                del pool.waiting[session]
+                session.attend(session.pump, now)
 
     def leave(self, session: Session) -> None:
         """A session waits no more."""

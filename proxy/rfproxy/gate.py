@@ -12,6 +12,7 @@ The state is derived from what is known, never stored. Sessions wait in the orde
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Generic, TypeVar
 
@@ -42,6 +43,15 @@ LAPSED: Final = GateState.LAPSED
 RESTING: Final = GateState.RESTING
 
 
+@dataclass(frozen=True, slots=True)
+class _Wait:
+    """Since when and until when somebody waits, in seconds of the clock, and with how many bytes."""
+
+    since: float
+    size: int
+    until: float
+
+
 class Gate(Generic[Waiter]):
     """The waiting room. Waiters are sessions; it only compares them."""
 
@@ -53,7 +63,7 @@ class Gate(Generic[Waiter]):
         self._leaseless = leaseless
         self._topology: Topology | None = None
         self._backoff = Backoff(FIRST_REST, LONGEST_REST)
-        self._waiting: dict[Waiter, tuple[float, int]] = {}  # since when, bytes
+        self._waiting: dict[Waiter, _Wait] = {}
         self._bytes = 0
 
     def state(self, now: float) -> GateState:
@@ -100,25 +110,29 @@ class Gate(Generic[Waiter]):
         """The master has replied to a command. That it accepts connections does not show that it serves."""
         self._backoff.succeeded()
 
-    def hold(self, waiter: Waiter, size: int, since: float) -> bool:
+    def hold(self, waiter: Waiter, size: int, since: float, patience: float | None = None) -> bool:
         """Let `waiter` wait with `size` bytes in all; False when there is no room for them.
 
         `since`: from when on it waits, in seconds of the clock. That may be long ago: it was let go in vain.
+        `patience`: for how many seconds, when that is less than for others.
         """
-        since, before = self._waiting.get(waiter, (since, 0))
+        wait = self._waiting.get(waiter)
+        before = wait.size if wait is not None else 0
         if self._bytes - before + size > self._capacity:
             return False
         self._bytes += size - before
-        self._waiting[waiter] = (since, size)
+        since = wait.since if wait is not None else since
+        timeout = self._timeout if patience is None else min(patience, self._timeout)
+        self._waiting[waiter] = _Wait(since, size, since + timeout)
         return True
 
     def release(self, waiter: Waiter, now: float) -> float | None:
         """`waiter` waits no more; returns for how many seconds it did, or None if it did not wait."""
-        entry = self._waiting.pop(waiter, None)
-        if entry is None:
+        wait = self._waiting.pop(waiter, None)
+        if wait is None:
             return None
-        self._bytes -= entry[1]
-        return now - entry[0]
+        self._bytes -= wait.size
+        return now - wait.since
 
     def waiting(self) -> list[Waiter]:
         """All who wait, in the order in which they were held."""
@@ -126,8 +140,8 @@ class Gate(Generic[Waiter]):
 
     def expired(self, now: float) -> list[Waiter]:
         """Those who have waited for the whole timeout; they stay until released."""
-        return [waiter for waiter, (since, _) in self._waiting.items() if now >= since + self._timeout]
+        return [waiter for waiter, wait in self._waiting.items() if now >= wait.until]
 
     def next_expiry(self) -> float:
         """When the longest waiting one runs out of time; infinity when nobody waits."""
-        return min((since for since, _ in self._waiting.values()), default=float("inf")) + self._timeout
+        return min((wait.until for wait in self._waiting.values()), default=float("inf"))

@@ -56,6 +56,8 @@ IDLE = 60.0
 """Seconds after which a lane that nobody used is closed, unless it is one of the default account and database."""
 
 
+PING_PATIENCE = 1.0
+"""Seconds that PING waits for a server: it asks whether one can be reached."""
 _TOO_MANY = "ERR max number of clients"
 """How a server refuses one connection that serves others well."""
 
@@ -304,7 +306,7 @@ class Router:
             self.gate.recovered()
         self._serves(node, now)
         self._reopening.pop(lane.key, None)
-        self.dedicated.proven(lane)
+        self.dedicated.proven(lane, now)
         self._outage_over(node, now)
 
     def _outage_over(self, node: Node, now: float) -> None:
@@ -542,15 +544,24 @@ class Router:
         if session.waits_since is None:
             session.waits_since = session.first_sent or now
             self.disturbed().held += entries
-        if not self.gate.hold(session, size, session.waits_since):
+        patience = self.patience(session)
+        if not self.gate.hold(session, size, session.waits_since, patience):
             return False
         if self.pause is None:  # in which nobody's time runs out
-            self._shell.wake_at(max(now, session.waits_since + self.policy.hold_timeout))
+            self._shell.wake_at(max(now, session.waits_since + patience))
         return True
 
     def refused(self, reply: bytes, now: float) -> bool:
         """Whether this reply says that the command was not executed and belongs on another server, or later."""
         return refused(reply) or (self._settling.lasts(now) and lacks_replicas(reply))
+
+    def patience(self, session: Session) -> float:
+        """For how many seconds the next command of this session may wait."""
+        return min(PING_PATIENCE, self.policy.hold_timeout) if session.only_pings else self.policy.hold_timeout
+
+    def outage(self, node: Node) -> str:
+        """Why connections to this server have failed lately; empty when they do not."""
+        return self._outages.reason(node)
 
     def disturbed(self) -> ChangeStats:
         """Where to count what clients notice of a change of master."""
@@ -576,9 +587,7 @@ class Router:
             state = f"{state}: {why}" if self.gate.state(now) is not OPEN else why
         done = "answered" if sent else "sent"
         where = f"master {self.topology.master}" if self.topology and self.topology.master else "none"
-        return (
-            f"MASTERDOWN held for {self.policy.hold_timeout:g} s and not {done}: {state} ({where}, epoch {self.epoch})"
-        )
+        return f"MASTERDOWN held for {self.patience(session):g} s and not {done}: {state} ({where}, epoch {self.epoch})"
 
     # --- what changes
 

@@ -478,6 +478,12 @@ class Session:
         self._fail_pending("MASTERDOWN no room to hold more commands (hold_bytes)", now)
 
     @property
+    def only_pings(self) -> bool:
+        """Whether the command that waits is a PING."""
+        head = self.pending[0] if self.pending else None
+        return isinstance(head, Run) and head.count == 1 and lookup(head.commands[0]).name == "PING"
+
+    @property
     def first_sent(self) -> float:
         """When the command that waits was sent for the first time, if its connection failed then; else 0. Seconds."""
         head = self.pending[0] if self.pending else None

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING
 from rfprotocol import resp
 from rfprotocol.commands import Command, Route, arity_error, existence_error
 from rfproxy import admission, apart, clients, gathering, muting, subscribing
+from rfproxy.admission import NOAUTH
 from rfproxy.entries import Form, Need, Run, Verb
 from rfproxy.greeting import Account, Identity
 from rfproxy.hello import INTEGER, Hello, parse_hello
+from rfproxy.lane import Lane, LaneState
 from rfproxy.muting import Replies
 
 if TYPE_CHECKING:
@@ -84,6 +86,8 @@ def question(session: Session, name: str, args: list[bytes]) -> list[bytes]:
 def _ask(session: Session, verb: Verb, now: float) -> bool:
     name = verb.command.name
     lane = session.choose(_NEEDS.get(name, Need.ANY), now)
+    if name in clients.KNOWN_HERE and (lane is None or _cannot_be_reached(session, lane)):
+        return _answer_alone(session, verb, now)
     if lane is None:
         return False
     session.busy = verb
@@ -91,6 +95,20 @@ def _ask(session: Session, verb: Verb, now: float) -> bool:
     if verb.place is not None:
         asked[2] = verb.place.number
     return session.send(Run(session, [verb.args], resp.encode_command(asked), Need.ANY, Form.CONSENT), lane)
+
+
+def _cannot_be_reached(session: Session, lane: Lane) -> bool:
+    return lane.state is not LaneState.READY and bool(session.router.outage(lane.key.node))
+
+
+def _answer_alone(session: Session, verb: Verb, now: float) -> bool:
+    """No server can be asked for its consent, and none is needed for the answer: operators need it just then."""
+    nobody = session.identity.account is None and session.router.policy.account is None
+    if nobody and session.router.strangers:
+        session.client.write(resp.error(NOAUTH))
+    else:
+        granted(session, verb, OK, now)
+    return True
 
 
 def _unblock(session: Session, verb: Verb, now: float) -> bool:

@@ -88,8 +88,9 @@ def test_a_name_survives_a_failover(play: Playbook) -> None:
     asks(play, client, "CLIENT SETNAME app", "CLIENT SETNAME rfproxy")
     client.hears(OK)
     play.topology(2)
-    client.says("CLIENT", "GETNAME").hears_nothing()
+    client.says("CLIENT", "GETNAME").hears(b"$3\r\napp\r\n")
     play.topology(3, master="m:1")
+    client.says("CLIENT", "GETNAME")
     play.server("m:1").hears("CLIENT", "GETNAME").answers(b"$-1\r\n")
     client.hears(b"$3\r\napp\r\n")
 

@@ -7,6 +7,7 @@ import pytest
 from rfprotocol.resp import encode_command
 from rfproxy.greeting import Account
 from rfproxy.policy import Policy
+from rfproxy.tracking import NOBODY
 from tests.support.playbook import FakeClient, Playbook
 
 OK = b"+OK\r\n"
@@ -362,12 +363,13 @@ def test_what_the_server_consents_to_is_done_once_although_its_connection_died_b
 
 
 def test_a_server_that_cannot_say_at_present_is_asked_again(play: Playbook) -> None:
-    client = play.client().says("CLIENT", "ID")
-    play.server("m:1").hears("CLIENT", "ID").answers(b"-LOADING Redis is loading the dataset in memory\r\n")
+    client = play.client().says("CLIENT", "SETNAME", "app")
+    asked = ("CLIENT", "SETNAME", "rfproxy")
+    play.server("m:1").hears(*asked).answers(b"-LOADING Redis is loading the dataset in memory\r\n")
     client.hears_nothing()
     play.wait(0.2)
-    play.server("m:1").hears("CLIENT", "ID").answers(b":7001\r\n")
-    client.hears(b":%d\r\n" % client.session.number)
+    play.server("m:1").hears(*asked).answers(OK)
+    client.hears(OK)
 
 
 def test_commands_behind_a_question_wait_for_its_answer(play: Playbook) -> None:
@@ -480,3 +482,53 @@ def test_an_administrator_who_asks_for_it_may_do_all() -> None:
     play.server("m:1").hears("REPLICAOF", "NO", "ONE", exclusive=True).answers(OK)
     client.hears(OK)
     client.says("READONLY").hears(b"-ERR This instance has cluster support disabled\r\n")
+
+
+# --- without a server
+
+
+@pytest.mark.parametrize("command", ["INFO proxy", "CLIENT ID", "CLIENT LIST", "CLIENT GETNAME", "CLIENT INFO"])
+@pytest.mark.parametrize("why", ["no topology", "no master", "servers refuse", "servers are silent"])
+def test_own_knowledge__no_server_can_be_asked__is_answered(command: str, why: str) -> None:
+    play = Playbook()
+    if why != "no topology":
+        play.topology(1, master=None if why == "no master" else "m:1")
+    play.server("m:1").refuses = why == "servers refuse"
+    if why == "servers are silent":
+        play.client().says("CLIENT", "ID")  # the first attempt shows it
+        for lane in play.router.lanes:
+            lane.lose(play.time, reason="timeout")
+        play.server("m:1").opened = lambda lane: None  # type: ignore[method-assign]  # it accepts nothing more
+    client = play.client().says(*command.split())
+    assert client.output
+    assert not client.output.startswith(b"-")
+
+
+def test_own_knowledge__stranger_at_servers_with_a_password__is_refused() -> None:
+    play = Playbook()
+    play.topology(1)
+    play.router.strangers = True
+    play.client().says("CLIENT", "LIST").hears_error("NOAUTH Authentication required.")
+
+
+def test_own_knowledge__server_can_be_asked__needs_its_consent(play: Playbook) -> None:
+    client = play.client().says("CLIENT", "LIST")
+    client.hears_nothing()
+    play.server("m:1").hears("CLIENT", "LIST", "ID", NOBODY.decode()).answers(b"-NOPERM no\r\n")
+    client.hears_error("NOPERM")
+
+
+def test_ping__no_server_can_answer__fails_within_a_second() -> None:
+    play = Playbook()
+    play.topology(1)
+    client, other = play.client().says("PING"), play.client().says("GET", "k")
+    play.wait(0.9)
+    client.hears_nothing()
+    play.wait(0.2)
+    client.hears_error("MASTERDOWN held for 1 s and not sent: there is no master")
+    other.hears_nothing()
+    client.says("PING")
+    play.topology(2, master="m:1")
+    play.server("m:1").hears("GET", "k").answers(b"$-1\r\n")
+    play.server("m:1").hears("PING").answers(b"+PONG\r\n")
+    client.hears(b"+PONG\r\n")
