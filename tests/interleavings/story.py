@@ -245,9 +245,10 @@ class Reading:
     def _given_up(self, args: list[bytes]) -> bool:
         """Whether the client may be told that connections were closed because of this command.
 
-        After one of them already, since no command is sent to the successor of a master that died of it.
+        After one of them already, since no command is sent to the successor of a master that died of it. A write that
+        was lost, and then refused in front of something that was executed, is not sent again either.
         """
-        return token(args) in self.blamed
+        return token(args) in self.blamed or (args[0] == b"SET" and self._announced_behind(args))
 
     def _is_refusal(self, reply: Any) -> bool:
         """Scripts may make up such an error: if the server serves again by then, nobody can tell whose it is."""
