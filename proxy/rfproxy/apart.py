@@ -59,11 +59,14 @@ def _restored(session: Session, ties: Ties, lane: Lane, now: float) -> bool:
     """Restore everything on a new connection; False when it cannot be done yet."""
     if ties.target is not None and redirection.reached(session, ties.target, now) is None:
         return False
+    transaction = ties.transaction
+    queueing = transaction is not None and transaction.needs_lane and transaction.queueing
+    if queueing and session.router.scripts.loading(session.home):
+        return False
     redirection.restore(session, ties, lane)
     for command in ties.stream.requests() if ties.stream else []:
         bring_back(session, lane, [command], max(1, len(command) - 1))
-    transaction = ties.transaction
-    if transaction is not None and transaction.needs_lane and transaction.queueing:
+    if transaction is not None and queueing:
         commands = [session.wire(args) for args in transaction.queued]
         load_scripts(session, lane)
         bring_back(session, lane, [[b"MULTI"], *commands], 1 + len(commands))
@@ -71,8 +74,8 @@ def _restored(session: Session, ties: Ties, lane: Lane, now: float) -> bool:
 
 
 def load_scripts(session: Session, lane: Lane) -> None:
-    """Before MULTI: SCRIPT LOAD behind it would be part of the transaction."""
-    _load(session, lane, session.router.scripts.missing(session.home))
+    """Before MULTI: SCRIPT LOAD behind it would be part of the transaction. Others wait until all are there."""
+    _load(session, lane, session.router.scripts.load_all(session.home, lane))
 
 
 def provide_scripts(session: Session, run: Run, lane: Lane) -> None:
@@ -89,6 +92,8 @@ def _load(session: Session, lane: Lane, bodies: list[bytes]) -> None:
 
 def restored(session: Session, run: Run, reply: bytes, now: float) -> None:
     """A reply to what only restored the connection."""
+    if run.home and session.lane is not None and session.router.scripts.answered(run.home, session.lane):
+        session.router.wake_at(now)  # others wait for that
     if session.router.refused(reply, now):
         drift(session, now)
         return

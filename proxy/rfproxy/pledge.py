@@ -33,6 +33,8 @@ EXECABORT = resp.error("EXECABORT Transaction discarded because of previous erro
 
 def begin(session: Session, verb: Verb, now: float) -> bool:
     """The first WATCH or MULTI."""
+    if session.router.scripts.loading(session.home):
+        return False  # what it will call is not known to the server yet
     ties = apart.tie(session, now)
     if ties is None or session.own is None:
         return False

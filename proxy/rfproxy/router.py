@@ -331,6 +331,8 @@ class Router:
         self._tried(lane, failed_at=now)
         self._in_doubt.pop(lane, None)
         self.reception.over(lane, now)
+        if self.scripts.lost(lane):
+            self._shell.wake_at(now)
         self._answered[lane.key.node] = max(lane.answered, self._answered.get(lane.key.node, -math.inf))
         if denied and lane.duty is REPLICA:
             self._turn += 1

@@ -15,7 +15,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import sha1
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rfproxy.lane import Lane
 
 DEFAULT_CAPACITY = 16 * 1024 * 1024
 _OVERHEAD = 512  # bytes that Python needs for an entry besides the body
@@ -23,6 +28,14 @@ _PROCESSES = 64
 
 _EVAL = frozenset([b"EVAL", b"EVAL_RO"])
 _EVALSHA = frozenset([b"EVALSHA", b"EVALSHA_RO"])
+
+
+@dataclass(slots=True)
+class Loading:
+    """All scripts are being loaded into a server on one connection: so many replies are still to come."""
+
+    lane: Lane
+    left: int
 
 
 class Scripts:
@@ -38,6 +51,7 @@ class Scripts:
         """How often all were forgotten because a client said so."""
         self._bodies: OrderedDict[bytes, bytes] = OrderedDict()  # by digest, the one used last at the end
         self._digests: dict[bytes, bytes] = {}  # by body: hashing one again and again would cost more
+        self._loading: dict[str, Loading] = {}  # by process
         self._there: dict[str, set[bytes]] = {}  # digests by process, the one seen first in front
 
     def needed(self, commands: Sequence[Sequence[bytes]], process: str) -> list[bytes]:
@@ -74,6 +88,38 @@ class Scripts:
                     self._carried(args[2])
                 case b"FLUSH":
                     self._forget_all()  # also what stood before it in its packet
+
+    def load_all(self, process: str, lane: Lane) -> list[bytes]:
+        """All bodies that are not known to be there, to be loaded on `lane` ahead of what may call any of them.
+
+        Until they are there, `loading` says so, and others wait.
+        """
+        bodies = self.missing(process)
+        if bodies:
+            self._loading[process] = Loading(lane, len(bodies))
+        return bodies
+
+    def loading(self, process: str) -> bool:
+        """Whether all scripts are being loaded there: what needs them waits, and does not load them again."""
+        return process in self._loading
+
+    def lost(self, lane: Lane) -> bool:
+        """A connection is closed; whether scripts were being loaded on it."""
+        lost = [process for process, loading in self._loading.items() if loading.lane is lane]
+        for process in lost:
+            del self._loading[process]
+        return bool(lost)
+
+    def answered(self, process: str, lane: Lane) -> bool:
+        """A script that was loaded on this connection is accounted for; whether it was the last one of all."""
+        loading = self._loading.get(process)
+        if loading is None or loading.lane is not lane:
+            return False
+        loading.left -= 1
+        if loading.left > 0:
+            return False
+        del self._loading[process]
+        return True
 
     def loaded(self, body: bytes, process: str) -> None:
         """SCRIPT LOAD was answered: the script is there, or an error would be answered again."""

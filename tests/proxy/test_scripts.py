@@ -8,6 +8,7 @@ from hashlib import sha1
 import pytest
 
 from rfproxy.scripts import Scripts
+from tests.support.playbook import Playbook
 from tests.support.redis import RedisServer
 
 BODY = b"return 'x'"
@@ -195,3 +196,45 @@ def test_a_real_server_has_what_is_remembered(redis_server: RedisServer, words: 
     with redis_server.client() as client:
         client.execute_command(*words)
         assert client.evalsha(OTHER_DIGEST.decode().upper(), 0) == "y"
+
+
+# --- transactions, before which all scripts are loaded
+
+
+def test_transactions__new_master__scripts_are_loaded_once() -> None:
+    play = Playbook()
+    play.topology(1, master="m:1")
+    for number in range(3):
+        client = play.client().says("EVAL", f"return {number}", "0")
+        play.server("m:1").hears("EVAL", f"return {number}", "0", exclusive=True).answers(b":1\r\n")
+        client.leaves()
+    play.topology(2)
+    play.topology(3, master="r:1")
+    clients = [play.client().says("MULTI") for _ in range(30)]
+    play.settle()
+    loads = [args for connection in play.server("r:1").live for args in connection.commands if args[0] == b"SCRIPT"]
+    assert len(loads) == 3
+    (loader,) = [connection for connection in play.server("r:1").live if connection.commands]
+    loader.commands.clear()
+    loader.answers(b"$40\r\n%b\r\n" % (b"a" * 40) * 3 + b"+OK\r\n")
+    play.wait(0.0)
+    for _ in clients[1:]:
+        play.server("r:1").hears("MULTI", exclusive=True).answers(b"+OK\r\n")
+    for client in clients:
+        client.hears(b"+OK\r\n")
+
+
+def test_transactions__loading_connection_is_lost__another_one_loads() -> None:
+    play = Playbook()
+    play.topology(1, master="m:1")
+    client = play.client().says("EVAL", "return 1", "0")
+    play.server("m:1").hears("EVAL", "return 1", "0", exclusive=True).answers(b":1\r\n")
+    play.topology(2)
+    play.topology(3, master="r:1")
+    first, second = play.client().says("MULTI"), play.client().says("MULTI")
+    first.leaves()
+    play.wait(0.1)
+    play.server("r:1").hears("SCRIPT", "LOAD", "return 1", exclusive=True).answers(b"$40\r\n%b\r\n" % (b"a" * 40))
+    play.server("r:1").hears("MULTI", exclusive=True).answers(b"+OK\r\n")
+    second.hears(b"+OK\r\n")
+    client.hears(b":1\r\n")
