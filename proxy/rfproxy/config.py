@@ -145,6 +145,17 @@ class ProxyConfig(CommonOptions):
         Field(gt=0),
         Flag("all that may wait together; 256mb, 256MiB and the like are understood", (), "BYTES", "failover"),
     ] = ByteSize(256 * 1024 * 1024)
+    spare_connections: Annotated[
+        int,
+        Field(ge=0, le=64),
+        Flag(
+            "connections to the master that are held ready for clients that need one of their own (SUBSCRIBE, BLPOP, "
+            "WATCH, scripts), once one has been needed; 0: each is opened when it is needed, and its command comes later",
+            (),
+            "COUNT",
+            "clients",
+        ),
+    ] = 4
     retry_writes: Annotated[
         Literal["never", "idempotent", "always"],
         RubySymbol,

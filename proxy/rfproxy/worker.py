@@ -266,6 +266,7 @@ def policy_of(config: ProxyConfig, hosts: Sequence[str] = ()) -> Policy:
         account=account,
         client_auth=client_auth_of(config, account, hosts),
         allow_admin=config.allow_admin,
+        spares=config.spare_connections,
         durable=durability_of(config),
     )
 
