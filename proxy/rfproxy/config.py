@@ -150,7 +150,7 @@ class ProxyConfig(CommonOptions):
         Field(ge=0, le=64),
         Flag(
             "connections to the master that are held ready for clients that need one of their own (SUBSCRIBE, BLPOP, "
-            "WATCH, scripts), once one has been needed; 0: each is opened when it is needed, and its command comes later",
+            "WATCH, scripts), once one has been needed; 0: each is opened when needed, and its command comes later",
             (),
             "COUNT",
             "clients",
