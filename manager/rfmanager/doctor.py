@@ -101,11 +101,12 @@ class GroupFacts:
     granted_timeout: float = 4.0
     with_password: bool = False  # the managers log in with one, which they pass on to replicas
     silence: float = 1.35  # seconds; the shortest after which the managers take a server that says nothing for dead
+    accounts: Mapping[str, str] = field(default_factory=dict)  # by proxy: what is wrong with its own account
 
 
 def examine(group: GroupFacts) -> list[Finding]:
     """All that is wrong with the group, the worst first."""
-    findings = [*_of_the_store(group), *_of_the_group(group)]
+    findings = [*_of_the_store(group), *_of_the_group(group), *_of_the_proxies(group)]
     for server in group.servers:
         if server.trouble:
             findings.append(_not_asked(server))
@@ -130,6 +131,13 @@ def _of_the_store(group: GroupFacts) -> Iterator[Finding]:
     if granted < asked - _TIMEOUT_TOLERANCE:
         why = "a shorter silence than intended costs a manager its lead, and makes a proxy hold writes"
         yield Finding(Severity.WARNING, None, what, why, f"maxSessionTimeout={round(asked * 1000)}  (zoo.cfg)")
+
+
+def _of_the_proxies(group: GroupFacts) -> Iterator[Finding]:
+    why = "without role and info it cannot tell that a server was restarted empty; clients that say no AUTH speak as it"
+    for name, problem in sorted(group.accounts.items()):
+        line = "ACL SETUSER <its username> +role +info +select +client|id  (or its password, if that is refused)"
+        yield Finding(Severity.UNSAFE, None, f"the own account of proxy {name}: {problem}", why, line)
 
 
 def _of_the_group(group: GroupFacts) -> Iterator[Finding]:

@@ -30,11 +30,14 @@ async def inspect(
 
     A server that does not answer is a fact, too. Raises StoreUnavailable, and OperationFailed when no server is known.
     """
-    nodes = nodes or [server.node for server in (await operations.status(store, paths)).servers]
+    known = await operations.status(store, paths)
+    nodes = nodes or [server.node for server in known.servers]
+    accounts = {name: proxy.account for name, proxy in known.proxies.items() if proxy.account}
     if not nodes:
         raise OperationFailed(f"no server is known at {paths.root}: name them with -n, or start rfmanager first")
     servers = await asyncio.gather(*(_inspect(node, credentials) for node in nodes))
-    return GroupFacts(servers, asked_timeout, store.session_timeout, credentials.password is not None, silence)
+    with_password = credentials.password is not None
+    return GroupFacts(servers, asked_timeout, store.session_timeout, with_password, silence, accounts)
 
 
 async def _inspect(node: Node, credentials: Credentials) -> ServerFacts:

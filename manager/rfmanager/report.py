@@ -220,7 +220,9 @@ def _troubles(snapshot: Snapshot) -> list[str]:
     """What an operator should look at first, one line each."""
     listed = {"master": "the master ", "replica": "replica "}
     troubles = [(server, _trouble(server, snapshot.proxies)) for server in snapshot.servers]
-    return [f"{listed.get(server.listed, '')}{server.node}: {trouble}" for server, trouble in troubles if trouble]
+    lines = [f"{listed.get(server.listed, '')}{server.node}: {trouble}" for server, trouble in troubles if trouble]
+    proxies = sorted(snapshot.proxies.items())
+    return lines + [f"proxy {name}: its own account: {proxy.account}" for name, proxy in proxies if proxy.account]
 
 
 def _trouble(server: Server, proxies: Mapping[str, ProxyRecord]) -> str:

@@ -35,6 +35,7 @@ class ProxyRecord:
     replayed: int = 0  # commands sent again
     uncertain: int = 0  # commands answered -UNCERTAIN
     longest_wait: float = 0.0  # seconds
+    account: str = ""  # what is wrong with the proxy's own account, for each server; empty when it serves
     busy: Mapping[str, Occupation] = field(default_factory=dict)  # servers (`host:port`) that are silent for a reason
 
     def encode(self) -> bytes:

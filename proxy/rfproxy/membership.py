@@ -60,6 +60,7 @@ class Membership:
         self._known: Entry | None = None  # the record in force
         self._told: tuple[int, int] | None = None  # of the record last complained about
         self._told_clients = 0
+        self._told_account = ""
         self._announced_at = float("-inf")
         self._lapse: asyncio.TimerHandle | None = None
         self._attempts = self._backoff()
@@ -141,7 +142,7 @@ class Membership:
                 self._renew(sent)
                 self._attempts.succeeded()
                 proof_due = sent + self._store.session_timeout / PROOFS
-                if self._told_clients != self._server.stats.clients and sent >= self._announced_at + REFRESH:
+                if self._outdated and sent >= self._announced_at + REFRESH:
                     await self._announce()
             await self._wait(proof_due - self._server.now())
 
@@ -247,6 +248,12 @@ class Membership:
             else:
                 return
 
+    @property
+    def _outdated(self) -> bool:
+        """Whether operators should be told something new."""
+        server = self._server
+        return self._told_clients != server.stats.clients or self._told_account != server.router.reception.problems
+
     async def _announce(self) -> None:
         async with self._announcing:
             stats, router = self._server.stats, self._server.router
@@ -259,7 +266,9 @@ class Membership:
                 replayed=stats.change.replayed,
                 uncertain=stats.change.uncertain,
                 longest_wait=round(stats.change.longest_wait, 6),
+                account=router.reception.problems,
                 busy={str(node): what for node, what in router.watch.busy.items()},
             )
-            self._told_clients, self._announced_at = record.clients, self._server.now()
+            self._told_clients, self._told_account = record.clients, record.account
+            self._announced_at = self._server.now()
             await self._store.announce(self._path, record.encode())

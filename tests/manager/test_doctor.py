@@ -217,3 +217,10 @@ def test_before_redis_7_the_time_of_a_script_has_another_name() -> None:
     older = {name: value for name, value in SETTINGS.items() if name != "busy-reply-threshold"}
     servers = tuple(replace(server, settings=older | {"lua-time-limit": "5000"}) for server in SAFE.servers)
     assert {finding.line for finding in examine(GroupFacts(servers))} == {"lua-time-limit 1000"}
+
+
+def test_doctor__account_of_a_proxy_is_refused__is_unsafe() -> None:
+    finding = only(replace(SAFE, accounts={"p1": "10.0.0.1:6379 refused"}))
+    assert finding.severity is Severity.UNSAFE
+    assert "proxy p1: 10.0.0.1:6379 refused" in finding.what
+    assert "+role +info" in finding.line

@@ -262,3 +262,9 @@ def test_receipt__a_false_alarm__is_said() -> None:
     assert "a:6379 was alive: the same process answered again 0.4 s after the change" in report.receipt_text(alarm)
     assert "done, false alarm" in report.history_text([alarm])
     assert "false alarm" not in report.history_text([DONE])
+
+
+def test_status__account_of_a_proxy_lacks_rights__is_a_trouble() -> None:
+    proxies = {"p1": ProxyRecord(7, account="10.0.0.1:6379 lacks info+role")}
+    text = report.status_text(replace(HEALTHY, proxies=proxies))
+    assert "proxy p1: its own account: 10.0.0.1:6379 lacks info+role" in text

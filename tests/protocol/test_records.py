@@ -179,3 +179,9 @@ def test_a_receipt_knows_how_long_the_change_took() -> None:
     assert Receipt(7, Kind.FAILOVER, Outcome.DONE, "x").duration == 0.0
     steps = (("fenced", 100.0), ("promoted", 100.25), ("published", 100.5))
     assert Receipt(7, Kind.FAILOVER, Outcome.DONE, "x", steps=steps).duration == 0.5
+
+
+def test_proxy__account__is_kept_and_may_be_missing() -> None:
+    record = ProxyRecord(1, account="a:1 refused")
+    assert ProxyRecord.decode(record.encode()) == record
+    assert ProxyRecord.decode(b'{"format": 1, "epoch": 1}').account == ""
