@@ -42,6 +42,8 @@ class Backoff:
         self._chance = chance
         self._failures = 0
         self._due = float("-inf")
+        self.wait = 0.0
+        """Seconds between the last failure and the next attempt; 0 after a success."""
         self.under_way = 0
         """Attempts that have begun and not ended."""
 
@@ -75,10 +77,11 @@ class Backoff:
         doublings = self._failures - self._free - 1
         if doublings >= 0:
             wait = self._longest if doublings > 30 else min(self._first * 2**doublings, self._longest)
-            self._due = now + wait * (1 - JITTER * self._chance())
+            self.wait = wait * (1 - JITTER * self._chance())
+            self._due = now + self.wait
         return self._due
 
     def succeeded(self) -> None:
         """It works: the next failure is the first one again."""
         self._failures = 0
-        self._due = float("-inf")
+        self._due, self.wait = float("-inf"), 0.0

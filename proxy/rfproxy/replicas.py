@@ -10,7 +10,6 @@ rate. A reader of one that is silent would have to wait, so that one is tried by
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from math import inf
 from typing import Final
 
@@ -100,19 +99,6 @@ class Pace:
         return now - self._since >= SLOW_FOR
 
 
-@dataclass(frozen=True, slots=True)
-class Rest:
-    """Until when a slow replica is passed over, and for how long in all; seconds."""
-
-    until: float
-    length: float
-
-    def followed_by(self, now: float) -> Rest:
-        """It is slow again: soon after the rest, or a long time after."""
-        length = min(2 * self.length, LONGEST_REST) if now < self.until + self.length else SLOW_REST
-        return Rest(now + length, length)
-
-
 class Silent:
     """A replica that did not answer."""
 
@@ -128,7 +114,7 @@ class Replicas:
 
     def __init__(self) -> None:
         self._failed: dict[Node, Backoff] = {}
-        self._slow: dict[Node, Rest] = {}
+        self._slow: dict[Node, Backoff] = {}
         self.silent: dict[Node, Silent] = {}
         """Those that are passed over until they reply."""
 
@@ -149,17 +135,18 @@ class Replicas:
 
     def slow(self, node: Node, now: float) -> bool:
         """Whether others are quicker."""
-        return node in self._slow and self._slow[node].until > now
+        return node in self._slow and self._slow[node].due > now
 
     def pass_over(self, node: Node, now: float) -> float:
         """It failed. Returns until when it is passed over."""
         return self._failed.setdefault(node, Backoff(SHED, LONGEST_SHED)).failed(now)
 
     def rest(self, node: Node, now: float) -> float:
-        """It is slow. Returns until when it is passed over."""
-        former = self._slow.get(node, Rest(-inf, 0.0))
-        self._slow[node] = former.followed_by(now)
-        return self._slow[node].until
+        """It is slow. Returns until when it is passed over: the longer, the sooner it is slow again after a rest."""
+        backoff = self._slow.setdefault(node, Backoff(SLOW_REST, LONGEST_REST))
+        if now >= backoff.due + backoff.wait:
+            backoff.succeeded()
+        return backoff.failed(now)
 
     def serves(self, node: Node) -> bool:
         """It has just shown that it does not fail; False when nobody had doubted that."""
@@ -182,4 +169,4 @@ class Replicas:
     def times(self) -> Iterable[float]:
         """When to look again."""
         yield from (backoff.due for backoff in self._failed.values())
-        yield from (rest.until for rest in self._slow.values())
+        yield from (backoff.due for backoff in self._slow.values())
