@@ -50,6 +50,7 @@ def attached(session: Session, now: float) -> bool:
         ties.restored = False
         if ties.listening:
             lane.listen()
+        introduce(session, lane)
     if not ties.restored:
         ties.restored = _restored(session, ties, session.own, now)
     return ties.restored and not ties.adrift and redirection.followed(session, ties, session.own, now)
@@ -71,6 +72,17 @@ def _restored(session: Session, ties: Ties, lane: Lane, now: float) -> bool:
         load_scripts(session, lane)
         bring_back(session, lane, [[b"MULTI"], *commands], 1 + len(commands))
     return True
+
+
+def introduce(session: Session, lane: Lane) -> None:
+    """Let the server know the client's name, for its SLOWLOG and CLIENT LIST, before what the client says there.
+
+    Only a name that the server has accepted from this user is said. A durable lane keeps its own: what it sends is cut
+    into batches by what is in them.
+    """
+    if lane.named != session.name and session.router.policy.durable is None:
+        lane.named = session.name
+        bring_back(session, lane, [[b"CLIENT", b"SETNAME", session.name]], 1)
 
 
 def load_scripts(session: Session, lane: Lane) -> None:
@@ -99,7 +111,7 @@ def restored(session: Session, run: Run, reply: bytes, now: float) -> None:
         return
     if run.home and not reply.startswith(b"-BUSY"):
         session.router.scripts.loaded(run.commands[0][2], run.home)
-    if not reply.startswith(b"-") or run.home or run.commands[0][0] == b"MULTI":
+    if not reply.startswith(b"-") or run.home or run.commands[0][:1] == [b"MULTI"] or run.commands[0][:2] == _SETNAME:
         return
     if redirection.is_outdated(session, run.commands[0], reply):
         return
@@ -190,6 +202,9 @@ def stand_down(session: Session, now: float) -> None:
     redirection.call_back(ties, now)
 
 
+_SETNAME = [b"CLIENT", b"SETNAME"]
+
+
 # --- blocking commands
 
 
@@ -206,6 +221,7 @@ def block(session: Session, verb: Verb, now: float) -> bool:
     lane = session.choose(Need.OWN, now, ends=False)
     if lane is None:
         return False
+    introduce(session, lane)
     session.busy = replace(verb, blocked_since=since)
     raw = resp.encode_command(args)
     if name in WAITS:

@@ -137,6 +137,7 @@ class Lane:
         self.welcome: Welcome | None = None
         self.lost_because = ""
         """Why the connection failed, or could not be made, in words; empty while it is there, or when it was closed."""
+        self.named = b""  # what the server calls it: the name of the client that it serves, or served last
         self.spoilt = False  # the server's end is not as it was: no other session may have it
         self.parked = False  # it takes no more runs as long as this is so
         self._listening = False
@@ -291,7 +292,8 @@ class Lane:
                 data, self._withheld = self._withheld + data, b""
             if not self._owner.may_relay(self, now):
                 self._withheld = data
-                if self.guest is not None and self.guest.blocked and _serves(data):
+                restored = not self.in_flight or self.in_flight[0].form is not Form.RESTORE
+                if self.guest is not None and self.guest.blocked and restored and _serves(data):
                     self.guest.was_served()
                 if self._writer is not None:
                     self._writer.pause_reading()  # at any rate: also what is awaited is not to pile up here

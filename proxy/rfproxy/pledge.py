@@ -39,6 +39,7 @@ def begin(session: Session, verb: Verb, now: float) -> bool:
     if ties is None or session.own is None:
         return False
     ties.transaction = Transaction()
+    apart.introduce(session, session.own)
     apart.load_scripts(session, session.own)
     return _send_verb(session, verb, ties.transaction, session.own)
 

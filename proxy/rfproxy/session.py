@@ -374,6 +374,7 @@ class Session:
             run.cursors = self.router.cursors
             run.raw = resp.encode_commands([self.wire(args) for args in run.commands])
         elif run.need is OWN:
+            apart.introduce(self, lane)
             apart.provide_scripts(self, run, lane)
         return self.send(run, lane)
 

@@ -24,6 +24,7 @@ def stream(session: Session, verb: Verb, now: float) -> bool:
     if ties.stream is None:
         ties.stream = Stream()
         session.own.listen()
+        apart.introduce(session, session.own)
     ties.stream.asked += 1
     return session.send(Run(session, [list(verb.args)], verb.raw, Need.MASTER, Form.STREAM, 1), session.own)
 

@@ -541,3 +541,63 @@ def test_a_client_that_leaves_takes_its_tunnel_along(admin: Playbook) -> None:
 
 def test_sync_is_refused_to_all_others(play: Playbook) -> None:
     assert "connect to that server itself" in play.client().says("SYNC").hears_error("ERR SYNC")
+
+
+# --- the client's name at the server
+
+
+def named(play: Playbook, name: str) -> FakeClient:
+    client = play.client()
+    client.session.name = name.encode()  # as it is when the server has accepted CLIENT SETNAME
+    return client
+
+
+@pytest.mark.parametrize(
+    ("command", "reply", "heard"),
+    [
+        ("EVAL x 0", b":1\r\n", b":1\r\n"),
+        ("BLPOP q 0", b"*-1\r\n", b"*-1\r\n"),
+        ("WATCH k", OK, OK),
+        ("MULTI", OK, OK),
+        ("SUBSCRIBE c", b"*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n", b"*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n"),
+    ],
+)
+def test_dedicated_connection__client_has_a_name__bears_it(
+    play: Playbook, command: str, reply: bytes, heard: bytes
+) -> None:
+    client = named(play, "app").says(*command.split())
+    play.server("m:1").hears("CLIENT", "SETNAME", "app", exclusive=True)
+    play.server("m:1").hears(*command.split(), exclusive=True).answers(OK + reply)
+    client.hears(heard)
+
+
+def test_dedicated_connection__taken_by_another_client__bears_its_name(play: Playbook) -> None:
+    for name in ("one", "two", ""):
+        client = named(play, name).says("EVAL", "x", "0")
+        play.server("m:1").hears("CLIENT", "SETNAME", name, exclusive=True)
+        play.server("m:1").hears("EVAL", "x", "0", exclusive=True).answers(OK + b":1\r\n")
+        client.hears(b":1\r\n")
+        client.says("EVAL", "x", "0")
+        play.server("m:1").hears("EVAL", "x", "0", exclusive=True).answers(b":1\r\n")
+        client.hears(b":1\r\n")
+
+
+def test_dedicated_connection__name_is_denied_there__serves_all_the_same(play: Playbook) -> None:
+    client = named(play, "app").says("EVAL", "x", "0")
+    play.server("m:1").hears("CLIENT", "SETNAME", "app", exclusive=True)
+    play.server("m:1").hears("EVAL", "x", "0", exclusive=True).answers(b"-NOPERM no\r\n:1\r\n")
+    client.hears(b":1\r\n")
+    assert not client.closed
+
+
+def test_dedicated_connection__dies_of_a_script_behind_a_name__script_is_blamed(play: Playbook) -> None:
+    client = named(play, "app").says("EVAL_RO", "x", "0")
+    play.server("m:1").hears("CLIENT", "SETNAME", "app", exclusive=True)
+    connection = play.server("m:1").hears("EVAL_RO", "x", "0", exclusive=True)
+    assert connection.lane.in_flight[-1].attempts.blamed == 0
+    for _ in range(2):
+        play.server("m:1").hangs_up()
+        play.wait(1.0)
+        for one in play.server("m:1").live:
+            one.commands.clear()
+    client.hears_error("ERR rfproxy: EVAL_RO was sent to 2 servers")
