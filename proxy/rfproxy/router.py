@@ -88,7 +88,7 @@ class Router:
         self._turn = 0  # counts what may lead sessions to other lanes
         self._shell = shell
         self._shared: dict[LaneKey, Lane] = {}
-        self.dedicated = Dedicated(self._new_dedicated, spares=policy.spares, most=policy.most_dedicated)
+        self.dedicated = Dedicated(self._new_dedicated, self.discard, spares=policy.spares, most=policy.most_dedicated)
         self._reopening: dict[LaneKey, Backoff] = {}
         self._lingering: dict[Lane, float] = {}  # until when; see LINGERING
         self._outages = Outages()

@@ -522,6 +522,8 @@ class Session:
             self.router.forgive(self, now)  # it waits for itself
         if self.own is not None:
             self.own.read_on(self.receptive)
+            if not self.receptive:
+                self.router.dedicated.lasts(self.own, now)
         if not full:
             self._read_shared_lane()
             self.pump(now)

@@ -7,6 +7,7 @@ import pytest
 from rfproxy.dedicated import FIRST_WAIT, LONGEST_WAIT, MOST_SCRIPTS, WINDOWS, Peak
 from rfproxy.lane import Lane
 from rfproxy.policy import Policy
+from rfproxy.session import Session
 from tests.support.playbook import FakeClient, Playbook
 
 OK = b"+OK\r\n"
@@ -144,6 +145,91 @@ def test_greeting__without_a_reply_to_a_command__does_not_reset_the_back_off(pla
         play.wait(0.01)
     assert opened <= 2
     client.hears_error("UNCERTAIN BLPOP")
+
+
+@pytest.mark.parametrize("spares", [0, 4])
+def test_scripts__of_many_clients__cost_the_same_for_each(spares: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    play = Playbook(spares=spares)
+    play.topology(1, master="m:1")
+    master, pumps = play.server("m:1"), 0
+    pump = Session.pump
+
+    def counted(session: Session, now: float) -> None:
+        nonlocal pumps
+        pumps += 1
+        pump(session, now)
+
+    monkeypatch.setattr(Session, "pump", counted)
+    clients = [play.client().says("EVAL", "x", "0") for _ in range(400)]
+    for _ in clients:
+        busy = [connection for connection in master.live if connection.commands]
+        assert len(busy) <= MOST_SCRIPTS
+        busy[0].commands.clear()
+        busy[0].answers(b":1\r\n")
+    for client in clients:
+        client.hears(b":1\r\n")
+    assert pumps <= 4 * len(clients)
+
+
+def test_scripts__replies_are_not_read__others_go_on(play: Playbook) -> None:
+    for _ in range(MOST_SCRIPTS):
+        client = play.client().says("EVAL", "x", "0")
+        connection = play.server("m:1").hears("EVAL", "x", "0", exclusive=True).answers(b"$9000000\r\nbegins")
+        client.session.choke(play.time, full=True)
+        assert not connection.read
+    other = play.client().says("EVAL", "y", "0")
+    play.server("m:1").hears("EVAL", "y", "0", exclusive=True).answers(b":1\r\n")
+    other.hears(b":1\r\n")
+
+
+def test_scripts__do_not_end__others_go_on_before_their_time_is_up(play: Playbook) -> None:
+    for _ in range(MOST_SCRIPTS):
+        play.client().says("MODULE.WAIT", "x")
+        play.server("m:1").hears("MODULE.WAIT", "x", exclusive=True)
+    play.router.reap(play.time)
+    other = play.client().says("EVAL", "y", "0")
+    play.server("m:1").hears_nothing()
+    play.router.reap(play.time)
+    play.server("m:1").hears("EVAL", "y", "0", exclusive=True).answers(b":1\r\n")
+    other.hears(b":1\r\n")
+
+
+def limited(most: int) -> Playbook:
+    play = Playbook(Policy(most_dedicated=most))
+    play.topology(1, master="m:1")
+    return play
+
+
+def of_another_database(play: Playbook) -> FakeClient:
+    client = play.client().says("SELECT", "3")
+    play.server("m:1").hears("SELECT", "3").answers(OK)
+    client.hears(OK)
+    return client
+
+
+def test_limit_of_descriptors__others_have_idle_ones__they_make_room() -> None:
+    play = limited(2)
+    for client in [play.client().says("EVAL", "x", "0") for _ in range(2)]:
+        play.server("m:1").hears("EVAL", "x", "0", exclusive=True).answers(b":1\r\n")
+        client.hears(b":1\r\n")
+    of_another_database(play).says("BLPOP", "q", "0")
+    play.server("m:1").hears("BLPOP", "q", "0", exclusive=True)
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_limit_of_descriptors__another_pool_frees_one__it_is_used(leaves: bool) -> None:
+    play = limited(2)
+    holders = [play.client().says("BLPOP", "q", "9") for _ in range(2)]
+    held = [play.server("m:1").hears("BLPOP", "q", "9", exclusive=True) for _ in holders]
+    for _ in range(2):
+        of_another_database(play).says("BLPOP", "q", "0")
+    for holder, connection in zip(holders, held, strict=True):
+        if leaves:
+            holder.leaves()
+        else:
+            connection.answers(b"*-1\r\n")
+        play.server("m:1").hears("BLPOP", "q", "0", exclusive=True)
+    assert len([one for one in play.server("m:1").live if one.lane.guest is not None]) == 2
 
 
 # --- connections that are held ready
