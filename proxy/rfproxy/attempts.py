@@ -27,6 +27,9 @@ MOST_BESIDE: Final = 2
 FATAL: Final = 1.5
 """Seconds within which the end of a server may be the effect of a command that it was sent."""
 
+SUSPICIOUS: Final = 1.0
+"""Seconds for which a server is silent over a command that may be the cause of it."""
+
 
 class Loss(Enum):
     """How a command comes back from a connection that is over."""

@@ -25,7 +25,7 @@ import hiredis
 
 from rfprotocol.errors import ProtocolError
 from rfprotocol.framing import ReplyScanner, Taken
-from rfproxy.attempts import Loss
+from rfproxy.attempts import SUSPICIOUS, Loss
 from rfproxy.blocking import took
 from rfproxy.entries import LEFTOVER, Form, Run
 from rfproxy.greeting import Duty, Greeting, LaneKey, Welcome
@@ -373,8 +373,15 @@ class Lane:
         self._end(now, at_head=Loss.AT_HEAD, behind=Loss.BESIDE)
 
     def abandon(self, now: float) -> None:
-        """The proxy ends the connection, for a reason that is not in what it carries: every run goes back."""
-        self._end(now, at_head=Loss.WITHDRAWN, behind=Loss.WITHDRAWN)
+        """The proxy ends the connection: every run goes back.
+
+        The reason is not in what it carries, unless the server has been silent over the oldest command in flight: a
+        server that dies slowly, or is busy, is often replaced before it ends its connections.
+        """
+        if self.awaits_reply and now - self.silent_since >= SUSPICIOUS:
+            self._end(now, at_head=Loss.AT_HEAD, behind=Loss.BESIDE)
+        else:
+            self._end(now, at_head=Loss.WITHDRAWN, behind=Loss.WITHDRAWN)
 
     def _end(self, now: float, *, at_head: Loss, behind: Loss) -> None:
         if self.state is _CLOSED:

@@ -30,7 +30,8 @@ from rfprotocol.commands import lookup
 from rfprotocol.records import Occupation
 from rfprotocol.tcpinfo import TcpInfo, Unacknowledged
 from rfprotocol.topology import Node
-from rfproxy import overtaking
+from rfproxy import fate, overtaking
+from rfproxy.attempts import Loss
 from rfproxy.entries import LEFTOVER, Need, Run
 from rfproxy.greeting import Duty
 from rfproxy.lane import Lane, LaneState
@@ -129,6 +130,8 @@ class Watch:
         for lane, quiet in self._quiet.items():
             if lane.state is not LaneState.READY or not self._router.reads_elsewhere(lane.key.node, now):
                 continue
+            if lane.in_flight[0].attempts.blamed:
+                continue  # a third server is not asked: it waits for this one, or for the managers
             if lane.duty is not Duty.MASTER and (quiet.unreachable or quiet.age >= HEAVY):
                 self._router.discard(lane, now)
             elif quiet.unreachable or quiet.age >= SILENT:
@@ -147,12 +150,26 @@ class Watch:
                 if target is not None and target.usable and target.key.node != lane.key.node:
                     moving[session] = target
         lane.leave_behind({run for session in moving for run in waiting[session]})
+        suspected = next(iter(waiting), None)
         for session, target in moving.items():
             for run in waiting[session]:
                 session.outstanding -= run.left
-                session.send(overtaking.once_more(run, lane, now), target)
+                if session is suspected:
+                    self._decide(run, lane, now, oldest=run is waiting[session][0])
+                else:
+                    session.send(overtaking.once_more(run, lane, now), target)
         for session in moving:
-            session.attend(session.pump, now)
+            session.attend(session.settle if session is suspected else session.pump, now)
+
+    @staticmethod
+    def _decide(run: Run, lane: Lane, now: float, *, oldest: bool) -> None:
+        """What becomes of the reads of the session whose command the server may be silent about, or die of."""
+        loss = Loss.AT_HEAD if oldest else Loss.BESIDE
+        for args in run.unanswered():
+            attempts = run.attempts.after(loss, lane.key.node, run.sent, now)
+            answer = fate.exhausted(run.session, args, attempts, now)
+            run.session.recover(answer or fate.again(run.session, args, run.need, attempts))
+            loss = Loss.BESIDE
 
     # --- servers that are busy
 

@@ -174,6 +174,13 @@ class Model:
                 self.blamed[one] += 0
             self._met.update(tokens)
 
+    def suspect(self) -> None:
+        """The topology changes: commands that servers were silent over may be taken for the cause."""
+        for connection in self._connections():
+            for run in connection.lane.in_flight if not connection.closed else ():
+                for args in run.commands:
+                    self.blamed[token(args)] += 0
+
     def publish(self, channel: bytes) -> None:
         """A message for everyone who is subscribed."""
         for link in self._links.values():

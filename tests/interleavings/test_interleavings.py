@@ -55,6 +55,7 @@ class Interleavings(RuleBasedStateMachine):
         """A topology with that master is in force."""
         self.recover(master)
         self.draining, self.master = False, master
+        self.model.suspect()
         server = self.play.server(master)
         server.refuses = False
         server.role = None
@@ -189,6 +190,7 @@ class Interleavings(RuleBasedStateMachine):
     def fence(self) -> None:
         """There is no master."""
         self.epoch += 1
+        self.model.suspect()
         self.master, self.draining = None, False
         self.play.topology(self.epoch, replicas=self.others(None))
         self.note_absence()

@@ -449,3 +449,19 @@ def test_read_behind_a_broken_watch__its_connections_ended__is_answered(group: P
     group.wait(0.2)
     assert client.output.startswith(OK + b"-ERR rfproxy: GET was sent to 2 servers")
     assert client.output.endswith(b"\r\n" + OK)
+
+
+def test_write__masters_were_replaced_while_silent__is_not_sent_to_a_third(group: Playbook) -> None:
+    """A server that dies slowly, or is busy, is replaced before it ends its connections."""
+    client = group.client().says("SETRANGE", "x", "300000000", "y")
+    told(group, "m:1", "SETRANGE x 300000000 y")
+    group.wait(2.0)
+    group.topology(2, replicas=["r:1", "r:2"])
+    group.topology(3, master="r:1", replicas=["r:2"])
+    told(group, "r:1", "SETRANGE x 300000000 y", exclusive=True)
+    group.wait(2.0)
+    group.topology(4, replicas=["r:2"])
+    group.topology(5, master="r:2")
+    group.wait(1.0)
+    group.server("r:2").hears_nothing()
+    client.hears_error("UNCERTAIN SETRANGE may or may not have been applied: master r:1")

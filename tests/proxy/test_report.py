@@ -89,6 +89,7 @@ def test_reads_that_the_master_had_to_serve_are_counted(play: Playbook) -> None:
 def test_report__servers_busy_and_silent__named(play: Playbook) -> None:
     play.topology(1, master="m:1", replicas=["r:1"])
     play.client().says("FLUSHALL")
+    play.server("m:1").silent = True
     play.client().says("GET", "k")
     play.server("r:1").hears("GET", "k")
     play.server("r:1").silent = True

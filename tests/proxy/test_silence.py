@@ -57,14 +57,14 @@ class TestReads:
         play.listen(SILENT - LISTEN_EVERY)
         play.server("r:2").hears_nothing()
         play.listen(2 * LISTEN_EVERY)
-        play.server("r:2").hears("GET", "k").answers(NIL)
+        play.server("r:2").hears("GET", "k", exclusive=True).answers(NIL)
         client.hears(NIL)
 
     def test_silence__no_other_replica__read_goes_to_master(self, play: Playbook) -> None:
         play.topology(2, master="m:1", replicas=["r:1"])
         client = asked(play, "GET", "k")
         play.listen(SILENT + LISTEN_EVERY)
-        play.server("m:1").hears("GET", "k").answers(NIL)
+        play.server("m:1").hears("GET", "k", exclusive=True).answers(NIL)
         client.hears(NIL)
 
     def test_silence__no_other_server__read_waits_where_it_is(self, play: Playbook) -> None:
@@ -79,7 +79,7 @@ class TestReads:
     def test_silence__late_reply__dropped(self, play: Playbook) -> None:
         client = asked(play, "GET", "k")
         play.listen(SILENT + LISTEN_EVERY)
-        play.server("r:2").hears("GET", "k").answers(b"$3\r\nnew\r\n")
+        play.server("r:2").hears("GET", "k", exclusive=True).answers(b"$3\r\nnew\r\n")
         client.hears(b"$3\r\nnew\r\n")
         play.server("r:1").live[0].answers(b"$3\r\nold\r\n")
         client.hears_nothing()
@@ -90,22 +90,34 @@ class TestReads:
         client.hears(b"$1\r\na\r\n")
         play.server("r:1").silent = True
         play.listen(SILENT + 2 * LISTEN_EVERY)
-        play.server("r:2").hears("GET", "b")
-        play.server("r:2").hears("GET", "c").answers(b"$1\r\nb\r\n$1\r\nc\r\n")
+        play.server("r:2").hears("GET", "b", exclusive=True)
+        play.server("r:2").hears("GET", "c", exclusive=True).answers(b"$1\r\nb\r\n$1\r\nc\r\n")
         client.hears(b"$1\r\nb\r\n$1\r\nc\r\n")
         connection.answers(b"$1\r\nB\r\n$1\r\nC\r\n")
         client.says("GET", "d")
         play.server("r:1").hears("GET", "b")
         play.server("r:1").hears("GET", "c")
-        play.server("r:2").hears("GET", "d").answers(NIL)
+        live = [*play.server("r:1").live, *play.server("r:2").live]  # it depends on when the first one is tried again
+        (reader,) = [connection for connection in live if connection.commands == [[b"GET", b"d"]]]
+        reader.answers(NIL)
         client.hears(NIL)
 
     def test_silence__second_server_silent_too__asked_once_more(self, play: Playbook) -> None:
         asked(play, "GET", "k")
         play.listen(SILENT + LISTEN_EVERY)
-        play.server("r:2").hears("GET", "k")
+        play.server("r:2").hears("GET", "k", exclusive=True)
         play.listen(SILENT + LISTEN_EVERY)
         play.server("m:1").hears_nothing()
+
+    def test_silence__read_moved_and_second_server_ends__answered(self, play: Playbook) -> None:
+        """A server that dies of it writes a report first, for longer than it may be silent."""
+        client = asked(play, "MGET", "big", "big")
+        play.listen(SILENT + LISTEN_EVERY)
+        play.server("r:2").hears("MGET", "big", "big", exclusive=True)
+        play.server("r:2").dies()
+        play.wait(0.5)
+        play.server("m:1").hears_nothing()
+        client.hears_error("ERR rfproxy: MGET was sent to 2 servers")
 
     def test_silence__proxy_stood_still__not_counted(self, play: Playbook) -> None:
         client = asked(play, "GET", "k")
@@ -118,7 +130,7 @@ class TestReads:
     def test_silence__replica__passed_over_by_others(self, play: Playbook) -> None:
         asked(play, "GET", "k")
         play.listen(SILENT + LISTEN_EVERY)
-        play.server("r:2").hears("GET", "k")
+        play.server("r:2").hears("GET", "k", exclusive=True)
         other_reader(play).says("GET", "other")
         play.server("r:2").hears("GET", "other")
 
@@ -134,7 +146,7 @@ class TestReads:
         asked(play, "GET", "k")
         play.listen(SILENT + LISTEN_EVERY)
         play.topology(2, master="m:1", replicas=["r:1", "r:2"])
-        play.server("r:2").hears("GET", "k")
+        play.server("r:2").hears("GET", "k", exclusive=True)
         other_reader(play).says("GET", "other")
         play.server("r:2").hears("GET", "other")
 
@@ -169,7 +181,7 @@ class TestMaster:
         play.server("m:1").hears("GET", "k")
         client.hears(b"+OK\r\n")
         play.listen(SILENT + 2 * LISTEN_EVERY)
-        play.server("r:1").hears("GET", "k").answers(NIL)
+        play.server("r:1").hears("GET", "k", exclusive=True).answers(NIL)
         client.hears(NIL)
 
     def test_silence__reads_behind_own_write__wait(self, play: Playbook) -> None:
@@ -201,7 +213,7 @@ class TestHeavyReads:
     def test_silence__heavy_read__moves_when_patience_is_over(self, play: Playbook) -> None:
         asked(play, "SMEMBERS", "k")
         play.listen(HEAVY + LISTEN_EVERY)
-        play.server("r:2").hears("SMEMBERS", "k")
+        play.server("r:2").hears("SMEMBERS", "k", exclusive=True)
 
     def test_silence__light_read_behind_heavy__moves(self, play: Playbook) -> None:
         heavy = asked(play, "SMEMBERS", "k")
