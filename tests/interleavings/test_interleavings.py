@@ -95,6 +95,12 @@ class Interleavings(RuleBasedStateMachine):
     def somebody_leaves(self, client: int) -> None:
         self.stories[client].leaves(self.model.sent())
 
+    @precondition(lambda self: not any(story.left for story in self.stories))
+    @rule(client=clients)
+    def somebody_hangs_up(self, client: int) -> None:
+        self.stories[client].hangs_up(self.model.sent())
+        self.note_absence()
+
     def note_absence(self) -> None:
         """While there is no master, clients that have hung up wait for none."""
         for story in self.stories if self.master is None else []:

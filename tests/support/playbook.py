@@ -415,6 +415,8 @@ class FakeClient:
     def hangs_up(self) -> None:
         """Close the sending half, and go on reading."""
         self.session.finish(self._play.time)
+        if self.closed:
+            self.session.close(self._play.time)  # as when the transport is closed
         self._play.settle()
 
     def leaves(self) -> None:

@@ -1,0 +1,31 @@
+"""The table of cases in tests/README.md: every case names tests, and they are there."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.test_readme import ROOT, names
+
+CASES = (
+    *("A2", "A3", "A5", "A6", "A7", "A8", "A9", "A10", "A11", "A death"),
+    *("B1", "B5", "B8", "B11", "B12", "B16"),
+    *("C2", "C3", "C5"),
+    *(f"D{number}" for number in range(1, 20) if number != 5),
+)
+"""D5 is about managers alone."""
+
+TABLE = {
+    cells[0]: cells[-1]
+    for line in (ROOT / "tests" / "README.md").read_text().partition("## Cases")[2].splitlines()
+    if len(cells := [cell.strip() for cell in line.strip("|").split(" | ")]) == 3
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_case__in_the_table__names_tests_that_exist(case: str) -> None:
+    tests = re.findall(r"`([\w/]+\.py)::(\w+)`", TABLE[case])
+    assert tests
+    for file, name in tests:
+        assert name in names(ROOT / "tests" / file), f"{file}::{name}"
