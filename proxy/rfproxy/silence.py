@@ -15,14 +15,18 @@ its connections, or on a new one, which is tried with growing intervals and with
 What is silent because of a command that may take long is *busy*. The managers grant it patience when they are told.
 What is told stays true when the client of that command leaves, until the server replies to anybody.
 
-The owner calls `look` every LISTEN_EVERY while anything is unanswered: nothing is done for each command. Time in which
-the proxy itself stood still does not count.
+The owner calls `look` every LISTEN_EVERY while anything is unanswered: nothing is done for each command. When a server
+falls silent on which thousands of clients wait, the proxy has to hear of a new master in time. So a look reads no more
+than MOST_READ commands on a connection, the next look goes on there, and the kernel is asked about a bounded number of
+connections.
+Time in which the proxy itself stood still does not count.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice, takewhile
 from math import inf
 from typing import TYPE_CHECKING, Final
 
@@ -52,6 +56,11 @@ SILENT: Final = 1.0
 """Seconds that a command may take which is not expected to take long."""
 HEAVY: Final = 5.0
 """Seconds that a command may take which is; the same as the managers' patience with a server that is busy."""
+MOST_SAMPLED: Final = 64
+"""Connections to one server about which the kernel is asked in one look: what is true of all of them is true of the
+others."""
+MOST_READ: Final = 5000
+"""Commands in flight on one connection that are read in one look."""
 
 
 @dataclass(slots=True)
@@ -66,6 +75,29 @@ class Quiet:
     age: float = 0.0
     """Seconds for which its server has been silent on all connections."""
     unreachable: bool = False
+    command: str = ""
+    """That may take long, and keep the server busy."""
+    executing: Iterator[str] | None = None
+    """What else there may be, see `_executing`."""
+    heavy: set[Session] = field(default_factory=set)
+    """Whose reads may take long."""
+
+    def read_on(self, lane: Lane) -> str:
+        """A command that may keep the server busy, among those that were read by now."""
+        if not self.command:
+            if self.executing is None:
+                self.executing = _executing(lane)
+            self.command = next(filter(None, islice(self.executing, MOST_READ)), "")
+        return self.command
+
+
+@dataclass(slots=True)
+class _Sample:
+    """The connections to one server about which the kernel was asked in a look."""
+
+    lanes: int = 0
+    unreachable: bool = True
+    """Whether the kernel of the server acknowledges nothing on any of them."""
 
 
 class Watch:
@@ -90,13 +122,14 @@ class Watch:
         heard: dict[Node, float] = {}
         awaited = False
         quiet: dict[Lane, Quiet] = {}
+        samples: dict[Node, _Sample] = {}
         for lane in self._router.lanes:
             node = lane.key.node
             heard[node] = max(lane.heard, heard.get(node, -inf))
             if lane.awaits_reply:
                 awaited = True
                 if now - lane.silent_since >= LISTEN_EVERY:
-                    quiet[lane] = self._judged(lane, now)
+                    quiet[lane] = self._judged(lane, samples.setdefault(node, _Sample()), now)
         self._quiet = quiet
         for lane, state in quiet.items():
             state.age = min(state.age, now - heard[lane.key.node])
@@ -107,15 +140,20 @@ class Watch:
         self._router.try_silent(now)
         return awaited or bool(self.busy) or bool(self._router.silent)
 
-    def _judged(self, lane: Lane, now: float) -> Quiet:
+    def _judged(self, lane: Lane, sample: _Sample, now: float) -> Quiet:
         since = lane.silent_since
         quiet = self._quiet.get(lane)
         if quiet is None or quiet.since != since:
             quiet = Quiet(since, self._clock - min(now - since, 2 * LISTEN_EVERY))
         quiet.age = self._clock - quiet.began
+        if sample.lanes >= MOST_SAMPLED:
+            quiet.unreachable = sample.unreachable and quiet.age >= UNREACHABLE
+            return quiet
         info = self._kernel(lane)
         unacknowledged = quiet.kernel.seconds(info, now) if info is not None else 0.0
         quiet.unreachable = min(unacknowledged, quiet.age) >= UNREACHABLE
+        sample.lanes += 1
+        sample.unreachable = sample.unreachable and quiet.unreachable
         return quiet
 
     # --- reads
@@ -135,9 +173,9 @@ class Watch:
             if lane.duty is not Duty.MASTER and (quiet.unreachable or quiet.age >= HEAVY):
                 self._router.discard(lane, now)
             elif quiet.unreachable or quiet.age >= SILENT:
-                self._move(lane, now, light=not quiet.unreachable and quiet.age < HEAVY)
+                self._move(lane, quiet, now, light=not quiet.unreachable and quiet.age < HEAVY)
 
-    def _move(self, lane: Lane, now: float, *, light: bool) -> None:
+    def _move(self, lane: Lane, quiet: Quiet, now: float, *, light: bool) -> None:
         """Ask for reads once more at another server; `light`: only for what should have been answered by now."""
         waiting: dict[Session, list[Run]] = {}
         for run in lane.in_flight:
@@ -145,7 +183,7 @@ class Watch:
                 waiting.setdefault(run.session, []).append(run)
         moving: dict[Session, Lane] = {}
         for session, runs in waiting.items():
-            if overtaking.may_go(session, runs) and not (light and any(long_command(run) for run in runs)):
+            if overtaking.may_go(session, runs) and not (light and _heavy(session, runs, quiet)):
                 target = self._router.find(session.number, session.identity, Need.ANY, now)
                 if target is not None and target.usable and target.key.node != lane.key.node:
                     moving[session] = target
@@ -180,7 +218,7 @@ class Watch:
             node = lane.key.node
             if quiet.age < BUSY_AFTER or quiet.unreachable or node in busy:
                 continue
-            if command := _executing(lane):
+            if command := quiet.read_on(lane):
                 busy[node] = Occupation(command, round(quiet.age, 3))
                 self._noticed[node] = now
         if busy.keys() != self.busy.keys():
@@ -205,30 +243,28 @@ class Watch:
             log.info("server_not_busy", node=str(node), epoch=epoch)
 
 
-def long_command(run: Run) -> str:
-    """The name of a command that may take long and is unanswered; empty when there is none."""
+def _heavy(session: Session, runs: list[Run], quiet: Quiet) -> bool:
+    """Whether what a session waits for may take long. Each of its commands is read once."""
+    if session not in quiet.heavy and any(map(any, map(_long_commands, runs))):
+        quiet.heavy.add(session)
+    return session in quiet.heavy
+
+
+def _executing(lane: Lane) -> Iterator[str]:
+    """Of each command that may keep the server busy, see `_long_commands`.
+
+    It executes all that came in one packet before it sends the first reply.
+    """
+    sent = lane.in_flight[0].sent
+    for run in list(takewhile(lambda run: run.sent == sent, lane.in_flight)):
+        yield from _long_commands(run)
+
+
+def _long_commands(run: Run) -> Iterator[str]:
+    """Of each command that is unanswered: its name if it may take long, else nothing."""
     for args in run.unanswered():
         command = lookup(args)
-        if command.takes_long:
-            return command.name
-        if command.name == "EXEC" and (name := _queued(run.session)):
-            return name
-    return ""
-
-
-def _queued(session: Session) -> str:
-    """A command that may take long, among those of the session's transaction."""
-    transaction = session.ties.transaction if session.ties is not None else None
-    queued = transaction.queued if transaction is not None else []
-    return next((command.name for command in map(lookup, queued) if command.takes_long), "")
-
-
-def _executing(lane: Lane) -> str:
-    """What may keep the server busy: it executes all that came in one packet before it sends the first reply."""
-    sent = lane.in_flight[0].sent
-    for run in lane.in_flight:
-        if run.sent != sent:
-            break
-        if name := long_command(run):
-            return name
-    return ""
+        yield command.name if command.takes_long else ""
+        if command.name == "EXEC" and run.session.ties is not None and run.session.ties.transaction is not None:
+            for queued in run.session.ties.transaction.queued:
+                yield lookup(queued).name if lookup(queued).takes_long else ""

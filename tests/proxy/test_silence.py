@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from rfprotocol.commands import Command, lookup
 from rfprotocol.tcpinfo import TcpInfo
+from rfproxy import silence
+from rfproxy.lane import Lane
 from rfproxy.policy import Policy, Reads
-from rfproxy.silence import BUSY_AFTER, HEAVY, LISTEN_EVERY, SILENT, TOLD_FOR, UNREACHABLE
+from rfproxy.silence import BUSY_AFTER, HEAVY, LISTEN_EVERY, MOST_READ, MOST_SAMPLED, SILENT, TOLD_FOR, UNREACHABLE
 from tests.support.playbook import FakeClient, Playbook
 
 NIL = b"$-1\r\n"
@@ -315,3 +318,65 @@ def test_look__nothing_unanswered__not_needed_again(play: Playbook) -> None:
     assert not play.router.watch.look(play.time)
     asked(play, "GET", "k")
     assert play.router.watch.look(play.time)
+
+
+class TestCost:
+    """Of looks at a server on which many clients wait."""
+
+    def test_busy__many_commands_in_flight__each_is_read_once(
+        self, play: Playbook, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        read = 0
+
+        def counted(args: list[bytes]) -> Command:
+            nonlocal read
+            read += 1
+            return lookup(args)
+
+        monkeypatch.setattr(silence, "lookup", counted)
+        play.client().says("SET", "k", "v")
+        connection = play.server("m:1").hears("SET", "k", "v").answers(b"+OK\r\n")
+        clients = [play.client() for _ in range(40)]
+        for client in clients:
+            client.session.feed(b"*2\r\n$4\r\nINCR\r\n$1\r\nk\r\n" * 200, play.time)
+        play.settle()
+        assert len(connection.commands) == 8000 > MOST_READ
+        for _ in range(50):
+            before = read
+            play.listen(LISTEN_EVERY)
+            assert read - before <= MOST_READ
+        assert read == 8000
+
+    def test_busy__long_command_behind_many__told(self, play: Playbook) -> None:
+        play.client().says("SET", "k", "v")
+        play.server("m:1").hears("SET", "k", "v").answers(b"+OK\r\n")
+        for _ in range(40):
+            play.client().session.feed(b"*2\r\n$4\r\nINCR\r\n$1\r\nk\r\n" * 200, play.time)
+        play.client().session.feed(b"*2\r\n$3\r\nDEL\r\n$1\r\nk\r\n", play.time)
+        play.settle()
+        play.listen(BUSY_AFTER + 4 * LISTEN_EVERY)
+        assert play.told_busy == [{"m:1": "DEL"}]
+
+    def test_kernel__asked_about_some__holds_for_all(self) -> None:
+        play = Counting()
+        play.topology(1, master="m:1", replicas=["r:1", "r:2"])
+        for client in [play.client() for _ in range(3 * MOST_SAMPLED)]:
+            client.says("MULTI").says("DEL", "k").says("EXEC")
+        play.settle()
+        assert sum(lane.awaits_reply for lane in play.router.lanes) == 3 * MOST_SAMPLED
+        play.server("m:1").kernel = GONE
+        for _ in range(20):
+            play.kernels = 0
+            play.listen(LISTEN_EVERY)
+            assert play.kernels <= MOST_SAMPLED
+        assert not play.router.watch.busy
+
+
+class Counting(Playbook):
+    """Counts how often the kernel is asked about a connection."""
+
+    kernels = 0
+
+    def kernel(self, lane: Lane) -> TcpInfo | None:
+        self.kernels += 1
+        return super().kernel(lane)
