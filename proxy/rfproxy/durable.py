@@ -269,6 +269,7 @@ class DurableLane(Lane):
                 self.guest.was_served()
             else:
                 self.answered = now  # it is known to have taken nothing
+                self._contact.answers(now)
         if self._queue and not self.in_flight:
             self._waits_for.lane_dirty(self)
 

@@ -25,8 +25,10 @@ import hiredis
 
 from rfprotocol.errors import ProtocolError
 from rfprotocol.framing import ReplyScanner, Taken
+from rfprotocol.topology import Node
 from rfproxy.attempts import SUSPICIOUS, Loss
 from rfproxy.blocking import took
+from rfproxy.contact import Contact
 from rfproxy.entries import LEFTOVER, Form, Run
 from rfproxy.greeting import Duty, Greeting, LaneKey, Welcome
 from rfproxy.replicas import Pace
@@ -53,6 +55,9 @@ class Writer(Protocol):
 
 class LaneOwner(Protocol):
     """Who looks after lanes (the router)."""
+
+    def contact(self, node: Node) -> Contact:
+        """What connections to this server show of it."""
 
     def lane_stands(self, lane: Lane) -> None:
         """The connection is there: call `lane.greet` as soon as it is known with which words."""
@@ -122,6 +127,7 @@ class Lane:
         """`guest`: the only session of an exclusive lane; it is handed what the server sends unasked."""
         self.key = key
         self.duty = key.duty
+        self._contact = owner.contact(key.node)
         self.run_id = run_id
         self.guest = guest
         self.pace = Pace() if key.duty is Duty.REPLICA else None
@@ -343,6 +349,7 @@ class Lane:
             self.abandon(now)
         elif self.state is _READY:
             self.state = _RETIRED
+            self._contact.ready -= 1
             self._give_back_unsent(now)
             self.read_on(True)
             self._close_if_done(now)
@@ -386,6 +393,8 @@ class Lane:
     def _end(self, now: float, *, at_head: Loss, behind: Loss) -> None:
         if self.state is _CLOSED:
             return
+        self._contact.ready -= self.state is _READY
+        self._contact.answers(self.answered)
         self.state = _CLOSED
         self.closed_at = now
         self.sent_head = self.in_flight[0].sent if self.in_flight else now
@@ -412,6 +421,7 @@ class Lane:
             return
         self.welcome = welcome
         self.state = _READY
+        self._contact.ready += 1
         self._owner.lane_ready(self, now)
         self.flush(now)
 
@@ -437,6 +447,7 @@ class Lane:
                     self._deliver(run, taken, now)
                 elif not run.left:
                     self._leftovers -= 1
+            self._contact.answers(self.answered)
             scanner.pushes.clear()  # nobody on this lane has asked for any
             if self.parked or (in_flight and in_flight[0].session.choked):
                 self._make_way(now)

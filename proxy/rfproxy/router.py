@@ -20,6 +20,7 @@ from rfprotocol.commands import Command, exists_in
 from rfprotocol.topology import Node, Phase, Topology
 from rfproxy import admission, fartargets, overtaking
 from rfproxy.attempts import NEVER_SENT, Attempts
+from rfproxy.contact import Contact
 from rfproxy.cursors import Cursors
 from rfproxy.dedicated import Dedicated
 from rfproxy.entries import ANYWHERE, NEEDS_MASTER, URGENT, Need, Run, Verb
@@ -103,7 +104,7 @@ class Router:
         self._settling = Settling(policy.hold_timeout)
         self._trials: dict[Lane, None] = {}  # connections to replicas that were silent, which nobody waits for
         self.watch = Watch(self, shell.kernel, shell.report_busy)
-        self._answered: dict[Node, float] = {}  # as `Lane.answered`, of lanes that are closed
+        self._contacts: dict[Node, Contact] = {}
 
     # --- where to
 
@@ -142,8 +143,14 @@ class Router:
 
         A server executes commands in the order in which they arrive, so it has executed all that was sent before.
         """
-        latest = max((lane.answered for lane in self.lanes if lane.key.node == node), default=-math.inf)
-        return max(latest, self._answered.get(node, -math.inf)) >= sent
+        return self.contact(node).answered >= sent
+
+    def contact(self, node: Node) -> Contact:
+        """What connections to this server show of it."""
+        contact = self._contacts.get(node)
+        if contact is None:
+            contact = self._contacts[node] = Contact()
+        return contact
 
     def open(self, now: float) -> bool:
         """Whether commands may be sent to the master."""
@@ -333,7 +340,6 @@ class Router:
         self.reception.over(lane, now)
         if self.scripts.lost(lane):
             self._shell.wake_at(now)
-        self._answered[lane.key.node] = max(lane.answered, self._answered.get(lane.key.node, -math.inf))
         if denied and lane.duty is REPLICA:
             self._turn += 1
             self._shell.wake_at(self._denials.denied(lane.key.node, lane.key.identity, now))
@@ -375,10 +381,7 @@ class Router:
         node, welcome = lost.key.node, lost.welcome
         if welcome is not None and welcome.refusal is not None and not welcome.text.startswith(_TOO_MANY):
             return False  # what the server says of itself holds for all connections
-        return any(
-            lane.key.node == node and lane.state is LaneState.READY and lane is not lost
-            for lane in (*self._all_shared(), *self._parking, *self.dedicated)
-        )
+        return self.contact(node).serves
 
     def rest(self, lane: Lane, now: float) -> None:
         """The server behind a lane did not serve: leave it alone for a moment."""
@@ -618,9 +621,10 @@ class Router:
         self._denials.clear()
         self._know_process(topology)
         members = {topology.master, *topology.replicas, *topology.unavailable}
-        self._answered = {node: when for node, when in self._answered.items() if node in members}
         self._reopening.clear()
         self._depose([lane for lane in self.lanes if not self._fits(lane, topology)], now, drained=drained)
+        members_or_left = {*members, *(lane.key.node for lane in self.lanes)}
+        self._contacts = {node: contact for node, contact in self._contacts.items() if node in members_or_left}
         for node in self._outages.nodes:
             if node not in members:
                 self._outage_over(node, now)
