@@ -50,7 +50,7 @@ def parse_hello(args: Sequence[bytes]) -> Hello | str:
     place = 2
     while place < len(args):
         option = args[place].partition(b"\0")[0]  # compared as a C string
-        behind = args[place + 1 :]
+        behind = args[place + 1 : place + 3]  # no more: there may be a million options
         if option.upper() == b"AUTH" and len(behind) > 1:
             hello = replace(hello, account=Account(behind[0], behind[1]))
             place += 3

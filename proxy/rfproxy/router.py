@@ -86,6 +86,7 @@ class Router:
         self.peers: Peers | None = None  # the other workers, when there are any
         self.far_targets: dict[int, FarTarget] = {}  # their clients that are told what clients of this one track
         self._reads_replicas = policy.reads is Reads.REPLICA
+        self._look_again = math.inf  # when to let those who wait look again
         self._turn = 0  # counts what may lead sessions to other lanes
         self._shell = shell
         self._shared: dict[LaneKey, Lane] = {}
@@ -181,7 +182,7 @@ class Router:
 
     def _wake_for(self, times: Iterable[float], now: float) -> None:
         if coming := [when for when in times if now < when < math.inf]:
-            self._shell.wake_at(min(coming))
+            self.wake_at(min(coming))
 
     def give_back(self, lane: Lane, now: float) -> None:
         """A session needs its exclusive lane no more, and left nothing on it that the next one could meet."""
@@ -339,10 +340,10 @@ class Router:
         self._in_doubt.pop(lane, None)
         self.reception.over(lane, now)
         if self.scripts.lost(lane):
-            self._shell.wake_at(now)
+            self.wake_at(now)
         if denied and lane.duty is REPLICA:
             self._turn += 1
-            self._shell.wake_at(self._denials.denied(lane.key.node, lane.key.identity, now))
+            self.wake_at(self._denials.denied(lane.key.node, lane.key.identity, now))
         elif lane.welcome is not None and lane.welcome.refusal is None:
             self._served[lane.key.identity] = now
         self._acknowledge()
@@ -357,7 +358,7 @@ class Router:
             if lane.guest is None and lane.proven:
                 return  # it was idle
             if not lane.proven:
-                self._shell.wake_at(self.dedicated.failed(lane, reason, now))
+                self.wake_at(self.dedicated.failed(lane, reason, now))
             if not self._others_serve(lane):
                 self.rest(lane, now)
             return
@@ -367,7 +368,7 @@ class Router:
             self._unpark(stand_in)
         if stand_in is not None or self._others_serve(lane):
             backoff = self._reopening.setdefault(lane.key, Backoff(FIRST_REOPENING, LONGEST_REOPENING))
-            self._shell.wake_at(backoff.failed(now))
+            self.wake_at(backoff.failed(now))
         else:
             self.rest(lane, now)
 
@@ -387,9 +388,9 @@ class Router:
         """The server behind a lane did not serve: leave it alone for a moment."""
         self._turn += 1
         if lane.duty is not MASTER:
-            self._shell.wake_at(self._replicas.pass_over(lane.key.node, now))
+            self.wake_at(self._replicas.pass_over(lane.key.node, now))
         elif self.topology and lane.key.node == self.topology.master:
-            self._shell.wake_at(self.gate.rest(now))
+            self.wake_at(self.gate.rest(now))
 
     # --- replicas that are silent
 
@@ -474,7 +475,7 @@ class Router:
             return
         self.log.info("replica_slow", node=str(node), epoch=self.epoch)
         self._turn += 1
-        self._shell.wake_at(self._replicas.rest(node, now))
+        self.wake_at(self._replicas.rest(node, now))
 
     def lane_dirty(self, lane: Lane) -> None:
         """A lane has something to flush."""
@@ -651,7 +652,7 @@ class Router:
 
         A process that stood still for a moment finds its lease run out, and often gets the next one at once.
         """
-        self._shell.wake_at(self.gate.lapse(now))
+        self.wake_at(self.gate.lapse(now))
 
     def _part_with_master(self, now: float) -> None:
         """What is in flight can no longer be believed when it is answered."""
@@ -661,7 +662,8 @@ class Router:
                 lane.abandon(now)
 
     def wake_at(self, when: float) -> None:
-        """Be sure that `tick` is called at that time."""
+        """Be sure that those who wait look again at that time."""
+        self._look_again = min(self._look_again, when)
         self._shell.wake_at(when)
 
     def tick(self, now: float) -> None:
@@ -676,13 +678,17 @@ class Router:
         if not self.gate.trusts(now) and self.gate.stale_reads(now):
             self._part_with_master(now)  # there is no news: reads go on from whatever there is
         fartargets.poll(self, now)
-        self.resume(now)
+        if now >= self._look_again:  # else one of many has waited too long, which does not concern the others
+            self._look_again = math.inf
+            self.resume(now)
         # There is one alarm, and the one that rang may have been set for another reason, or a hair too early.
-        times = [self.gate.next_expiry(), self.gate.rest_until, *self._replicas.times(), *self._lingering.values()]
+        times = [self.gate.rest_until, *self._replicas.times(), *self._lingering.values()]
         times += [*self._denials.times(), *self.dedicated.dues(), *(one.due for one in self._reopening.values())]
         times += [far.due for far in self.far_targets.values()]
         times += [self.gate.reads_from, self.pause.until if self.pause else math.inf]
         self._wake_for(times, now)
+        if now < (expiry := self.gate.next_expiry()) < math.inf:
+            self._shell.wake_at(expiry)
 
     def resume(self, now: float) -> None:
         """Let everyone who waits look again."""
@@ -699,7 +705,7 @@ class Router:
         """Hold commands until that moment, or until the pause in force ends, if that is later."""
         later = max(until, self.pause.until if self.pause else until)
         self.pause = Pause(later, writes_only)
-        self._shell.wake_at(later)
+        self.wake_at(later)
 
     def let_go(self, now: float) -> None:
         """The pause is over."""
@@ -756,7 +762,7 @@ class Router:
             self._forget(lane)
             if lingers:
                 self._lingering[lane] = now + LINGERING
-                self._shell.wake_at(now + LINGERING)
+                self.wake_at(now + LINGERING)
             else:
                 self._retiring[lane] = None
         for lane in lanes:

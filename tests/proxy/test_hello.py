@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from rfproxy.greeting import Account, Identity
@@ -64,6 +66,23 @@ def test_words__with_a_name__sent_without_it(text: str, sent: str) -> None:
     hello = parse_hello(words(text))
     assert isinstance(hello, Hello)
     assert hello.words() == words(sent)
+
+
+class Counted(list[bytes]):
+    """Arguments that count how many of them are copied."""
+
+    copied = 0
+
+    def __getitem__(self, place: Any) -> Any:
+        found = super().__getitem__(place)
+        self.copied += len(found) if isinstance(place, slice) else 0
+        return found
+
+
+def test_words__very_many__each_is_looked_at_a_few_times() -> None:
+    args = Counted([b"HELLO", b"3", *[b"SETNAME", b"app"] * 1000])
+    assert parse_hello(args) == Hello(3, name=b"app")
+    assert args.copied <= 2 * len(args)
 
 
 def test_identity__what_is_not_asked_for__stays() -> None:

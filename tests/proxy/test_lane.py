@@ -138,7 +138,7 @@ def test_what_was_not_sent_yet_goes_back_when_nothing_may_be_sent_any_more(play:
     connection = play.server("m:1").hears("INCR", "a").answers(b":1\r\n")
     client.hears(b":1\r\n")
     client.session.feed(INCR, play.time)
-    play.router.gate.rest(play.time)
+    play.router.rest(connection.lane, play.time)
     play.settle()
     play.server("m:1").hears_nothing()
     client.hears_nothing()

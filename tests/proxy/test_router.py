@@ -8,6 +8,7 @@ from rfproxy.dedicated import WINDOWS
 from rfproxy.greeting import Identity
 from rfproxy.policy import Policy
 from rfproxy.router import IDLE
+from rfproxy.session import Session
 from tests.support.playbook import Playbook
 
 OK = b"+OK\r\n"
@@ -505,3 +506,24 @@ def test_version__of_a_server_that_left_the_group__forgotten() -> None:
     assert len(play.router.versions) == 2
     play.topology(2, master="m:1")
     assert list(play.router.versions.values()) == ["7.0.15"]
+
+
+def test_expiry__of_many_one_by_one__does_not_wake_the_others(play: Playbook, monkeypatch: pytest.MonkeyPatch) -> None:
+    play.topology(2)
+    clients = []
+    for _ in range(100):
+        clients.append(play.client().says("INCR", "k"))
+        play.wait(0.01)
+    pumps = 0
+    pump = Session.pump
+
+    def counted(session: Session, now: float) -> None:
+        nonlocal pumps
+        pumps += 1
+        pump(session, now)
+
+    monkeypatch.setattr(Session, "pump", counted)
+    play.wait(31)
+    for client in clients:
+        client.hears_error("MASTERDOWN")
+    assert pumps <= 3 * len(clients)
