@@ -165,7 +165,7 @@ def lane_lost(session: Session, lane: Lane, now: float) -> None:
 def settled(session: Session, now: float) -> None:
     """Nothing is outstanding: whoever stood apart for something that is over goes back to the shared lanes."""
     session.busy = None
-    if session.adrift and session.own is not None:
+    if session.own is not None and (session.adrift or session.router.lingers(session.own)):
         session.router.discard(session.own, now)
         return
     loosen(session, now)

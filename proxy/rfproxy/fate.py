@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rfprotocol import resp
-from rfprotocol.commands import Command, lookup
+from rfprotocol.commands import Command, Route, lookup
 from rfproxy.attempts import NEVER_SENT, Attempts, Loss
 from rfproxy.entries import Entry, Form, Need, Ready, Run, Verb, alone
 from rfproxy.replay import may_resend
@@ -62,7 +62,8 @@ def of_busy(session: Session, verb: Verb, lane: Lane, loss: Loss) -> Entry:
         if attempts.fatal_to:  # it was sent just before: it may have been served
             return uncertain(session, verb.args, node)
         attempts = replace(attempts, lost_on=node)
-    answer = exhausted(session, verb.args, attempts, lane.closed_at)
+    waits = verb.command.route is Route.BLOCKING  # for others, as long as it was told: that is no attempt that failed
+    answer = exhausted(session, verb.args, attempts, lane.closed_at) if attempts.spent or not waits else None
     return replace(verb, attempts=replace(attempts, fatal_to="")) if answer is None else answer
 
 

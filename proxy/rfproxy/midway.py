@@ -8,18 +8,13 @@ as all the rest of relaying several times over.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 from zlib import crc32
-
-if TYPE_CHECKING:
-    from rfproxy.entries import Run
 
 
 class Midway:
-    """What the client has of one reply. `run` is the one that its next part belongs to."""
+    """What the client has of one reply, which is that to the oldest command of its session."""
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    def __init__(self) -> None:
         self.broken = ""
         """Why the rest cannot be had."""
         self._had = 0
@@ -27,6 +22,11 @@ class Midway:
         self._again = 0
         """Bytes to come that the client has."""
         self._check = 0
+
+    @property
+    def advanced(self) -> bool:
+        """Whether the client has got something from the server that was asked last."""
+        return not self._again
 
     def again(self) -> None:
         """The reply will come from its beginning."""

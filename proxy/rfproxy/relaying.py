@@ -53,8 +53,7 @@ def _deliver_each(session: Session, run: Run, taken: Taken, now: float) -> None:
 
 
 def _deliver_part(session: Session, run: Run, taken: Taken, now: float) -> None:
-    midway = session.midway or Midway(run)
-    midway.run = run
+    midway = session.midway or Midway()
     session.midway = None if taken.count else midway
     data = midway.part(taken.data, last=bool(taken.count))
     if data is None:
@@ -252,10 +251,14 @@ def _refused_in_doubt(session: Session, run: Run) -> Ready:
 
 def returned(session: Session, run: Run, lane: Lane, loss: Loss) -> None:
     """A lane gives a run back: decide what becomes of it."""
-    if session.midway is not None and run is session.midway.run:
+    first = session.recovered is None and loss is not Loss.UNSENT and run.form is not Form.RESTORE
+    if session.midway is not None and first:
+        if session.midway.advanced:  # it was being answered: its time begins anew
+            run.attempts = replace(run.attempts, first_sent=lane.closed_at)
         session.midway.again()
         attempts = fate.after_loss(session, run.attempts, run.commands, lane, loss)
-        if attempts.spent or not lookup(run.unanswered()[0]).reads_only:
+        over = attempts.spent or attempts.expired(lane.closed_at, session.router.policy.hold_timeout)
+        if over or not lookup(run.unanswered()[0]).reads_only:
             session.midway.broken = f"{lane.key.node} was lost"
     transaction = session.ties.transaction if session.ties is not None else None
     if transaction is not None and transaction.pretending:

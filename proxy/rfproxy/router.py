@@ -140,11 +140,12 @@ class Router:
         return key in self._reopening and now < self._reopening[key].due
 
     def answered_since(self, node: Node, sent: float) -> bool:
-        """Whether the server has replied to something that was sent at `sent` or later, on any connection.
+        """Whether the server has replied to something that was sent later than at `sent`, on any connection.
 
-        A server executes commands in the order in which they arrive, so it has executed all that was sent before.
+        A server executes commands in the order in which they arrive, so it has executed all that was sent before. What
+        was sent at the same time, on different connections, arrives in any order.
         """
-        return self.contact(node).answered >= sent
+        return self.contact(node).answered > sent
 
     def contact(self, node: Node) -> Contact:
         """What connections to this server show of it."""
@@ -192,6 +193,10 @@ class Router:
             self.dedicated.give_back(lane, now)
         else:
             self.discard(lane, now)
+
+    def lingers(self, lane: Lane) -> bool:
+        """Whether a lane to a former master is kept for the reply to what was in flight, and for nothing else."""
+        return lane in self._lingering
 
     def discard(self, lane: Lane, now: float) -> None:
         """Close a lane that nothing is wrong with."""

@@ -166,7 +166,7 @@ class Watch:
 
     def _go_elsewhere(self, now: float) -> None:
         for lane, quiet in self._quiet.items():
-            if lane.state is not LaneState.READY or not self._router.reads_elsewhere(lane.key.node, now):
+            if lane.state is LaneState.CLOSED or not self._router.reads_elsewhere(lane.key.node, now):
                 continue
             if lane.in_flight[0].attempts.blamed:
                 continue  # a third server is not asked: it waits for this one, or for the managers

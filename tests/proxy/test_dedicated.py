@@ -365,6 +365,23 @@ def test_switchover__former_master_is_silent__the_next_one_is_asked_in_time(play
     client.hears(ELEMENT)
 
 
+@pytest.mark.parametrize("first", [("WATCH", "k"), ("CLIENT", "NO-TOUCH", "ON")])
+def test_switchover__tied_session_was_served__goes_on_at_the_new_master(play: Playbook, first: tuple[str, ...]) -> None:
+    client = play.client().says(*first)
+    play.server("m:1").hears(*first, exclusive=True).answers(OK)
+    client.hears(OK)
+    client.says("BLPOP", "q", "0")
+    connection = play.server("m:1").hears("BLPOP", "q", "0", exclusive=True)
+    play.topology(2, draining=("m:1", "r:1"), replicas=["r:2"])
+    play.topology(3, master="r:1", replicas=["r:2"])
+    connection.lane.feed(ELEMENT, play.time)
+    client.hears(ELEMENT)
+    client.says("SET", "k", "v")
+    play.server("m:1").hears_nothing()
+    heard = [args for one in play.server("r:1").live for args in one.commands]
+    assert heard[-1] in ([b"SET", b"k", b"v"], [b"CLIENT", b"NO-TOUCH", b"ON"])
+
+
 def test_connection_of_another_database__is_lost__others_go_on(play: Playbook) -> None:
     warm(play)
     client = play.client().says("SELECT", "3")

@@ -356,6 +356,7 @@ def test_script_in_doubt__nobody_can_be_asked__is_uncertain(play: Playbook) -> N
 def test_blocking_pop__known_to_have_waited__is_asked_again(group: Playbook) -> None:
     client = group.client().says("BLPOP", "q", "0")
     told(group, "m:1", "BLPOP q 0", exclusive=True)
+    group.wait(0.1)
     other = group.client().says("SET", "k", "v")
     told(group, "m:1", "SET k v").answers(OK)  # so the master has executed BLPOP, too, and it found nothing
     other.hears(OK)
@@ -365,6 +366,33 @@ def test_blocking_pop__known_to_have_waited__is_asked_again(group: Playbook) -> 
     group.wait(0.1)
     told(group, "r:1", "BLPOP q 0", exclusive=True).answers(b"*2\r\n$1\r\nq\r\n$1\r\nx\r\n")
     client.hears(b"*2\r\n$1\r\nq\r\n$1\r\nx\r\n")
+
+
+def test_blocking_pop__sent_beside_what_was_answered__is_uncertain(group: Playbook) -> None:
+    """On different connections either may arrive first."""
+    client, other = group.client().says("BLPOP", "q", "0"), group.client().says("SET", "k", "v")
+    group.server("m:1").hears("BLPOP", "q", "0", exclusive=True)
+    group.server("m:1").hears("SET", "k", "v").answers(OK)
+    other.hears(OK)
+    group.server("m:1").dies()
+    group.topology(2, replicas=["r:1", "r:2"])
+    group.topology(3, master="r:1", replicas=["r:2"])
+    group.server("r:1").hears_nothing()
+    client.hears_error("UNCERTAIN BLPOP")
+
+
+@pytest.mark.parametrize("dies", [True, False])
+def test_blocking_pop__waited_longer_than_any_hold__is_asked_again(group: Playbook, dies: bool) -> None:
+    client = group.client().says("BLPOP", "q", "0")
+    told(group, "m:1", "BLPOP q 0", exclusive=True)
+    group.wait(60)
+    if dies:
+        group.server("m:1").dies()
+    group.topology(2, replicas=["r:1", "r:2"])
+    group.topology(3, master="r:1", replicas=["r:2"])
+    group.wait(0.1)
+    told(group, "r:1", "BLPOP q 0", exclusive=True).answers(b"*-1\r\n")
+    client.hears(b"*-1\r\n")
 
 
 def test_blocking_read__its_master_died_at_once__is_asked_of_the_next(group: Playbook) -> None:

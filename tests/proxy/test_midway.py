@@ -61,6 +61,33 @@ def test_the_rest_comes_from_another_server_when_the_first_one_is_lost(play: Pla
     client.hears(b"$1\r\nx\r\n")
 
 
+def test_reply__lost_after_a_long_time__goes_on_from_another_server(play: Playbook) -> None:
+    client, _ = half_way(play, "GET", "big")
+    play.wait(40)  # the client reads slowly
+    play.server("r:1").dies()
+    play.server("s:1").hears("GET", "big", exclusive=True).answers(REPLY)
+    client.hears(REPLY[CUT:])
+
+
+def test_reply__nobody_goes_on_for_too_long__ends_the_connection(play: Playbook) -> None:
+    client, _ = half_way(play, "GET", "big")
+    play.server("r:1").hangs_up()
+    connection = play.server("s:1").hears("GET", "big", exclusive=True)
+    play.wait(40)
+    connection.lane.abandon(play.time)
+    client.hears_nothing()
+    assert client.closed
+
+
+def test_reply__second_server_ends_before_it_begins__ends_the_connection(play: Playbook) -> None:
+    client, _ = half_way(play, "GET", "big")
+    play.server("r:1").hangs_up()
+    play.server("s:1").hears("GET", "big", exclusive=True)
+    play.server("s:1").hangs_up()
+    client.hears_nothing()
+    assert client.closed
+
+
 def test_the_second_loss_ends_the_connection_of_its_client(play: Playbook) -> None:
     client, _ = half_way(play, "GET", "big")
     play.server("r:1").dies()

@@ -70,6 +70,17 @@ class TestReads:
         play.server("m:1").hears("GET", "k", exclusive=True).answers(NIL)
         client.hears(NIL)
 
+    @pytest.mark.parametrize(("command", "patience"), [("GET", SILENT), ("HGETALL", HEAVY)])
+    def test_silence__replica_was_delisted__read_moves(self, play: Playbook, command: str, patience: float) -> None:
+        client = asked(play, command, "k")
+        play.listen(SILENT / 2)
+        play.topology(2, master="m:1", replicas=["r:2"])
+        play.listen(patience)
+        play.server("r:2").hears(command, "k").answers(NIL)
+        client.hears(NIL)
+        play.listen(HEAVY)
+        assert not play.server("r:1").live
+
     def test_silence__no_other_server__read_waits_where_it_is(self, play: Playbook) -> None:
         play.topology(2, replicas=["r:1"])
         client = asked(play, "GET", "k", gone=True)
