@@ -761,6 +761,8 @@ class Router:
         planned = self.topology is not None and self.topology.phase is Phase.DRAINING
         if planned:
             lanes = [lane for lane in lanes if lane.guest is None or not lane.guest.rests_on(lane)]
+        elif self.topology is not None and self.topology.master is not None:
+            lanes = [lane for lane in lanes if lane not in self._lingering]
         # All are listed before the first one closes, which must not be taken for the last.
         for lane in lanes:
             lingers = drained and lane.guest is not None and lane.guest.blocked and lane.guest.rests_on(lane)

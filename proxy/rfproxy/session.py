@@ -268,6 +268,7 @@ class Session:
         self.recovered = None
         self.router.sessions.pop(self.number, None)
         self.router.release(self, now)
+        self.router.dedicated.leave(self)  # also if it was not to be held
         apart.stand_down(self, now)
 
     def entry(self, args: list[bytes]) -> Entry:

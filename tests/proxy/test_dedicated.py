@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rfproxy.dedicated import FIRST_WAIT, LONGEST_WAIT, MOST_SCRIPTS, WINDOWS, Peak
-from rfproxy.lane import Lane
+from rfproxy.lane import Lane, LaneState
 from rfproxy.policy import Policy
 from rfproxy.session import Session
 from tests.support.playbook import FakeClient, Playbook
@@ -120,6 +120,19 @@ def test_session_that_waits__leaves__opens_nothing(play: Playbook) -> None:
     holder.leaves()
     play.server("m:1").hears_nothing()
     assert len(play.server("m:1").lanes) == 1
+
+
+def test_session_that_waits__its_client_closed_its_side__is_forgotten(play: Playbook) -> None:
+    play = Playbook(Policy(most_dedicated=1))
+    play.topology(1, master="m:1", replicas=["r:1"])
+    play.client().says("BLPOP", "q", "0")
+    client = play.client()
+    client.says("GET", "a").says("EVAL", "x", "0")
+    client.hangs_up()
+    play.server("r:1").hears("GET", "a").answers(b"$-1\r\n")
+    client.hears(b"$-1\r\n")
+    assert client.closed
+    assert not any(pool.waiting for pool in play.router.dedicated.pools)
 
 
 def test_connection_that_was_idle__is_closed_by_the_server__is_no_failure(play: Playbook) -> None:
@@ -345,6 +358,22 @@ def test_switchover__element_was_taken_before__reaches_its_client(play: Playbook
     lane.feed(ELEMENT, play.time)  # had been on its way
     client.hears(ELEMENT)
     play.server("r:1").hears_nothing()
+
+
+def test_switchover__former_master_comes_back_as_a_replica__its_element_arrives(play: Playbook) -> None:
+    client, lane = blocked(play)
+    play.topology(3, master="r:1", replicas=["r:2"])
+    play.topology(4, master="r:1", replicas=["r:2", "m:1"])
+    lane.feed(ELEMENT, play.time)
+    client.hears(ELEMENT)
+    assert play.acknowledged[-1] == 4
+
+
+def test_switchover__then_a_failover__the_former_master_is_parted_with(play: Playbook) -> None:
+    _, lane = blocked(play)
+    play.topology(3, master="r:1", replicas=["r:2"])
+    play.topology(4)
+    assert lane.state is LaneState.CLOSED
 
 
 def test_switchover__former_master_unblocks__the_next_one_is_asked(play: Playbook) -> None:

@@ -76,10 +76,21 @@ class TestReads:
         play.listen(SILENT / 2)
         play.topology(2, master="m:1", replicas=["r:2"])
         play.listen(patience)
-        play.server("r:2").hears(command, "k").answers(NIL)
+        play.server("r:2").hears(command, "k", exclusive=True).answers(NIL)
         client.hears(NIL)
         play.listen(HEAVY)
         assert not play.server("r:1").live
+
+    def test_silence__second_server_is_delisted__read_is_answered(self, play: Playbook) -> None:
+        client = asked(play, "GET", "k")
+        play.listen(SILENT + 2 * LISTEN_EVERY)
+        play.server("r:2").hears("GET", "k", exclusive=True)
+        play.server("r:2").silent = True
+        play.listen(2 * HEAVY)
+        client.hears_nothing()
+        play.topology(2, master="m:1")
+        play.listen(LISTEN_EVERY)
+        client.hears_error("ERR rfproxy: GET was sent to 2 servers")
 
     def test_silence__no_other_server__read_waits_where_it_is(self, play: Playbook) -> None:
         play.topology(2, replicas=["r:1"])
