@@ -192,6 +192,11 @@ class DurableLane(Lane):
         return self._fence is not None and self._fence.replied
 
     @property
+    def took_nothing(self) -> bool:
+        """Known as soon as the reply is here, also while it is kept."""
+        return self._fence is not None and self._fence.replied and not self._fence.served
+
+    @property
     def sends_later(self) -> bool:
         """Also while a batch is under way."""
         return self.waiting or super().sends_later
@@ -264,12 +269,8 @@ class DurableLane(Lane):
             if not fence.in_step:
                 raise ProtocolError("nobody knows what the next reply belongs to")
             super()._distribute(now)  # what the server has said unasked behind it
-        elif self.guest is not None and self.guest.blocked and fence.replied:
-            if fence.served:
-                self.guest.was_served()
-            else:
-                self.answered = now  # it is known to have taken nothing
-                self._contact.answers(now)
+        elif self.guest is not None and self.guest.blocked and fence.served:
+            self.guest.was_served()
         if self._queue and not self.in_flight:
             self._waits_for.lane_dirty(self)
 

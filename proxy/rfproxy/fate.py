@@ -21,8 +21,15 @@ if TYPE_CHECKING:
     from rfproxy.session import Session
 
 
-def after_loss(session: Session, attempts: Attempts, commands: list[list[bytes]], lane: Lane, loss: Loss) -> Attempts:
-    """The record of commands that were on `lane`, which is over. `sent` is when the oldest run in flight was sent."""
+def after_loss(session: Session, run: Run, commands: list[list[bytes]], lane: Lane, loss: Loss) -> Attempts:
+    """The record of commands of `run`, which was on `lane`, which is over.
+
+    A server may die of the oldest run in flight, so the time since that was sent counts. How long a client has waited
+    is a matter of its own run.
+    """
+    attempts = run.attempts
+    if loss is not Loss.UNSENT and not attempts.sent:
+        attempts = replace(attempts, first_sent=run.sent)
     if loss in (Loss.AT_HEAD, Loss.BESIDE) and all(_spares_servers(lookup(args)) for args in commands):
         loss = Loss.WITHDRAWN
     process = session.router.process if lane.writes else ""
@@ -49,15 +56,16 @@ def decide(session: Session, args: list[bytes], need: Need, lane: Lane, attempts
     return again(session, args, need, attempts)
 
 
-def of_busy(session: Session, verb: Verb, lane: Lane, loss: Loss) -> Entry:
+def of_busy(session: Session, run: Run, verb: Verb, lane: Lane, loss: Loss) -> Entry:
     """For a blocking command, or one that waits for the server's consent, that was on `lane`, which is over."""
     if loss is Loss.UNSENT:
         return verb
     node = str(lane.key.node)
     if verb.served:
         return uncertain(session, verb.args, node)
-    waited = session.router.answered_since(lane.key.node, lane.sent_head)
-    attempts = after_loss(session, verb.attempts, [verb.args], lane, Loss.WITHDRAWN if waited else loss)
+    waited = lane.took_nothing or session.router.answered_since(lane.key.node, lane.sent_head)
+    run.attempts = verb.attempts
+    attempts = after_loss(session, run, [verb.args], lane, Loss.WITHDRAWN if waited else loss)
     if verb.command.may_have_effect:
         if attempts.fatal_to:  # it was sent just before: it may have been served
             return uncertain(session, verb.args, node)

@@ -184,6 +184,11 @@ class Lane:
             return not self.stalled
         return self.guest.receptive and not self.guest.blocked
 
+    @property
+    def took_nothing(self) -> bool:
+        """Whether a blocking command, the oldest in flight, has been answered that it took nothing."""
+        return False
+
     def _waits_for_others(self) -> bool:
         """Whether the server has done what was asked, and waits for other servers."""
         return False

@@ -338,7 +338,7 @@ def returned(session: Session, run: Run, transaction: Transaction, lane: Lane, l
             transaction.failed = True
             session.recover(Ready(run.reply))
         else:
-            attempts = fate.after_loss(session, run.attempts, [args], lane, loss)
+            attempts = fate.after_loss(session, run, [args], lane, loss)
             session.recover(_fate(session, transaction, args, run.need, lane, attempts))
 
 

@@ -256,7 +256,7 @@ def returned(session: Session, run: Run, lane: Lane, loss: Loss) -> None:
         if session.midway.advanced:  # it was being answered: its time begins anew
             run.attempts = replace(run.attempts, first_sent=lane.closed_at)
         session.midway.again()
-        attempts = fate.after_loss(session, run.attempts, run.commands, lane, loss)
+        attempts = fate.after_loss(session, run, run.commands, lane, loss)
         over = attempts.spent or attempts.expired(lane.closed_at, session.router.policy.hold_timeout)
         if over or not lookup(run.unanswered()[0]).reads_only:
             session.midway.broken = f"{lane.key.node} was lost"
@@ -268,7 +268,7 @@ def returned(session: Session, run: Run, lane: Lane, loss: Loss) -> None:
     elif lane.welcome is not None and lane.welcome.refusal is Refusal.DENIED and lane.duty is not REPLICA:
         _denied(session, run, lane, lane.welcome.text)
     elif session.busy is not None:
-        session.recover(fate.of_busy(session, session.busy, lane, loss))
+        session.recover(fate.of_busy(session, run, session.busy, lane, loss))
     elif transaction is not None and lane is session.own and not lane.usable and run.form is not Form.STREAM:
         pledge.returned(session, run, transaction, lane, loss)
     elif loss is Loss.UNSENT:
@@ -298,13 +298,13 @@ def _denied(session: Session, run: Run, lane: Lane, text: str) -> None:
 
 def _returned_unanswered(session: Session, run: Run, lane: Lane, loss: Loss) -> None:
     if run.form is Form.BLOCK:
-        run.attempts = fate.after_loss(session, run.attempts, run.commands[1:-1], lane, loss)
+        run.attempts = fate.after_loss(session, run, run.commands[1:-1], lane, loss)
         session.recover(_decide_block(session, run, lane))
     elif run.form is Form.DOUBT:  # the server was no master: the script was refused
         session.recover(fate.again(session, run.commands[0], run.need, run.attempts))
     else:
         for args in run.unanswered():
-            attempts = fate.after_loss(session, run.attempts, [args], lane, loss)
+            attempts = fate.after_loss(session, run, [args], lane, loss)
             session.recover(fate.decide(session, args, run.need, lane, attempts))
             if loss is Loss.AT_HEAD:  # which is the first of them
                 loss = Loss.BESIDE

@@ -615,9 +615,9 @@ class Session:
         if self.recovered is not None and not self.outstanding:
             back, self.recovered = [entry for entry, _ in self.recovered] + back, None
         if back:
-            self.unsent = []
+            unsent, self.unsent = self.unsent, []
             self.replies = Replies.SKIP_NEXT if self.replies is Replies.SKIP else self.replies
-            if self.stage is _LEAVING and not all(isinstance(entry, Ready) for entry in back):
+            if self.stage is _LEAVING and any(_repeats(entry, unsent) for entry in back):
                 self.pending.clear()  # nothing is sent again for it
                 self.inbox = None
                 back = [*takewhile(lambda entry: isinstance(entry, Ready), back), Hangup(b"")]
@@ -652,3 +652,10 @@ class Session:
             self.close(now)
         elif self.stage is not _GONE:
             apart.lane_lost(self, lane, now)
+
+
+def _repeats(entry: Entry, unsent: list[Entry]) -> bool:
+    """Whether an entry that a lane has given back would be sent for the second time."""
+    if isinstance(entry, Run | Verb):
+        return entry.attempts.sent or entry not in unsent
+    return isinstance(entry, Hangup)

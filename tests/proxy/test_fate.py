@@ -493,3 +493,16 @@ def test_write__masters_were_replaced_while_silent__is_not_sent_to_a_third(group
     group.wait(1.0)
     group.server("r:2").hears_nothing()
     client.hears_error("UNCERTAIN SETRANGE may or may not have been applied: master r:1")
+
+
+def test_write__behind_one_that_waits_for_long__is_as_old_as_itself(group: Playbook) -> None:
+    older = group.client().says("SET", "a", "1")
+    told(group, "m:1", "SET a 1")
+    group.wait(31)
+    younger = group.client().says("SET", "b", "2")
+    told(group, "m:1", "SET b 2")
+    group.topology(2, replicas=["r:1", "r:2"])
+    group.topology(3, master="r:1", replicas=["r:2"])
+    told(group, "r:1", "SET b 2").answers(OK)
+    younger.hears(OK)
+    older.hears_error("UNCERTAIN SET")

@@ -638,3 +638,14 @@ def test_closed_client__command_not_sent_yet__is_dropped(play: Playbook) -> None
     client.session.feed(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\nv\r\n", play.time)  # waits for the end of this turn
     client.leaves()
     play.server("m:1").hears_nothing()
+
+
+def test_eof__connection_is_refused__another_server_is_asked(play: Playbook) -> None:
+    play.topology(2, master="m:1", replicas=["r:1", "r:2"])
+    play.server("r:1").refuses = True
+    client = play.client()
+    client.session.feed(b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n", play.time)
+    client.hangs_up()
+    play.server("r:2").hears("GET", "k").answers(b"$-1\r\n")
+    client.hears(b"$-1\r\n")
+    assert client.closed
