@@ -241,6 +241,11 @@ class Lane:
         self._queue.append(run)
 
     @property
+    def sent_all(self) -> bool:
+        """Whether nothing waits to be sent."""
+        return not self._queue
+
+    @property
     def sends_later(self) -> bool:
         """Whether what is in the queue stays there when this turn of the loop ends."""
         return self.state is not _READY

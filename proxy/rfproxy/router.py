@@ -765,7 +765,8 @@ class Router:
             lanes = [lane for lane in lanes if lane not in self._lingering]
         # All are listed before the first one closes, which must not be taken for the last.
         for lane in lanes:
-            lingers = drained and lane.guest is not None and lane.guest.blocked and lane.guest.rests_on(lane)
+            blocked = lane.guest is not None and lane.guest.blocked and lane.guest.rests_on(lane)
+            lingers = drained and blocked and lane.sent_all  # nothing more may be sent there
             self._forget(lane)
             if lingers:
                 self._lingering[lane] = now + LINGERING

@@ -369,6 +369,16 @@ def test_switchover__former_master_comes_back_as_a_replica__its_element_arrives(
     assert play.acknowledged[-1] == 4
 
 
+def test_switchover__blocking_command_was_not_sent__goes_to_the_new_master(play: Playbook) -> None:
+    play.server("m:1").silent = True
+    play.client().says("BLPOP", "q", "0")
+    play.topology(2, draining=("m:1", "r:1"), replicas=["r:2"])
+    play.topology(3, master="r:1", replicas=["r:2"])
+    play.server("m:1").silent = False
+    play.server("m:1").hears_nothing()
+    play.server("r:1").hears("BLPOP", "q", "0", exclusive=True)
+
+
 def test_switchover__then_a_failover__the_former_master_is_parted_with(play: Playbook) -> None:
     _, lane = blocked(play)
     play.topology(3, master="r:1", replicas=["r:2"])
