@@ -131,6 +131,12 @@ def leave(session: Session, ties: Ties, now: float, *, but: Session | FarTarget 
     ties.target = but
 
 
+def refused(session: Session, now: float) -> None:
+    """The server did not take a setting: whoever was to be told needs no connection for it."""
+    if session.ties is not None and session.ties.targets:
+        leave(session, session.ties, now, but=session.ties.target)
+
+
 def call_back(ties: Ties, now: float) -> None:
     """Something has changed about the connection of a session that others wait to be told by."""
     for caller in list(ties.callers):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rfprotocol import resp
 from rfprotocol.commands import Route, keys, lookup
 from rfprotocol.framing import Taken, split
-from rfproxy import admission, apart, barrier, durable, fate, muting, pledge, verbs
+from rfproxy import admission, apart, barrier, durable, fate, muting, pledge, redirection, verbs
 from rfproxy.attempts import Loss
 from rfproxy.entries import Entry, Form, Hangup, Need, Ready, Run, Verb
 from rfproxy.greeting import REPLICA, Refusal
@@ -192,6 +192,7 @@ def _deliver_consent(session: Session, run: Run, taken: Taken, now: float) -> No
         session.recover(verb)
     elif taken.has_error:
         session.client.write(taken.data)
+        redirection.refused(session, now)
         admission.screen(session)  # if it was AUTH: what came behind it was left until now
     else:
         verbs.granted(session, verb, taken.data, now)

@@ -14,6 +14,7 @@ from tests.support.playbook import FakeClient, FakeConnection
 OK = b"+OK\r\n"
 NOBODY = 9223372036854775807
 NO_SUCH_CLIENT = b"-ERR The client ID you want redirect to does not exist\r\n"
+SWITCHED = b"-ERR You can't switch BCAST mode on/off before disabling tracking for this client.\r\n"
 INVALID = b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n"
 FORGET = b">2\r\n$10\r\ninvalidate\r\n$-1\r\n"
 BROKEN = b">2\r\n$21\r\ntracking-redir-broken\r\n:%d\r\n"
@@ -89,6 +90,38 @@ def test_redirect__client_that_does_not_exist__is_the_servers_to_refuse(workers:
         redirected(here, NOBODY).answers(NO_SUCH_CLIENT)
         client.hears(NO_SUCH_CLIENT)
     assert not here.router.far_targets
+
+
+def test_redirect__refused_again_and_again__leaves_nothing_behind(workers: list[Worker]) -> None:
+    here, there = workers
+    client = here.client().says("CLIENT", "NO-TOUCH", "ON")
+    here.server("m:1").hears("CLIENT", "NO-TOUCH", "ON", exclusive=True).answers(OK)
+    client.hears(OK)
+    for _ in range(5):
+        target = there.client()
+        target.leaves()
+        asks_to_redirect(here, client, target)
+        talk(workers)
+        redirected(here, NOBODY).answers(NO_SUCH_CLIENT)
+        client.hears(NO_SUCH_CLIENT)
+    assert client.session.ties is not None
+    assert not client.session.ties.targets
+
+
+def test_redirect__server_refuses_it__others_need_no_connection_for_it(workers: list[Worker]) -> None:
+    here, there = workers
+    client = here.client().says("CLIENT", "TRACKING", "ON", "BCAST")
+    here.server("m:1").hears("CLIENT", "TRACKING", "ON", "BCAST", exclusive=True).answers(OK)
+    client.hears(OK)
+    for worker in (here, there):
+        for target in [worker.client() for _ in range(5)]:
+            asks_to_redirect(here, client, target)
+            talk(workers)
+            redirected(here, own(worker, target).client_id).answers(SWITCHED)
+            client.hears(SWITCHED)
+            talk(workers)
+        live = [connection for connection in worker.server("m:1").live if connection.lane.guest is not None]
+        assert len(live) == (worker is here)
 
 
 def test_redirect__frozen_worker__is_refused_and_hangs_nobody(workers: list[Worker]) -> None:
