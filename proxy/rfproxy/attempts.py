@@ -6,8 +6,14 @@ record. A connection that the server ended blames the command at its head: the o
     blamed once            it travels alone, on a connection that carries nothing else
     blamed twice           it is not sent again
     beside it twice        it travels alone, too: replies are lost together, so the head may be innocent
-    blamed within FATAL of its sending, by a master; or beside it when two masters ended within FATAL
-                           it is never sent to another master: the data outweigh one repetition
+    behind a command of the same client
+                           as if it was blamed: what comes from one client is one suspect
+    blamed within FATAL of its sending, by a master, and such that a server may die of it; or beside it when two masters
+    ended within FATAL     it is never sent to another master: the data outweigh one repetition
+
+A small write or read (SET, HSET, INCR, GET) at the head of a killed master is innocent, as far as anybody can know: it
+is repeated, so that clients do not notice the failover. Were it guilty all the same, a second server would be lost, and
+no third one.
 
 All times are seconds of the core's clock.
 """
@@ -27,6 +33,9 @@ MOST_BESIDE: Final = 2
 FATAL: Final = 1.5
 """Seconds within which the end of a server may be the effect of a command that it was sent."""
 
+JUST_SENT: Final = 0.2
+"""Seconds after its sending within which a blocking command may have been served, and its reply be lost: a server that
+has something for it replies at once."""
 SUSPICIOUS: Final = 1.0
 """Seconds for which a server is silent over a command that may be the cause of it."""
 
@@ -37,6 +46,7 @@ class Loss(Enum):
     UNSENT = "it was not sent"
     WITHDRAWN = "the proxy ended the connection"
     BESIDE = "the server ended the connection, and an older command was in flight"
+    BEHIND_OWN = "the server ended the connection, and an older command of the same client was the oldest in flight"
     AT_HEAD = "the server ended the connection, and it was the oldest command in flight"
 
 
@@ -47,6 +57,8 @@ class Attempts:
     first_sent: float = 0.0
     blamed: int = 0
     """Connections that ended while it was at their head."""
+    own: int = 0
+    """Connections that ended while a command of the same client was at their head, and it was behind that one."""
     beside: int = 0
     """Connections that ended while it was in flight behind another command."""
     lost_on: str = ""
@@ -66,22 +78,24 @@ class Attempts:
     @property
     def failed(self) -> bool:
         """Whether its server ended a connection that it was in flight on."""
-        return self.blamed > 0 or self.beside > 0
+        return self.blamed > 0 or self.own > 0 or self.beside > 0
 
     @property
     def alone(self) -> bool:
         """Whether the next attempt is made on a connection that carries nothing else."""
-        return self.blamed > 0 or self.beside >= MOST_BESIDE
+        return self.blamed > 0 or self.own > 0 or self.beside >= MOST_BESIDE
 
     @property
     def spent(self) -> bool:
         """Whether no further attempt is made."""
-        return self.blamed >= MOST_BLAMED
+        return self.blamed + self.own >= MOST_BLAMED
 
-    def after(self, loss: Loss, node: Node, sent: float, now: float, master_process: str = "") -> Attempts:
+    def after(
+        self, loss: Loss, node: Node, sent: float, now: float, master_process: str = "", *, deadly: bool = True
+    ) -> Attempts:
         """The connection to the server at `node` is over since `now`; the command had been sent at `sent`.
 
-        `master_process` names the server's process if it was the master.
+        `master_process` names the server's process if it was the master; `deadly`: a server may die of the command.
         """
         if loss is Loss.UNSENT:
             return self
@@ -89,8 +103,8 @@ class Attempts:
         if loss is Loss.WITHDRAWN:
             return replace(self, first_sent=first_sent)
         ended = master_process if now - sent <= FATAL else ""
+        second = ended if self.ended not in ("", ended) else ""
         if loss is Loss.BESIDE:
-            second = ended if self.ended not in ("", ended) else ""
             return replace(
                 self,
                 first_sent=first_sent,
@@ -99,13 +113,15 @@ class Attempts:
                 fatal_to=self.fatal_to or second,
                 suspect_at=node if second else self.suspect_at,
             )
+        behind = loss is Loss.BEHIND_OWN
         return replace(
             self,
             first_sent=first_sent,
-            blamed=self.blamed + 1,
+            blamed=self.blamed + (not behind),
+            own=self.own + behind,
             suspect_at=node,
             ended=self.ended or ended,
-            fatal_to=self.fatal_to or ended,
+            fatal_to=self.fatal_to or (ended if deadly else second),
         )
 
     def refused(self, sent: float) -> Attempts:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from rfprotocol import resp
 from rfprotocol.commands import Command, Route, lookup
-from rfproxy.attempts import NEVER_SENT, Attempts, Loss
+from rfproxy.attempts import JUST_SENT, MOST_BLAMED, NEVER_SENT, Attempts, Loss
 from rfproxy.entries import Entry, Form, Need, Ready, Run, Verb, alone
 from rfproxy.replay import may_resend
 
@@ -30,10 +30,23 @@ def after_loss(session: Session, run: Run, commands: list[list[bytes]], lane: La
     attempts = run.attempts
     if loss is not Loss.UNSENT and not attempts.sent:
         attempts = replace(attempts, first_sent=run.sent)
-    if loss in (Loss.AT_HEAD, Loss.BESIDE) and all(_spares_servers(lookup(args)) for args in commands):
+    if loss is not Loss.UNSENT and all(_spares_servers(lookup(args)) for args in commands):
         loss = Loss.WITHDRAWN
     process = session.router.process if lane.writes else ""
-    return attempts.after(loss, lane.key.node, lane.sent_head, lane.closed_at, process)
+    deadly = any(_may_kill(args) for args in commands)
+    return attempts.after(loss, lane.key.node, lane.sent_head, lane.closed_at, process, deadly=deadly)
+
+
+_LARGE = 64 << 10
+"""Bytes of a command that are no small change to a server."""
+_GROWS = frozenset(["SETRANGE", "SETBIT", "BITFIELD", "ARSET", "ARMSET"])
+"""What may allocate far more than it brings."""
+
+
+def _may_kill(args: list[bytes]) -> bool:
+    """Whether a server may die of a command: of its time, of what it allocates, of its size."""
+    command = lookup(args)
+    return command.takes_long or command.name in _GROWS or sum(map(len, args)) > _LARGE
 
 
 def _spares_servers(command: Command) -> bool:
@@ -67,8 +80,8 @@ def of_busy(session: Session, run: Run, verb: Verb, lane: Lane, loss: Loss) -> E
     run.attempts = verb.attempts
     attempts = after_loss(session, run, [verb.args], lane, Loss.WITHDRAWN if waited else loss)
     if verb.command.may_have_effect:
-        if attempts.fatal_to:  # it was sent just before: it may have been served
-            return uncertain(session, verb.args, node)
+        if loss is Loss.AT_HEAD and not waited and lane.closed_at - lane.sent_head <= JUST_SENT:
+            return uncertain(session, verb.args, node)  # it may have been served
         attempts = replace(attempts, lost_on=node)
     waits = verb.command.route is Route.BLOCKING  # for others, as long as it was told: that is no attempt that failed
     answer = exhausted(session, verb.args, attempts, lane.closed_at) if attempts.spent or not waits else None
@@ -79,11 +92,13 @@ def exhausted(session: Session, args: list[bytes], attempts: Attempts, now: floa
     """The answer to a command that is not sent again: it cost connections enough, or its time is over."""
     if not attempts.spent and not attempts.expired(now, session.router.policy.hold_timeout):
         return None
+    if attempts.spent:
+        _share(session)
     if attempts.lost_on:
         return uncertain(session, args, attempts.lost_on)
     name = lookup(args).name.replace("|", " ")
     text = (
-        f"ERR rfproxy: {name} was sent to {attempts.blamed} servers, and each ended the connection before it replied, "
+        f"ERR rfproxy: {name} was sent to {MOST_BLAMED} servers, and each ended the connection before it replied, "
         f"{attempts.suspect_at} last (output limit, out of memory, a crash?): it is not sent again"
         if attempts.spent
         else f"ERR rfproxy: {name} was not answered within {session.router.policy.hold_timeout:g} s by any server"
@@ -92,16 +107,25 @@ def exhausted(session: Session, args: list[bytes], attempts: Attempts, now: floa
     return Ready(resp.error(text))
 
 
+def _share(session: Session) -> None:
+    """What was sent behind a command that is not sent again is not either: nobody knows which of them it was."""
+    for entry in session.pending:
+        if isinstance(entry, Run) and entry.attempts.own:
+            entry.attempts = replace(entry.attempts, own=MOST_BLAMED)
+
+
 def barred(session: Session, run: Run) -> Ready | None:
-    """The answer to a run that may not be sent to the master there is now: the former one may have died of it."""
+    """The answer to a run that may not be sent any more, or not to the master there is now, which may die of it."""
     attempts, router = run.attempts, session.router
+    if attempts.spent and (answer := exhausted(session, run.commands[-1], attempts, attempts.first_sent)) is not None:
+        return answer_of(session, run, answer)
     served = router.topology is not None and router.topology.master is not None
     if not attempts.fatal_to or not served or router.process == attempts.fatal_to:
         return None
     if attempts.lost_on:
         return answer_of(session, run, uncertain(session, run.commands[-1], attempts.lost_on))
-    if run.need is Need.ANY_OWN and router.topology is not None and router.topology.replicas:
-        return None  # which `choose` prefers
+    if run.need is Need.ANY_OWN and router.may_read_elsewhere(attempts):
+        return None
     name = lookup(run.commands[-1]).name.replace("|", " ")
     text = (
         f"ERR rfproxy: {name} was in execution when master {attempts.suspect_at} ended the connection, and that server "

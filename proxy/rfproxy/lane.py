@@ -510,12 +510,13 @@ class Lane:
         """The connection is over: every run goes back."""
         sent, self.in_flight = self.in_flight, deque()
         unsent, self._queue = self._queue, []
-        loss = at_head
+        loss, suspect = at_head, None
         for run in sent:
             if run.form is not LEFTOVER:
-                run.session.returned(run, self, loss)
-            if run.form is not Form.RESTORE:  # which does no server any harm, and is often sent with what follows it
-                loss = behind
+                own = loss is Loss.BESIDE and run.session is suspect
+                run.session.returned(run, self, Loss.BEHIND_OWN if own else loss)
+            if loss is not behind and run.form is not Form.RESTORE:  # which is often sent with what follows it
+                loss, suspect = behind, run.session
         for run in unsent:
             run.session.returned(run, self, Loss.UNSENT)
         sessions = dict.fromkeys(run.session for run in (*sent, *unsent) if run.form is not LEFTOVER)

@@ -308,7 +308,7 @@ def _returned_unanswered(session: Session, run: Run, lane: Lane, loss: Loss) -> 
             attempts = fate.after_loss(session, run, [args], lane, loss)
             session.recover(fate.decide(session, args, run.need, lane, attempts))
             if loss is Loss.AT_HEAD:  # which is the first of them
-                loss = Loss.BESIDE
+                loss = Loss.BEHIND_OWN
 
 
 def _decide_block(session: Session, run: Run, lane: Lane) -> Entry:

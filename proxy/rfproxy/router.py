@@ -214,7 +214,7 @@ class Router:
         barred = bool(attempts.fatal_to) and attempts.fatal_to != self.process  # from the master
         if attempts.fatal_to and topology.master is None:
             return None  # a replica may become the master
-        if self._reads_replicas or barred:
+        if self._reads_replicas:
             replica = self._replicas.choose(self._replicas_for(identity, attempts, now), number, now)
             if replica is not None or barred:
                 return LaneKey(replica, REPLICA, identity) if replica is not None else None
@@ -223,6 +223,13 @@ class Router:
             failed = self._replicas.failed(topology.master, now) or not self.gate.stale_reads(now)
             return None if failed else LaneKey(topology.master, Duty.ANY, identity)
         return self._master_key(identity, now)
+
+    def may_read_elsewhere(self, attempts: Attempts) -> bool:
+        """Whether a read that may not go to the master has a replica to go to, or will have when that follows."""
+        topology = self.topology
+        if topology is None or not self._reads_replicas:
+            return False
+        return any(node != attempts.suspect_at for node in (*topology.replicas, *topology.unavailable))
 
     def _replicas_for(self, identity: Identity, attempts: Attempts, now: float) -> Sequence[Node]:
         """Those that a read may go to: not where it ended a connection, nor where its user is not known."""

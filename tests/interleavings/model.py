@@ -160,7 +160,7 @@ class Model:
             self.play.settle()
 
     def _blame(self, connection: FakeConnection) -> None:
-        """Remember the oldest command in flight, and the others when they meet this for the second time.
+        """Remember the oldest command in flight, those behind it of the same client, and all others the second time.
 
         A transaction that travels as a whole is one command.
         """
@@ -170,7 +170,8 @@ class Model:
             tokens = [token(args) for args in (run.unanswered() if single else run.commands)]
             if place == 0:
                 self.blamed.update(tokens[:1] if single else tokens)
-            for one in self._met.intersection(tokens):
+            own = runs[0].session is run.session
+            for one in tokens if own else self._met.intersection(tokens):
                 self.blamed[one] += 0
             self._met.update(tokens)
 

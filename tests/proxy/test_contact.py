@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rfproxy.attempts import JUST_SENT
 from rfproxy.contact import Contact
 from rfproxy.dedicated import Dedicated
 from rfproxy.router import Router
@@ -41,7 +42,7 @@ def test_loss__of_all_connections__looks_at_none_of_the_others(monkeypatch: pyte
     play.topology(1, master="m:1")
     clients = [play.client().says("BLPOP", "q", "0") for _ in range(100)]
     play.settle()
-    play.time += 1
+    play.time += JUST_SENT / 2
     monkeypatch.setattr(Router, "lanes", property(lambda router: pytest.fail("all were listed")))
     monkeypatch.setattr(Dedicated, "__iter__", lambda dedicated: pytest.fail("all were looked at"))
     play.server("m:1").dies()

@@ -74,7 +74,7 @@ def test_a_refusal_and_a_loss_behind_it_leave_the_order_as_it_was(play: Playbook
     play.server("r:1").hears("SET", "a", "1").answers(OK)
     output, client.output = client.output, b""
     assert output.startswith(OK + b"-UNCERTAIN INCR")
-    play.server("r:1").hears("SET", "c", "3").answers(OK)
+    play.server("r:1").hears("SET", "c", "3", exclusive=True).answers(OK)
     client.hears(OK)
 
 

@@ -308,7 +308,7 @@ def test_what_was_answered_before_the_loss_is_not_repeated(play: Playbook) -> No
     client.hears_error("UNCERTAIN INCR")
     play.topology(2)
     play.topology(3, master="r:1")
-    play.server("r:1").hears("SET", "c", "3").answers(OK)
+    play.server("r:1").hears("SET", "c", "3", exclusive=True).answers(OK)
     play.server("r:1").hears_nothing()
     client.hears(OK)
 
@@ -325,7 +325,7 @@ def test_the_order_of_answers_is_kept_through_a_loss(play: Playbook) -> None:
     output = client.output
     client.output = b""
     assert output.startswith(OK + b"-UNCERTAIN INCR")
-    server.hears("GET", "a").answers(bulk("1"))
+    server.hears("GET", "a", exclusive=True).answers(bulk("1"))
     output, client.output = client.output, b""
     assert output.startswith(bulk("1") + b"-UNCERTAIN INCR")
 
