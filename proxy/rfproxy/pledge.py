@@ -46,6 +46,8 @@ def begin(session: Session, verb: Verb, now: float) -> bool:
 
 def goes(session: Session, entry: Run | Verb, transaction: Transaction, now: float) -> bool:
     """Any command since then."""
+    if isinstance(entry, Run) and (answer := _barred(session, entry, transaction)) is not None:
+        return session.act(answer, now)
     if transaction.pretending:
         return _pretend(session, entry, transaction, now)
     lane = session.own
@@ -53,11 +55,21 @@ def goes(session: Session, entry: Run | Verb, transaction: Transaction, now: flo
         return False  # when it is over: until the last replies are in, and it is forgotten
     if isinstance(entry, Run):
         return session.send(_as_queued(session, entry), lane) if transaction.queueing else session.dispatch(entry, lane)
-    if entry.command.name in VERBS:
-        return _send_verb(session, entry, transaction, lane)
+    return _verb_goes(session, entry, transaction, lane, now)
+
+
+def _verb_goes(session: Session, verb: Verb, transaction: Transaction, lane: Lane, now: float) -> bool:
+    if verb.command.name in VERBS:
+        return _send_verb(session, verb, transaction, lane)
     if transaction.queueing:
-        return _queue_verb(session, entry, transaction, lane)
-    return not session.outstanding and verbs.handle(session, entry, now)
+        return _queue_verb(session, verb, transaction, lane)
+    return not session.outstanding and verbs.handle(session, verb, now)
+
+
+def _barred(session: Session, run: Run, transaction: Transaction) -> Ready | None:
+    """The answer to what would be executed in front of the transaction, and may not be sent to this master."""
+    in_front = not transaction.queueing or (transaction.pretending and _in_front_of_multi(run))
+    return fate.barred(session, run) if in_front and run.attempts.sent else None
 
 
 def _send_verb(session: Session, verb: Verb, transaction: Transaction, lane: Lane) -> bool:

@@ -260,6 +260,21 @@ def test_pipeline__two_servers_ended_it__is_answered_whole(group: Playbook) -> N
     assert client.output.count(b"-ERR rfproxy: GET was sent to 2 servers") == 3
 
 
+def test_write_behind_watch__its_master_died_at_once__is_not_sent_to_the_next(group: Playbook) -> None:
+    client = group.client().says("WATCH", "k")
+    told(group, "m:1", "WATCH k", exclusive=True).answers(OK)
+    client.hears(OK)
+    client.says("SETRANGE", "x", "300000000", "y")
+    told(group, "m:1", "SETRANGE x 300000000 y", exclusive=True)
+    group.server("m:1").dies()
+    group.topology(2, replicas=["r:1", "r:2"])
+    group.topology(3, master="r:1", replicas=["r:2"])
+    group.server("r:1").hears_nothing()
+    client.hears_error("UNCERTAIN SETRANGE may or may not have been applied: master m:1 was lost")
+    client.pipelines("MULTI", "GET k", "EXEC")
+    client.hears(OK + b"+QUEUED\r\n*-1\r\n")
+
+
 def test_write__only_its_connection_ended__is_sent_alone_to_the_same_master(group: Playbook) -> None:
     client, other = group.client().says("SET", "k", "v"), group.client().says("SET", "o", "v")
     told(group, "m:1", "SET k v", "SET o v")
