@@ -176,7 +176,7 @@ class Router:
         key = self._key(session.number, session.identity, need, now, attempts)
         if key is None:
             return None
-        lane = self.dedicated.take(key, session, now, ends=ends)
+        lane = self.dedicated.take(key, session, now, ends=ends, anew=attempts.failed)
         if lane is None:
             self._wake_for(self.dedicated.dues(), now)
         return lane

@@ -550,3 +550,28 @@ def test_write__behind_one_that_waits_for_long__is_as_old_as_itself(group: Playb
     told(group, "r:1", "SET b 2").answers(OK)
     younger.hears(OK)
     older.hears_error("UNCERTAIN SET")
+
+
+def test_suspect__idle_connections_die_with_the_shared_one__is_not_sent_on_them(group: Playbook) -> None:
+    """Where the server was killed, they end in the same moment: that is no second server that it has harmed."""
+    client = group.client().says("EVAL", "x", "0")
+    told(group, "m:1", "EVAL x 0", exclusive=True).answers(b":1\r\n")
+    client.hears(b":1\r\n")
+    client.pipelines("SET k v", "GET k")
+    shared = told(group, "m:1", "SET k v", "GET k").answers(OK)
+    client.hears(OK)
+    for name in ("r:1", "r:2"):
+        group.server(name).refuses = True
+    group.server("m:1").refuses = True
+    shared.closed = True
+    shared.lane.lose(group.time)
+    group.wait(0.3)
+    group.server("m:1").hears_nothing()
+    group.server("m:1").dies()
+    for name in ("r:1", "r:2"):
+        group.server(name).refuses = False
+    group.topology(2, replicas=["r:1", "r:2"])
+    group.topology(3, master="r:1", replicas=["r:2"])
+    group.wait(0.3)
+    told(group, "r:2", "GET k", exclusive=True).answers(b"$1\r\nv\r\n")
+    client.hears(b"$1\r\nv\r\n")
