@@ -24,7 +24,7 @@ from redis.asyncio.connection import Connection, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from rfprotocol.errors import Failure, NodeRefused, NodeUnreachable
+from rfprotocol.errors import Failure, NodeRefused, NodeUnreachable, without_arguments
 from rfprotocol.tcpinfo import Unacknowledged, look
 from rfprotocol.topology import Node, NodeReport
 
@@ -200,7 +200,7 @@ _CODES: tuple[tuple[type[Exception], str], ...] = (
 
 def _translate(node: Node, error: Exception) -> NodeUnreachable | NodeRefused:
     """redis-py derives some error replies from ConnectionError although the server did answer."""
-    text = str(error)
+    text = without_arguments(str(error))
     code = getattr(error, "status_code", None)
     if not code:
         code = next((code for kind, code in _CODES if isinstance(error, kind)), None)

@@ -92,3 +92,14 @@ class NodeRefused(NodeError):
 
 class OperationFailed(RfError):
     """A command of an operator was not carried out; the text says why, and what to do."""
+
+
+_QUOTED = ", with args beginning with:"
+
+
+def without_arguments(text: str) -> str:
+    """An error of a server without the arguments that it repeats.
+
+    One that does not know AUTH (`rename-command`) repeats the password (server.c: commandCheckExistence).
+    """
+    return text.partition(_QUOTED)[0]

@@ -31,6 +31,7 @@ from typing import Any, Final
 import hiredis
 
 from rfprotocol import resp
+from rfprotocol.errors import without_arguments
 from rfprotocol.topology import Node
 
 
@@ -284,7 +285,7 @@ class _Error:
 
 
 def _as_error(text: str) -> Any:
-    return _Error(text)
+    return _Error(without_arguments(text))  # it is logged, and told to clients, who may not know the proxy's password
 
 
 _PASSING = ("LOADING", "MASTERDOWN", "BUSY", "ERR max number of clients", "DENIED")

@@ -160,6 +160,15 @@ async def test_a_missing_or_wrong_password_is_an_answer_and_never_shown() -> Non
     assert "wrong-one" not in repr(Credentials("default", "wrong-one"))
 
 
+async def test_auth__server_does_not_know_it__password_is_not_told() -> None:
+    with RedisServer(rename_command="AUTH nobody") as server:
+        async with admin_of(server, Credentials("default", "secret")) as admin:
+            with pytest.raises(NodeRefused) as refused:
+                await admin.probe()
+    assert "unknown command" in str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
 async def test_a_server_without_a_free_client_slot_has_answered() -> None:
     with RedisServer() as server, server.client() as occupant:
         occupant.ping()

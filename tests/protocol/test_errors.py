@@ -40,3 +40,10 @@ def test_a_protocol_error_carries_the_answer_for_the_client() -> None:
 
 def test_node_unreachable__without_a_reason__is_an_error_of_its_own() -> None:
     assert errors.NodeUnreachable("h:1 is away").reason is errors.Failure.ERROR
+
+
+def test_without_arguments__unknown_command__keeps_its_name() -> None:
+    assert errors.without_arguments("ERR unknown command 'AUTH', with args beginning with: 'secret' ") == (
+        "ERR unknown command 'AUTH'"
+    )
+    assert errors.without_arguments("NOAUTH Authentication required.") == "NOAUTH Authentication required."

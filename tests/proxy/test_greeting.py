@@ -7,6 +7,8 @@ import pytest
 from rfprotocol.resp import encode_command
 from rfprotocol.topology import Node
 from rfproxy.greeting import CHECKS, Account, Asker, Duty, Greeting, Identity, LaneKey, Refusal, Welcome
+from rfproxy.policy import Policy
+from tests.support.playbook import Playbook
 
 NODE = Node("h", 1)
 MASTER = b"*3\r\n$6\r\nmaster\r\n:1\r\n*0\r\n"
@@ -235,3 +237,18 @@ def test_a_database_that_does_not_exist_is_answered_in_the_servers_words() -> No
 
 def test_passwords_do_not_show() -> None:
     assert "secret" not in repr(LaneKey(NODE, Duty.MASTER, Identity(account=Account(b"u", b"secret"))))
+
+
+@pytest.mark.parametrize("quoted", ["'proxy' 'secret' ", "`proxy`, `secret`, "])
+def test_auth__server_does_not_know_it__password_is_told_to_nobody(quoted: str) -> None:
+    play = Playbook(Policy(account=Account(b"proxy", b"secret")))
+    text = f"-ERR unknown command 'AUTH', with args beginning with: {quoted}\r\n"  # server.c: commandCheckExistence
+    play.server("m:1").denies = {b"AUTH": text.encode()}
+    play.topology(1, master="m:1")
+    client = play.client().says("SET", "k", "v")
+    play.wait(31)
+    assert b"unknown command 'AUTH'" in client.output
+    assert b"secret" not in client.output
+    assert play.log.lines
+    assert "secret" not in str(play.log.lines)
+    assert "secret" not in play.router.reception.problems
