@@ -193,6 +193,7 @@ class Dedicated:
         self._of: dict[Lane, Pool] = {}
         self._short: dict[LaneKey, None] = {}
         """Pools for whose sessions there was no room."""
+        self._making_room = False
 
     def __iter__(self) -> Iterator[Lane]:
         return iter(list(self._of))
@@ -226,13 +227,13 @@ class Dedicated:
             return None
         if pool.idle and not anew:
             return pool.idle.popitem()[0]
+        if not pool.backoff.may_begin(now):
+            return None
         if self._full:
             self._make_room(now)
         if self._full:
             self._short[pool.key] = None
             pool.reason = f"this proxy may have {self._most} connections for single clients (limit of open files)"
-            return None
-        if not pool.backoff.may_begin(now):
             return None
         if pool.peak.recent:
             pool.missed()
@@ -243,10 +244,15 @@ class Dedicated:
         return 0 < self._most <= len(self._of)
 
     def _make_room(self, now: float) -> None:
-        """Close an idle connection of another pool. What has waited for longer may take its place."""
+        """Close an idle connection of another pool, for the session that asks: nobody else is called meanwhile.
+
+        It may be waiting itself, and in the middle of its queue: called now, it would say what comes next first.
+        """
         lane = next((next(iter(pool.idle)) for pool in self._pools.values() if pool.idle), None)
         if lane is not None:
+            self._making_room = True
             self._discard(lane, now)
+            self._making_room = False
 
     def _opened(self, pool: Pool) -> Lane:
         lane = self._open(pool.key)
@@ -285,8 +291,9 @@ class Dedicated:
         self._attempted(pool, lane)
         if lane in pool.opening:
             del pool.opening[lane]
-            pool.idle[lane] = None
-        self._wake(pool, now)
+            self._is_idle(pool, lane, now)
+        else:
+            self._wake(pool, now)
 
     def proven(self, lane: Lane, now: float) -> None:
         """The server has replied to a command on this connection."""
@@ -299,6 +306,10 @@ class Dedicated:
         """A session needs its connection no more, and left nothing on it that the next one could meet."""
         pool = self._of[lane]
         pool.used(lane)
+        self._is_idle(pool, lane, now)
+
+    def _is_idle(self, pool: Pool, lane: Lane, now: float) -> None:
+        """A connection may be used by whoever waits; if nobody does so here, it makes room for those of other pools."""
         pool.idle[lane] = None
         self._wake(pool, now)
         if self._short and self._full and lane in pool.idle:
@@ -333,6 +344,8 @@ class Dedicated:
 
     def wake(self, key: LaneKey, now: float) -> None:
         """A connection of that pool is closed: another one may be opened, in any pool if there was no room before."""
+        if self._making_room:
+            return
         if (pool := self._pools.get(key)) is not None:
             self._wake(pool, now)
         while self._short and not self._full:

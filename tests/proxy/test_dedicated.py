@@ -135,6 +135,34 @@ def test_session_that_waits__its_client_closed_its_side__is_forgotten(play: Play
     assert not any(pool.waiting for pool in play.router.dedicated.pools)
 
 
+def waits_for_room() -> tuple[Playbook, FakeClient]:
+    """A client waits for a connection, while a spare one is being opened that it could do without."""
+    play = Playbook(Policy(most_dedicated=2), spares=1)
+    play.topology(1, master="m:1", replicas=["r:1", "s:1"])
+    play.server("m:1").silent = True
+    play.client().says("BLPOP", "q", "0")
+    play.client()
+    client = play.client().says("GET", "k")
+    play.server("r:1").hears("GET", "k")
+    play.server("r:1").hangs_up()
+    play.server("s:1").hears_nothing()
+    play.server("m:1").silent = False
+    return play, client
+
+
+def test_session_that_waits__spare_of_another_pool_is_ready__gets_its_place() -> None:
+    play, client = waits_for_room()
+    play.server("s:1").hears("GET", "k", exclusive=True).answers(b"$-1\r\n")
+    client.hears(b"$-1\r\n")
+
+
+def test_session_that_waits__says_more_when_there_is_room__is_answered_in_order() -> None:
+    play, client = waits_for_room()
+    client.says("CLIENT", "SETNAME", "x")
+    play.server("s:1").hears("GET", "k", exclusive=True).answers(b"$-1\r\n")
+    client.hears(b"$-1\r\n")
+
+
 def test_connection_that_was_idle__is_closed_by_the_server__is_no_failure(play: Playbook) -> None:
     client = play.client().says("EVAL", "x", "0")
     connection = play.server("m:1").hears("EVAL", "x", "0", exclusive=True).answers(b":1\r\n")
