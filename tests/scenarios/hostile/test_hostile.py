@@ -60,10 +60,15 @@ class Outcome:
         return [f"{self.stage.title}: {text}" for text in found]
 
     def unexcused(self) -> dict[tuple[str, str], int]:
-        """Errors of bystanders: only a server that died may leave one, of what may not be repeated."""
+        """Errors of bystanders: only a server that died may leave one, of what may not be repeated.
+
+        Nor may the oldest command in flight there be repeated, whichever it was: the server may have died of it.
+        """
+        suspects = sum(count for (command, _), count in self.seen.errors.items() if command == "SET")
 
         def excused(command: str, text: str) -> bool:
-            return bool(self.died) and command in ("INCR", "RPUSH", "BLPOP") and text.startswith("UNCERTAIN ")
+            lost = command in ("INCR", "RPUSH", "BLPOP") or (command == "SET" and suspects <= self.died)
+            return bool(self.died) and lost and text.startswith("UNCERTAIN ")
 
         return self.seen.unexpected(excused)
 
