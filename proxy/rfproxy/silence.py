@@ -50,6 +50,9 @@ BUSY_AFTER: Final = 0.3
 """Seconds of silence after which a command that may take long is reported."""
 TOLD_FOR: Final = 1.0
 """Seconds that a report stands at least: one command after the other of 0.3 s each is no reason for as many writes."""
+READ_TOGETHER: Final = 0.1
+"""What was sent within so many seconds a server may read at once, and it executes all of that before it sends the first
+reply. Redis reads up to 16 KiB at a time: all that came during a long turn of its loop."""
 UNREACHABLE: Final = 0.6
 """Seconds without an acknowledgement by the other kernel: two retransmissions at Linux' least interval of 0.2 s."""
 SILENT: Final = 1.0
@@ -253,10 +256,11 @@ def _heavy(session: Session, runs: list[Run], quiet: Quiet) -> bool:
 def _executing(lane: Lane) -> Iterator[str]:
     """Of each command that may keep the server busy, see `_long_commands`.
 
-    It executes all that came in one packet before it sends the first reply.
+    It may be any of those that were sent until READ_TOGETHER after the server fell silent. A later one is not the
+    reason: the server was silent before it came.
     """
-    sent = lane.in_flight[0].sent
-    for run in list(takewhile(lambda run: run.sent == sent, lane.in_flight)):
+    until = lane.silent_since + READ_TOGETHER
+    for run in list(takewhile(lambda run: run.sent <= until, lane.in_flight)):
         yield from _long_commands(run)
 
 

@@ -9,7 +9,17 @@ from rfprotocol.tcpinfo import TcpInfo
 from rfproxy import silence
 from rfproxy.lane import Lane
 from rfproxy.policy import Policy, Reads
-from rfproxy.silence import BUSY_AFTER, HEAVY, LISTEN_EVERY, MOST_READ, MOST_SAMPLED, SILENT, TOLD_FOR, UNREACHABLE
+from rfproxy.silence import (
+    BUSY_AFTER,
+    HEAVY,
+    LISTEN_EVERY,
+    MOST_READ,
+    MOST_SAMPLED,
+    READ_TOGETHER,
+    SILENT,
+    TOLD_FOR,
+    UNREACHABLE,
+)
 from tests.support.playbook import FakeClient, Playbook
 
 NIL = b"$-1\r\n"
@@ -291,6 +301,20 @@ class TestBusy:
         client.says("EXEC")
         play.listen(BUSY_AFTER + LISTEN_EVERY)
         assert play.told_busy == [{"m:1": "FLUSHALL"}]
+
+    def test_busy__long_command_just_behind_another__told(self, play: Playbook) -> None:
+        asked(play, "INCR", "k", server="m:1")
+        play.wait(READ_TOGETHER / 2)
+        asked(play, "FLUSHALL", server="m:1")
+        play.listen(BUSY_AFTER + 2 * LISTEN_EVERY)
+        assert play.told_busy == [{"m:1": "FLUSHALL"}]
+
+    def test_busy__long_command_sent_to_frozen_server__not_told(self, play: Playbook) -> None:
+        asked(play, "INCR", "k", server="m:1")
+        play.wait(2 * READ_TOGETHER)
+        asked(play, "FLUSHALL", server="m:1")
+        play.listen(2 * HEAVY)
+        assert play.told_busy == []
 
     def test_busy__client_left__still_true(self, play: Playbook) -> None:
         client = play.client().says("EVAL", "x", "0")
