@@ -59,7 +59,7 @@ class Scripts:
 
         On the same connection. They count as being there once `loaded` says so; until then others load them too.
         """
-        loads: list[bytes] = []
+        loads: dict[bytes, None] = {}
         for args in commands:
             name = args[0].upper()
             if name in _EVALSHA:
@@ -70,7 +70,7 @@ class Scripts:
                 elif args[1].upper() == b"FLUSH":
                     self.flushes += 1
                     self._forget_all()
-        return loads
+        return list(loads)
 
     def executed(self, args: Sequence[bytes], flushes: int) -> None:
         """A command was answered without an error: remember the script that it brought, or forget all.
@@ -137,15 +137,15 @@ class Scripts:
         self._there.clear()
         self._free = self._capacity
 
-    def _need(self, digests: Sequence[bytes], process: str, loads: list[bytes]) -> None:
+    def _need(self, digests: Sequence[bytes], process: str, loads: dict[bytes, None]) -> None:
         there = self._known(process)
         for digest in map(bytes.lower, digests):
             body = self._bodies.get(digest)
             if body is None:
                 continue
             self._bodies.move_to_end(digest)
-            if digest not in there and body not in loads:
-                loads.append(body)
+            if digest not in there:
+                loads[body] = None
 
     def _carried(self, body: bytes) -> None:
         digest = self._digests.get(body)

@@ -23,6 +23,7 @@ class Stream:
         """Commands without their last confirmation."""
         self.monitor = False
         self._subscribed: dict[tuple[bytes, bytes], None] = {}  # (command, channel)
+        self._counts: dict[bytes, int] = {}  # of these, by command
 
     @property
     def subscribed(self) -> bool:
@@ -40,7 +41,16 @@ class Stream:
 
     def count(self, command: bytes) -> int:
         """How many channels, or patterns, are subscribed to with SUBSCRIBE, PSUBSCRIBE or SSUBSCRIBE."""
-        return sum(of == command for of, _ in self._subscribed)
+        return self._counts.get(command, 0)
+
+    def _set(self, command: bytes, channel: bytes, *, subscribed: bool) -> None:
+        if subscribed is ((command, channel) in self._subscribed):
+            return
+        if subscribed:
+            self._subscribed[command, channel] = None
+        else:
+            del self._subscribed[command, channel]
+        self._counts[command] = self.count(command) + (1 if subscribed else -1)
 
     def requests(self) -> list[list[bytes]]:
         """The commands that bring a new connection to the same state. Each channel is confirmed."""
@@ -60,18 +70,19 @@ class Stream:
         """Take a reply to `command`, from which the channel is removed; whether it is the last one."""
         kind, channel = _head(frame)
         if kind in _SUBSCRIBE:
-            self._subscribed[(_SUBSCRIBE[kind], channel)] = None
+            self._set(_SUBSCRIBE[kind], channel, subscribed=True)
         elif kind in _UNSUBSCRIBE:
-            self._subscribed.pop((_UNSUBSCRIBE[kind], channel), None)
+            self._set(_UNSUBSCRIBE[kind], channel, subscribed=False)
         else:
             self.monitor = self.monitor or (command[0].upper() == b"MONITOR" and frame == b"+OK\r\n")
             return True
         if kind in _UNSUBSCRIBE and len(command) == 1:
             return not self.count(_UNSUBSCRIBE[kind])
-        if channel in command[1:]:
-            del command[command.index(channel, 1)]
-            return len(command) == 1
-        return True
+        try:
+            del command[command.index(channel, 1)]  # as a rule the first one
+        except ValueError:
+            return True
+        return len(command) == 1
 
 
 _CONFIRMATIONS = _SUBSCRIBE.keys() | _UNSUBSCRIBE.keys()

@@ -238,3 +238,26 @@ def test_transactions__loading_connection_is_lost__another_one_loads() -> None:
     play.server("r:1").hears("MULTI", exclusive=True).answers(b"+OK\r\n")
     second.hears(b"+OK\r\n")
     client.hears(b":1\r\n")
+
+
+class Compared(bytes):
+    """A body that counts how often it is compared with another one."""
+
+    times = 0
+
+    def __eq__(self, other: object) -> bool:
+        Compared.times += 1
+        return bytes(self) == other
+
+    def __hash__(self) -> int:
+        return hash(bytes(self))
+
+
+def test_exists__of_very_many__compares_no_body_with_all_others(scripts: Scripts) -> None:
+    bodies = [Compared(b"return %d" % number) for number in range(500)]
+    for body in bodies:
+        scripts.executed([b"EVAL", body, b"0"], 0)
+    digests = [sha1(body).hexdigest().encode() for body in bodies]
+    Compared.times = 0
+    assert len(scripts.needed([[b"SCRIPT", b"EXISTS", *digests]], "new")) == 500
+    assert Compared.times <= 2 * len(bodies)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from rfproxy.stream import Stream
@@ -154,3 +156,39 @@ def test_no_frame_is_too_odd(frame: bytes) -> None:
     stream.unasked(frame, 2)
     assert stream.confirms(words("SUBSCRIBE b"), frame)
     assert stream.requests() == [words("SUBSCRIBE a")]
+
+
+class Compared(bytes):
+    """A channel that counts how often channels are compared."""
+
+    times = 0
+
+    def __eq__(self, other: object) -> bool:
+        Compared.times += 1
+        return bytes(self) == other
+
+    def __hash__(self) -> int:
+        return hash(bytes(self))
+
+
+class Unlisted(dict[tuple[bytes, bytes], None]):
+    """What nobody may go through."""
+
+    def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
+        pytest.fail("all channels were listed")
+
+
+def test_confirms__very_many_channels__each_is_looked_at_a_few_times() -> None:
+    stream = Stream()
+    stream._subscribed = Unlisted()
+    channels = [Compared(b"c%d" % number) for number in range(500)]
+    command: list[bytes] = [b"SUBSCRIBE", *channels]
+    for number, channel in enumerate(channels):
+        frame = b"*3\r\n$9\r\nsubscribe\r\n$%d\r\n%b\r\n:1\r\n" % (len(channel), channel)
+        assert stream.confirms(command, frame) is (number == 499)
+    assert stream.count(b"SUBSCRIBE") == 500
+    for number, channel in enumerate(channels):
+        frame = b"*3\r\n$11\r\nunsubscribe\r\n$%d\r\n%b\r\n:1\r\n" % (len(channel), channel)
+        assert stream.confirms([b"UNSUBSCRIBE"], frame) is (number == 499)
+    assert stream.count(b"SUBSCRIBE") == 0
+    assert Compared.times <= 4 * len(channels)
