@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import redis
+
 from rfmanager import operations
 from rfprotocol.topology import Topology
 from tests.support.eventually import eventually
@@ -61,9 +63,15 @@ class Place(Installation):
             client.publish(channel, text)
 
     async def blocked(self, count: int) -> None:
-        """Return when so many clients of the master wait for an element."""
+        """Return when so many clients of the master wait for an element, and the proxies know it.
+
+        A proxy knows it when the master has replied to something that was sent later.
+        """
         with self.server_of(await self.serving()).client() as client:
             await eventually(lambda: client.info("clients")["blocked_clients"] >= count)
+        for port in self.ports:
+            with redis.Redis(port=port) as client:
+                await asyncio.to_thread(client.touch, "nothing")
 
 
 Change = Callable[[Place], Awaitable[None]]
