@@ -241,7 +241,10 @@ class Simulation:
         if change is None or self.site.topology is None or self.site.topology.phase is not Phase.SERVING:
             return
         since = self.frozen_since.get(change.former) if change.former else None
-        if change.lost == "timeout" and since is not None:
+        if change.lost == "timeout" and since is not None and change.former is not None:
+            # A master that goes on for less than the time between two probes has not been heard in between.
+            unrefuted = self.managers[self.site.primary].detectors[change.former].failing_since
+            since = since if unrefuted is None else min(since, unrefuted)
             braked = self.brake.on and self.site.request is None
             needed = Limits().silence * self.brake.factor if braked else 0.0
             needed = max(needed, Limits().busy_patience if change.former in self.busy else 0.0)
