@@ -1,4 +1,4 @@
-"""A program that announces a record and prints each state of its store, to be frozen from outside."""
+"""A program that announces a record, says so, and prints each state of its store, to be frozen from outside."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ async def main(hosts: str) -> None:
     await store.start()
     await connected.wait()
     await store.announce("/announced", b"")
+    print("announced", flush=True)
     await asyncio.Event().wait()
 
 
