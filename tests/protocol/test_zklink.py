@@ -366,6 +366,7 @@ async def test_a_process_that_was_frozen_itself_notices_that_its_session_is_over
     assert await child.stdout.readline() == b"connected\n"
     while not await watcher_has(watcher):
         await changes.next()
+    assert await child.stdout.readline() == b"announced\n"
     child.send_signal(signal.SIGSTOP)
     while await watcher_has(watcher):
         await changes.next()
