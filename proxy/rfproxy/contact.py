@@ -12,13 +12,16 @@ from math import inf
 class Contact:
     """Of one server. Times are seconds of the core's clock."""
 
-    __slots__ = ("answered", "ready")
+    __slots__ = ("answered", "ended", "ready")
 
     def __init__(self) -> None:
         self.ready = 0
         """Connections that are greeted and may be used."""
         self.answered = -inf
         """When the latest command that was answered had been sent."""
+
+        self.ended = 0
+        """Connections that it had greeted and then ended: after each it may be about to end the others."""
 
     def answers(self, sent: float) -> None:
         """A command was answered that had been sent then."""

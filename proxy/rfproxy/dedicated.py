@@ -204,14 +204,13 @@ class Dedicated:
     def __len__(self) -> int:
         return len(self._of)
 
-    def take(self, key: LaneKey, session: Session, now: float, *, ends: bool, anew: bool = False) -> Lane | None:
+    def take(self, key: LaneKey, session: Session, now: float, *, ends: bool) -> Lane | None:
         """A connection for this session, or None: then it waits, and is called when it may try again.
 
-        `ends`: what it will carry ends by itself. `anew`: it has to be opened now. Where another connection has just
-        ended, an idle one may be about to: that would say nothing about the command.
+        `ends`: what it will carry ends by itself.
         """
         pool = self._pool(key)
-        lane = self._obtained(pool, now, ends=ends, anew=anew)
+        lane = self._obtained(pool, now, ends=ends)
         if lane is None:
             pool.waiting.join(session, ends=ends)
             return None
@@ -221,11 +220,11 @@ class Dedicated:
         self.replenish(pool, now)
         return lane
 
-    def _obtained(self, pool: Pool, now: float, *, ends: bool, anew: bool) -> Lane | None:
+    def _obtained(self, pool: Pool, now: float, *, ends: bool) -> Lane | None:
         if ends and pool.scripts >= MOST_SCRIPTS:
             pool.reason = f"{MOST_SCRIPTS} scripts are under way"
             return None
-        if pool.idle and not anew:
+        if pool.idle:
             return pool.idle.popitem()[0]
         if not pool.backoff.may_begin(now):
             return None

@@ -108,10 +108,17 @@ def exhausted(session: Session, args: list[bytes], attempts: Attempts, now: floa
 
 
 def _share(session: Session) -> None:
-    """What was sent behind a command that is not sent again is not either: nobody knows which of them it was."""
+    """What was sent behind a command that is not sent again is not either: nobody knows which of them it was.
+
+    Those behind one that is spent were marked with it, or will be when its turn comes, and what was never sent is
+    behind all that was: so each command is looked at once, however long the pipeline.
+    """
     for entry in session.pending:
-        if isinstance(entry, Run) and entry.attempts.own:
-            entry.attempts = replace(entry.attempts, own=MOST_BLAMED)
+        if isinstance(entry, Run):
+            if entry.attempts.spent or entry.attempts is NEVER_SENT:
+                return
+            if entry.attempts.own:
+                entry.attempts = replace(entry.attempts, own=MOST_BLAMED)
 
 
 def barred(session: Session, run: Run) -> Ready | None:

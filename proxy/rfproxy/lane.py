@@ -4,11 +4,16 @@ r"""One connection to a server: a queue of runs to be sent, and a queue of runs 
     sessions <--deliver-- [in flight | in flight | in flight]  <--feed--  server
 
     CONNECTING --> GREETING --> READY --> RETIRED --> CLOSED
-         \____________\___________\__________________/
+         |            |         |   ^                    ^
+         |            |         v   |                    |
+         |            |        PROBING                   |
+         \____________\___________\____________________/
 
 Replies come in the order of the commands (RESP), so the first run in flight owns the next replies. A shared lane
 serves every session with the same key; an exclusive one belongs to a single session, which may also take
-what the server sends unasked. RETIRED accepts no more runs and closes when the last reply is in.
+what the server sends unasked. RETIRED accepts no more runs and closes when the last reply is in. PROBING sends none
+until the server is heard again: it has ended another connection, and a process that dies ends them one after the other,
+so a command sent meanwhile on this one would be lost, and a write be uncertain.
 
 When the connection dies or the topology moves on, each run goes back to its session in order, with the
 knowledge whether it was sent: what becomes of it is decided there.
@@ -23,6 +28,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import hiredis
 
+from rfprotocol import resp
 from rfprotocol.errors import ProtocolError
 from rfprotocol.framing import ReplyScanner, Taken
 from rfprotocol.topology import Node
@@ -108,6 +114,7 @@ class LaneState(Enum):
     CONNECTING = "connecting"
     GREETING = "greeting"
     READY = "ready"
+    PROBING = "probing"
     RETIRED = "retired"
     CLOSED = "closed"
 
@@ -116,8 +123,10 @@ class LaneState(Enum):
 _CONNECTING: Final = LaneState.CONNECTING
 _GREETING: Final = LaneState.GREETING
 _READY: Final = LaneState.READY
+_PROBING: Final = LaneState.PROBING
 _RETIRED: Final = LaneState.RETIRED
 _CLOSED: Final = LaneState.CLOSED
+_PING: Final = resp.encode_command([b"PING"])
 
 
 class Lane:
@@ -128,6 +137,7 @@ class Lane:
         self.key = key
         self.duty = key.duty
         self._contact = owner.contact(key.node)
+        self._outlived = 0  # connections that the server had ended when this one was last heard
         self.run_id = run_id
         self.guest = guest
         self.pace = Pace() if key.duty is Duty.REPLICA else None
@@ -163,7 +173,13 @@ class Lane:
     @property
     def usable(self) -> bool:
         """Whether runs may be enqueued."""
-        return not self.parked and (self.state is _READY or self.state is _CONNECTING or self.state is _GREETING)
+        state = self.state
+        return not self.parked and (state is _READY or state is _CONNECTING or state is _GREETING or state is _PROBING)
+
+    @property
+    def serving(self) -> bool:
+        """Whether the server has accepted it, and it accepts runs."""
+        return self.state is _READY or self.state is _PROBING
 
     @property
     def to_come(self) -> int:
@@ -177,7 +193,7 @@ class Lane:
             not self.in_flight
             or self._withheld
             or self._waits_for_others()
-            or not (self.state is _READY or self.state is _RETIRED)
+            or not (self.serving or self.state is _RETIRED)
         ):
             return False
         if self.guest is None:
@@ -278,8 +294,41 @@ class Lane:
         if not self._owner.may_send(self, now):
             self._cannot_send(now)
             return
+        if self.guest is None and self.writes and self.probe(now):
+            return
         self.used = now
         self._send(self._writer, now)
+
+    def probe(self, now: float) -> bool:
+        """Whether nothing is to be sent yet: the server has ended another connection since it was heard on this one.
+
+        With nothing in flight it is sent a PING, which it answers unless it ends this connection, too.
+        """
+        if self._outlived == self._contact.ended or self.state is not _READY or self._writer is None:
+            return False
+        self.state = _PROBING
+        if not self.in_flight:
+            self.used = now
+            self._writer.write(_PING)
+        return True
+
+    def _probed(self, data: bytes, now: float) -> None:
+        """The server is heard again: with the reply to PING, or to what was in flight."""
+        if self.in_flight:
+            self.state = _READY
+            self._owner.lane_dirty(self)
+            self._replied(data, now)
+            return
+        try:
+            self._scanner.feed(data)
+            answered = self._scanner.take(1).count
+        except ProtocolError as error:
+            self.lose(now, reason=f"its reply cannot be read: {error}")
+            return
+        if answered:
+            self._scanner.pushes.clear()
+            self.state = _READY
+            self.flush(now)
 
     def _cannot_send(self, now: float) -> None:
         guest = self.guest
@@ -301,29 +350,36 @@ class Lane:
     def feed(self, data: bytes, now: float) -> None:
         """Bytes from the server."""
         self.heard = now
+        self._outlived = self._contact.ended
         if self.state is _GREETING:
             self._greeted(data, now)
+        elif self.state is _PROBING:
+            self._probed(data, now)
         elif self.state is not _CLOSED:
-            if self._withheld:
-                data, self._withheld = self._withheld + data, b""
-            if not self._owner.may_relay(self, now):
-                self._withheld = data
-                restored = not self.in_flight or self.in_flight[0].form is not Form.RESTORE
-                if self.guest is not None and self.guest.blocked and restored and _serves(data):
-                    self.guest.was_served()
-                if self._writer is not None:
-                    self._writer.pause_reading()  # at any rate: also what is awaited is not to pile up here
-                self._owner.lane_waits(self)
-                return
-            if self._tunnel and self.guest is not None:
-                self.guest.client.write(data)
-                return
-            self._time(now)
-            try:
-                self._scanner.feed(data)
-                self._distribute(now)
-            except ProtocolError as error:
-                self.lose(now, reason=f"its reply cannot be read: {error}")
+            self._replied(data, now)
+
+    def _replied(self, data: bytes, now: float) -> None:
+        """Bytes for those who wait for replies."""
+        if self._withheld:
+            data, self._withheld = self._withheld + data, b""
+        if not self._owner.may_relay(self, now):
+            self._withheld = data
+            restored = not self.in_flight or self.in_flight[0].form is not Form.RESTORE
+            if self.guest is not None and self.guest.blocked and restored and _serves(data):
+                self.guest.was_served()
+            if self._writer is not None:
+                self._writer.pause_reading()  # at any rate: also what is awaited is not to pile up here
+            self._owner.lane_waits(self)
+            return
+        if self._tunnel and self.guest is not None:
+            self.guest.client.write(data)
+            return
+        self._time(now)
+        try:
+            self._scanner.feed(data)
+            self._distribute(now)
+        except ProtocolError as error:
+            self.lose(now, reason=f"its reply cannot be read: {error}")
 
     def _time(self, now: float) -> None:
         """Something has come: for how long has the oldest command waited?"""
@@ -337,7 +393,7 @@ class Lane:
         """The server is known to be what it was: relay what it has replied, send what has waited."""
         if self._withheld:
             self.read_on(self.guest is None or self.guest.receptive)
-            self.feed(b"", now)
+            self._replied(b"", now)
         self.flush(now)
 
     def park(self, now: float) -> None:
@@ -355,9 +411,9 @@ class Lane:
 
     def retire(self, now: float) -> None:
         """Accept no more runs, and close when those in flight are answered."""
-        if self.state in (LaneState.CONNECTING, _GREETING):
+        if self.state is _CONNECTING or self.state is _GREETING or (self.state is _PROBING and not self.in_flight):
             self.abandon(now)
-        elif self.state is _READY:
+        elif self.serving:
             self.state = _RETIRED
             self._contact.ready -= 1
             self._give_back_unsent(now)
@@ -386,6 +442,8 @@ class Lane:
             welcome = self.greeting.broken_off()
         self.welcome = welcome or self.welcome
         self.failed = True
+        if self.serving or self.state is _RETIRED:
+            self._contact.ended += 1
         self.lost_because = welcome.text if welcome is not None and welcome.refusal is not None else reason
         self._end(now, at_head=Loss.AT_HEAD, behind=Loss.BESIDE)
 
@@ -403,7 +461,7 @@ class Lane:
     def _end(self, now: float, *, at_head: Loss, behind: Loss) -> None:
         if self.state is _CLOSED:
             return
-        self._contact.ready -= self.state is _READY
+        self._contact.ready -= self.serving
         self._contact.answers(self.answered)
         self.state = _CLOSED
         self.closed_at = now

@@ -176,9 +176,11 @@ class Router:
         key = self._key(session.number, session.identity, need, now, attempts)
         if key is None:
             return None
-        lane = self.dedicated.take(key, session, now, ends=ends, anew=attempts.failed)
+        lane = self.dedicated.take(key, session, now, ends=ends)
         if lane is None:
             self._wake_for(self.dedicated.dues(), now)
+        else:
+            lane.probe(now)
         return lane
 
     def _wake_for(self, times: Iterable[float], now: float) -> None:

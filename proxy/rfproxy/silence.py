@@ -171,7 +171,7 @@ class Watch:
         for lane, quiet in self._quiet.items():
             if lane.state is LaneState.CLOSED or not self._router.reads_elsewhere(lane.key.node, now):
                 continue
-            if lane.state is LaneState.READY and lane.in_flight[0].attempts.blamed:
+            if lane.serving and lane.in_flight[0].attempts.blamed:
                 continue  # a third server is not asked: it waits for this one, or for the managers
             if lane.duty is not Duty.MASTER and (quiet.unreachable or quiet.age >= HEAVY):
                 self._router.discard(lane, now)

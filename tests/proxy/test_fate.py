@@ -9,7 +9,7 @@ from rfproxy.greeting import Identity
 from rfproxy.policy import Policy, Reads
 from rfproxy.replay import RetryWrites
 from tests.proxy.test_relaying import EXECABORT, LOADING, OK, QUEUED, READONLY, fail_over, told
-from tests.support.playbook import FakeClient, Playbook
+from tests.support.playbook import FakeClient, FakeConnection, Playbook
 
 
 @pytest.fixture
@@ -562,7 +562,7 @@ def test_suspect__idle_connections_die_with_the_shared_one__is_not_sent_on_them(
     client.hears(OK)
     for name in ("r:1", "r:2"):
         group.server(name).refuses = True
-    group.server("m:1").refuses = True
+    group.server("m:1").refuses = group.server("m:1").silent = True
     shared.closed = True
     shared.lane.lose(group.time)
     group.wait(0.3)
@@ -575,3 +575,57 @@ def test_suspect__idle_connections_die_with_the_shared_one__is_not_sent_on_them(
     group.wait(0.3)
     told(group, "r:2", "GET k", exclusive=True).answers(b"$1\r\nv\r\n")
     client.hears(b"$1\r\nv\r\n")
+
+
+def dying(group: Playbook, connection: FakeConnection) -> None:
+    """The master is killed: one of its connections has ended, the others are about to, and it executes no more."""
+    group.server("m:1").refuses = group.server("m:1").silent = True
+    connection.closed = True
+    connection.lane.lose(group.time)
+    group.settle()
+
+
+def test_blocking_pop_that_waited__master_is_dying__is_not_sent_there_again(group: Playbook) -> None:
+    """It would be lost for the second time, just sent, and be uncertain."""
+    client = group.client().says("BLPOP", "q", "0")
+    connection = told(group, "m:1", "BLPOP q 0", exclusive=True)
+    group.client().says("EVAL", "x", "0")
+    told(group, "m:1", "EVAL x 0", exclusive=True).answers(b":1\r\n")  # which leaves an idle connection
+    group.wait(1.0)
+    dying(group, connection)
+    group.server("m:1").hears_nothing()
+    group.server("m:1").dies()
+    group.topology(2, replicas=["r:1", "r:2"])
+    group.topology(3, master="r:1", replicas=["r:2"])
+    told(group, "r:1", "BLPOP q 0", exclusive=True).answers(b"*2\r\n$1\r\nq\r\n$1\r\nx\r\n")
+    client.hears(b"*2\r\n$1\r\nq\r\n$1\r\nx\r\n")
+
+
+def test_write_behind_an_uncertain_one__master_is_dying__waits_for_the_next(group: Playbook) -> None:
+    client, bystander = group.client(), group.client().says("SET", "k", "v")
+    told(group, "m:1", "SET k v").answers(OK)
+    bystander.hears(OK)
+    client.says("EVAL", "x", "0")
+    dying(group, told(group, "m:1", "EVAL x 0", exclusive=True))
+    client.hears_error("UNCERTAIN EVAL")
+    client.says("INCR", "n")
+    group.server("m:1").hears_nothing()
+    group.server("m:1").dies()
+    client.hears_nothing()
+    group.topology(2, replicas=["r:1", "r:2"])
+    group.topology(3, master="r:1", replicas=["r:2"])
+    told(group, "r:1", "INCR n").answers(b":1\r\n")
+    client.hears(b":1\r\n")
+
+
+def test_pipeline__its_connection_ended__is_sent_again_on_one_connection(group: Playbook) -> None:
+    """Each travels alone. A new connection for each would be a burden to the server, and idle afterwards."""
+    words = [f"SET k{number} v" for number in range(20)]
+    client = group.client().pipelines(*words)
+    told(group, "m:1", *words)
+    group.server("m:1").hangs_up()
+    group.wait(0.1)
+    for text in words:
+        told(group, "m:1", text, exclusive=True).answers(OK)
+    client.hears(OK * 20)
+    assert len(group.server("m:1").lanes) == 2

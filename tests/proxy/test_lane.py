@@ -252,3 +252,88 @@ def test_lane__lease_lapsed_behind_reply__no_reply_is_due(play: Playbook) -> Non
 def test_lane__blocked_client__no_reply_is_due(play: Playbook) -> None:
     play.client().says("BLPOP", "k", "0")
     assert not play.server("m:1").hears("BLPOP", "k", "0", exclusive=True).lane.awaits_reply
+
+
+def other_ended(play: Playbook) -> FakeConnection:
+    """A shared connection that has served, and beside which another one of the same server has ended."""
+    play.client().says("INCR", "a")
+    connection = play.server("m:1").hears("INCR", "a").answers(b":1\r\n")
+    play.client().says("EVAL", "x", "0")
+    other = play.server("m:1").hears("EVAL", "x", "0", exclusive=True)
+    play.server("m:1").silent = True
+    other.closed = True
+    other.lane.lose(play.time)
+    return connection
+
+
+def test_send__server_ended_another_connection__asks_first_whether_it_is_there(play: Playbook) -> None:
+    connection = other_ended(play)
+    clients = [play.client().says("INCR", "a"), play.client().says("INCR", "b")]
+    assert (connection.probed, connection.commands) == (True, [])
+    play.server("m:1").silent = False
+    play.settle()
+    assert connection.commands == [[b"INCR", b"a"], [b"INCR", b"b"]]
+    connection.answers(b":1\r\n:2\r\n")
+    for number, client in enumerate(clients, 1):
+        client.hears(b":%d\r\n" % number)
+    play.client().says("INCR", "c")
+    assert not connection.probed, "it is asked once"
+    assert connection.commands[-1] == [b"INCR", b"c"]
+
+
+def test_send__server_ended_another_connection_and_dies__was_not_sent(play: Playbook) -> None:
+    other_ended(play)
+    client = play.client().says("INCR", "a")
+    play.server("m:1").dies()
+    client.hears_nothing()
+    play.topology(2, master="m:2")
+    play.server("m:2").hears("INCR", "a").answers(b":1\r\n")
+    client.hears(b":1\r\n")
+
+
+def test_send__server_ended_another_connection_beside_commands_in_flight__waits_for_a_reply(play: Playbook) -> None:
+    first = play.client().says("INCR", "a")
+    connection = play.server("m:1").hears("INCR", "a")
+    play.client().says("EVAL", "x", "0")
+    other = play.server("m:1").hears("EVAL", "x", "0", exclusive=True)
+    other.closed = True
+    other.lane.lose(play.time)
+    second = play.client().says("INCR", "b")
+    assert (connection.probed, connection.commands) == (False, [])
+    connection.answers(b":1\r\n")
+    first.hears(b":1\r\n")
+    play.server("m:1").hears("INCR", "b").answers(b":2\r\n")
+    second.hears(b":2\r\n")
+
+
+def test_probing__topology_changes__commands_go_to_the_next_master(play: Playbook) -> None:
+    connection = other_ended(play)
+    client = play.client().says("INCR", "a")
+    assert connection.probed
+    play.topology(2, draining=("m:1", "m:2"))
+    assert connection.closed
+    play.topology(3, master="m:2")
+    play.server("m:2").hears("INCR", "a").answers(b":1\r\n")
+    client.hears(b":1\r\n")
+
+
+def test_probing__client_leaves__nothing_is_sent_for_it(play: Playbook) -> None:
+    connection = other_ended(play)
+    leaving, staying = play.client().says("INCR", "a"), play.client().says("INCR", "b")
+    leaving.session.close(play.time)
+    play.server("m:1").silent = False
+    play.settle()
+    assert connection.commands == [[b"INCR", b"b"]]
+    connection.answers(b":1\r\n")
+    staying.hears(b":1\r\n")
+
+
+def test_probing__server_speaks_nonsense__costs_the_connection(play: Playbook) -> None:
+    connection = other_ended(play)
+    client = play.client().says("INCR", "a")
+    play.server("m:1").silent = False
+    connection.answers(b"nonsense\r\n")
+    assert connection.closed
+    play.wait(0.1)
+    play.server("m:1").hears("INCR", "a").answers(b":1\r\n")
+    client.hears(b":1\r\n")

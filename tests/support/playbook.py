@@ -211,7 +211,7 @@ class FakeServer:
                 connection = FakeConnection(self._play, self, lane)
                 self.lanes.append(connection)
                 lane.connected(connection)
-        greeted = [connection.greet() for connection in self.lanes]
+        greeted = [connection.greet() or connection.answers_probe() for connection in self.lanes]
         return bool(waiting) or any(greeted)
 
     @property
@@ -258,6 +258,8 @@ class FakeConnection:
         self.read = True
         self.client_id = 7000 + len(server.lanes)
         self.closed = False
+        self.probed = False
+        """Whether it is asked if the server is still there, and has not answered."""
         self.commands: list[list[bytes]] = []
         self.greeted: list[list[bytes]] = []
         self.writes: list[bytes] = []
@@ -272,7 +274,11 @@ class FakeConnection:
         self.writes.append(data)
         requests = self._reader.feed(data)
         assert requests.error is None
-        self.commands += requests.commands
+        if self.lane.state is LaneState.PROBING:
+            assert requests.commands == [[b"PING"]]
+            self.probed = True
+        else:
+            self.commands += requests.commands
 
     def pause_reading(self) -> None:
         """The lane lets what is sent wait."""
@@ -297,6 +303,14 @@ class FakeConnection:
             self.lane.lose(self._play.time)
             return True
         self.lane.feed(b"".join(self._greeting_reply(args) for args in self.greeted), self._play.time)
+        return True
+
+    def answers_probe(self) -> bool:
+        """Answer the PING with which the proxy asks whether the server is there, if it is what comes next."""
+        if self._server.silent or self.closed or not self.probed:
+            return False
+        self.probed = False
+        self.lane.feed(b"+PONG\r\n", self._play.time)
         return True
 
     def _greeting_reply(self, args: list[bytes]) -> bytes:
