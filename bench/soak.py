@@ -21,9 +21,13 @@ from pathlib import Path
 
 from deploy.embedded import EmbeddedProxy
 from deploy.processes import RedisGroup, wait_until
+from rfproxy.dedicated import MOST_SPARES
 
 OPEN = 60
 """Connections open at a time: the oldest one goes when the next one comes."""
+LEVEL = ("--spare-connections", str(MOST_SPARES))
+"""So many connections are held ready from the start: else their number doubles whenever many clients need one at once,
+which would look like growth."""
 TALKS = (
     b"",
     b"SET k v\r\nGET k\r\nINCR n\r\n",
@@ -167,7 +171,7 @@ def main() -> int:
     with (
         tempfile.TemporaryDirectory(prefix="rf-") as folder,
         RedisGroup(3) as group,
-        EmbeddedProxy(group, Path(folder), "--log-level", "error") as proxy,
+        EmbeddedProxy(group, Path(folder), "--log-level", "error", *LEVEL) as proxy,
     ):
         seen: list[Figures] = []
         for figures in Soak(group, proxy).run(options.connections, options.every):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.soak import DESCRIPTORS, MEMORY, OPEN, TALKS, Figures, Soak, flat, growth
+from bench.soak import DESCRIPTORS, LEVEL, MEMORY, OPEN, TALKS, Figures, Soak, flat, growth
 from tests.support.embedded import EmbeddedProxy
 from tests.support.redis import RedisGroup
 
@@ -13,7 +13,7 @@ def test_memory_descriptors_and_connections_to_servers_stay_where_they_are(
     redis_group: RedisGroup, tmp_path: Path
 ) -> None:
     every = 4 * len(TALKS)
-    with EmbeddedProxy(redis_group, tmp_path, "--log-level", "warning") as proxy:
+    with EmbeddedProxy(redis_group, tmp_path, "--log-level", "warning", *LEVEL) as proxy:
         figures = list(Soak(redis_group, proxy).run(9 * every, every))
         assert not proxy.defects
     print(*figures, sep="\n")
