@@ -141,11 +141,15 @@ class Client:
 
     def eof_received(self) -> bool:
         """The client says no more; it still gets the answers to what it said."""
-        return self.finish()
+        self._server.departures.see_off(self.finish)
+        return True
 
     def connection_lost(self, error: Exception | None) -> None:
         """The client is gone."""
         self._transport = None
+        self._server.departures.see_off(self._gone)
+
+    def _gone(self) -> None:
         self._server.stats.clients_stopped -= self._paused
         if self._session is not None:
             self._session.close(self._time())
@@ -236,14 +240,10 @@ class Client:
 
     # --- what the server asks for
 
-    def finish(self, *, left: bool = True) -> bool:
-        """Close when everything asked has been answered; True, to keep the connection open till then.
-
-        `left`: the client has closed its side.
-        """
+    def finish(self, *, left: bool = True) -> None:
+        """Close when everything asked has been answered. `left`: the client has closed its side."""
         if self._session is not None:
             self._session.finish(self._time(), left=left)
-        return True
 
     @property
     def strained(self) -> bool:

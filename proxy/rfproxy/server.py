@@ -17,6 +17,7 @@ from rfprotocol.tcpinfo import TcpInfo
 from rfprotocol.topology import Node
 from rfproxy.budget import Budget
 from rfproxy.connections import Client, Upstream, failure, notice_vanished
+from rfproxy.departures import Departures
 from rfproxy.greeting import Duty
 from rfproxy.lane import Lane
 from rfproxy.lease import Lease
@@ -71,6 +72,7 @@ class Server:
         self._listeners: list[asyncio.Server] = []
         self.clients: dict[Client, None] = {}
         """Those from whom much was read last at the end."""
+        self.departures = Departures(self._loop.call_soon)
         self.budget: Budget[Client] = Budget(limits.memory)
         self._taken = 0  # bytes read in this turn, of large packets
         self._turn_ends = False  # it has been asked to be told
