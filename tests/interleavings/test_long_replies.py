@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rfproxy.overtaking import WORTH
-from tests.support.playbook import FakeConnection, Playbook
+from tests.interleavings.echo import EchoServers
+from tests.support.playbook import Playbook
 
 PART = 1 << 20
 HUGE = WORTH + 2 * PART
@@ -20,35 +21,9 @@ answers = st.tuples(st.integers(0, 3), st.booleans())
 """Which connection says something, of those that have something to say; and whether all that is left of one reply."""
 
 
-class Servers:
-    """Everything that is asked for is answered with its key, in the order of each connection."""
-
-    def __init__(self, play: Playbook) -> None:
-        self._play = play
-        self._begun: dict[FakeConnection, bytes] = {}
-        self.written: list[bytes] = []
-
-    def answer(self, which: int, *, whole: bool) -> bool:
-        """Let one of them say something; False when nobody has anything to say."""
-        self._play.settle()
-        live = [one for node in ("m:1", "r:1") for one in self._play.server(node).live]
-        busy = [one for one in live if one in self._begun or one.commands]
-        if not busy:
-            return False
-        one = busy[which % len(busy)]
-        data = self._begun.pop(one, b"") or self._reply(one.commands.pop(0))
-        size = len(data) if whole else PART
-        if data[size:]:
-            self._begun[one] = data[size:]
-        one.answers(data[:size])
-        return True
-
-    def _reply(self, command: list[bytes]) -> bytes:
-        key = command[1]
-        if command[0] == b"SET":
-            self.written.append(key)
-        value = key.ljust(HUGE, b".") if key.startswith(b"huge") else key
-        return b"$%d\r\n%s\r\n" % (len(value), value)
+def value(key: bytes) -> bytes:
+    """What a key has, filled up if that is to be huge."""
+    return key.ljust(HUGE, b".") if key.startswith(b"huge") else key
 
 
 @settings(max_examples=40)
@@ -58,7 +33,7 @@ def test_each_client_hears_what_it_asked_for(
 ) -> None:
     play = Playbook()
     play.topology(1, master="m:1", replicas=["r:1"] if reads_replica else [])
-    servers, clients = Servers(play), [play.client() for _ in range(CLIENTS)]
+    servers, clients = EchoServers(play, ("m:1", "r:1"), PART, value), [play.client() for _ in range(CLIENTS)]
     asked: list[list[bytes]] = [[] for _ in clients]
     written = []
     for number, (who, what) in enumerate(steps):

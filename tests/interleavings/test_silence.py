@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rfprotocol.tcpinfo import TcpInfo
-from tests.support.playbook import FakeConnection, Playbook
+from tests.interleavings.echo import EchoServers
+from tests.support.playbook import Playbook
 
 CLIENTS = 4
 NAMES = ("m:1", "r:1", "r:2")
@@ -27,37 +28,9 @@ answers = st.tuples(st.just("answers"), st.integers(0, 5), st.booleans())
 passes = st.tuples(st.just("passes"), st.sampled_from([0.2, 0.8, 1.2, 1.2, 6.0]), st.none())
 kernel = st.tuples(st.just("kernel"), st.sampled_from(NAMES), st.booleans())
 hush = st.tuples(st.just("hush"), st.sampled_from(NAMES), st.booleans())
+ends = st.tuples(st.just("ends"), st.integers(0, 5), st.none())
+"""A server ends one of its connections, with nothing in flight: it may be about to end the others."""
 leaves = st.tuples(st.just("leaves"), st.integers(0, CLIENTS - 1), st.none())
-
-
-class Servers:
-    """Everything that is asked for is answered with its key, in the order of each connection."""
-
-    def __init__(self, play: Playbook) -> None:
-        self._play = play
-        self._begun: dict[FakeConnection, bytes] = {}
-        self.written: list[bytes] = []
-
-    def answer(self, which: int, *, whole: bool) -> bool:
-        """Let one of them say something; False when nobody has anything to say."""
-        self._play.settle()
-        live = [one for name in NAMES for one in self._play.server(name).live if one.greeted]
-        busy = [one for one in live if one in self._begun or one.commands]
-        if not busy:
-            return False
-        one = busy[which % len(busy)]
-        data = self._begun.pop(one, b"") or self._reply(one.commands.pop(0))
-        size = len(data) if whole else PIECE
-        if data[size:]:
-            self._begun[one] = data[size:]
-        one.answers(data[:size])
-        return True
-
-    def _reply(self, command: list[bytes]) -> bytes:
-        key = command[1]
-        if command[0] == b"SET":
-            self.written.append(key)
-        return b"$%d\r\n%s\r\n" % (len(key), key)
 
 
 class History:
@@ -66,7 +39,7 @@ class History:
     def __init__(self) -> None:
         self.play = Playbook()
         self.play.topology(1, master="m:1", replicas=["r:1", "r:2"])
-        self.servers = Servers(self.play)
+        self.servers = EchoServers(self.play, NAMES, PIECE)
         self.clients = [self.play.client() for _ in range(CLIENTS)]
         self.asked: list[list[bytes]] = [[] for _ in self.clients]
         self.written: list[bytes] = []
@@ -100,6 +73,10 @@ class History:
         """A server greets no new connections, or does again."""
         self.play.server(name).silent = silent
 
+    def ends(self, which: int, _: None) -> None:
+        """A connection to a server ends."""
+        self.servers.end_idle(which)
+
     def leaves(self, who: int, _: None) -> None:
         """A client closes its connection."""
         if who not in self.gone:
@@ -120,7 +97,9 @@ class History:
 @settings(max_examples=200)
 @given(
     steps=st.lists(
-        st.one_of(says, says, says, answers, answers, passes, passes, kernel, hush, leaves), min_size=12, max_size=40
+        st.one_of(says, says, says, answers, answers, passes, passes, kernel, hush, ends, leaves),
+        min_size=12,
+        max_size=40,
     )
 )
 def test_silence__any_history__each_client_hears_what_it_asked(steps: list[tuple[str, Any, Any]]) -> None:

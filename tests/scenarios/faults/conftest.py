@@ -10,6 +10,7 @@ import pytest
 from tests.scenarios.faults.trial import Findings
 from tests.support.installation import Installation
 from tests.support.redis import RedisGroup
+from tests.support.zookeeper import ZooKeeperServer
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -35,3 +36,16 @@ def findings(record_property: Findings) -> Findings:
 def site(redis_group: RedisGroup, zookeeper_hosts: str, tmp_path: Path) -> Installation:
     """Three servers, three managers of which two have to agree, and two proxies; nothing but the servers runs yet."""
     return Installation(redis_group, zookeeper_hosts, tmp_path, proxies=2)
+
+
+@pytest.fixture
+def own_zookeeper(tmp_path: Path) -> Iterator[ZooKeeperServer]:
+    """One server for this test alone."""
+    with ZooKeeperServer(tmp_path / "zookeeper") as server:
+        yield server
+
+
+@pytest.fixture
+def own_site(redis_group: RedisGroup, own_zookeeper: ZooKeeperServer, tmp_path: Path) -> Installation:
+    """As `site`, with a ZooKeeper of its own."""
+    return Installation(redis_group, own_zookeeper.hosts, tmp_path, proxies=2)

@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -28,7 +27,6 @@ from tests.scenarios.hostile.stages import (
 )
 from tests.support.eventually import eventually
 from tests.support.installation import Installation
-from tests.support.redis import RedisGroup
 from tests.support.zookeeper import ZooKeeperServer
 
 GIVEN_UP = 50
@@ -126,19 +124,6 @@ async def test_29_maxclients_reached_at_the_servers(site: Installation, findings
         assert len(site.log(proxy)) - lines < 10 * (time.monotonic() - began)
         assert trial.uncertain() == []
         assert await site.receipts() == []
-
-
-@pytest.fixture
-def own_zookeeper(tmp_path: Path) -> Iterator[ZooKeeperServer]:
-    """One server for this test alone."""
-    with ZooKeeperServer(tmp_path / "zookeeper") as server:
-        yield server
-
-
-@pytest.fixture
-def own_site(redis_group: RedisGroup, own_zookeeper: ZooKeeperServer, tmp_path: Path) -> Installation:
-    """As `site`, with a ZooKeeper of its own."""
-    return Installation(redis_group, own_zookeeper.hosts, tmp_path, proxies=2)
 
 
 @pytest.mark.fault

@@ -29,19 +29,6 @@ def ensemble_site(redis_group: RedisGroup, ensemble: ZooKeeperEnsemble, tmp_path
     return Installation(redis_group, ensemble.hosts, tmp_path, proxies=2)
 
 
-@pytest.fixture
-def own_zookeeper(tmp_path: Path) -> Iterator[ZooKeeperServer]:
-    """One server for this test alone."""
-    with ZooKeeperServer(tmp_path / "zookeeper") as server:
-        yield server
-
-
-@pytest.fixture
-def own_site(redis_group: RedisGroup, own_zookeeper: ZooKeeperServer, tmp_path: Path) -> Installation:
-    """As `site`, with a ZooKeeper of its own."""
-    return Installation(redis_group, own_zookeeper.hosts, tmp_path, proxies=2)
-
-
 @pytest.mark.fault
 @pytest.mark.elaborate
 async def test_19_zookeepers_leader_dies_or_freezes(
