@@ -88,6 +88,10 @@ class ReplyScanner:
         self._values = 0  # still to come inside of it
         self._skip = 0  # bytes to step over before the next header; _TO_LINE_END = up to the end of a line
 
+    def count_pushes(self) -> None:
+        """From the next one on, pushes count as replies."""
+        self._pushes_apart = False
+
     def feed(self, data: bytes) -> None:
         """Add what arrived. Raises ProtocolError when a push that it begins with is not RESP."""
         self._data = self._data[self._pos :] + data if self._pos < len(self._data) else data

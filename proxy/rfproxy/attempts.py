@@ -81,9 +81,14 @@ class Attempts:
         return self.blamed > 0 or self.own > 0 or self.beside > 0
 
     @property
+    def suspect(self) -> bool:
+        """Whether a server may have ended a connection because of it."""
+        return self.blamed > 0 or self.own > 0
+
+    @property
     def alone(self) -> bool:
         """Whether the next attempt is made on a connection that carries nothing else."""
-        return self.blamed > 0 or self.own > 0 or self.beside >= MOST_BESIDE
+        return self.suspect or self.beside >= MOST_BESIDE
 
     @property
     def spent(self) -> bool:

@@ -277,13 +277,13 @@ class DurableLane(Lane):
     def _release(self, kept: bytes, shortfall: Shortfall | None, now: float) -> None:
         """Deliver a batch as if it had arrived only now."""
         scanner, self._scanner = self._scanner, ReplyScanner(pushes_apart=not self._listening)
-        stand_in = self._scanner
-        stand_in.feed(kept)
+        self._scanner.feed(kept)
         self._shortfall = shortfall
         super()._distribute(now)
         self._shortfall = None
-        if self._scanner is stand_in:  # else the lane was made to listen
-            self._scanner = scanner
+        if self._listening:  # it may have been made to just now
+            scanner.count_pushes()
+        self._scanner = scanner
 
     def _deliver(self, run: Run, taken: Taken, now: float) -> None:
         if self._shortfall is None:

@@ -13,7 +13,8 @@ Replies come in the order of the commands (RESP), so the first run in flight own
 serves every session with the same key; an exclusive one belongs to a single session, which may also take
 what the server sends unasked. RETIRED accepts no more runs and closes when the last reply is in. PROBING sends none
 until the server is heard again: it has ended another connection, and a process that dies ends them one after the other,
-so a command sent meanwhile on this one would be lost, and a write be uncertain.
+so a command sent meanwhile on this one would be lost, and a write be uncertain. It is asked by HELLO, which every user
+may say, and which changes nothing without arguments (ACLSelectorCheckCmd in acl.c: CMD_NO_AUTH).
 
 When the connection dies or the topology moves on, each run goes back to its session in order, with the
 knowledge whether it was sent: what becomes of it is decided there.
@@ -35,7 +36,7 @@ from rfprotocol.topology import Node
 from rfproxy.attempts import SUSPICIOUS, Loss
 from rfproxy.blocking import took
 from rfproxy.contact import Contact
-from rfproxy.entries import LEFTOVER, Form, Run
+from rfproxy.entries import LEFTOVER, NEEDS_MASTER, Form, Run
 from rfproxy.greeting import Duty, Greeting, LaneKey, Welcome
 from rfproxy.replicas import Pace
 
@@ -126,7 +127,7 @@ _READY: Final = LaneState.READY
 _PROBING: Final = LaneState.PROBING
 _RETIRED: Final = LaneState.RETIRED
 _CLOSED: Final = LaneState.CLOSED
-_PING: Final = resp.encode_command([b"PING"])
+_QUESTION: Final = resp.encode_command([b"HELLO"])
 
 
 class Lane:
@@ -137,7 +138,8 @@ class Lane:
         self.key = key
         self.duty = key.duty
         self._contact = owner.contact(key.node)
-        self._outlived = 0  # connections that the server had ended when this one was last heard
+        self._outlived = 0  # connections that the server had ended when it was asked what it has answered here
+        self._asked = 0  # the same, when it was asked last
         self.run_id = run_id
         self.guest = guest
         self.pace = Pace() if key.duty is Duty.REPLICA else None
@@ -182,6 +184,11 @@ class Lane:
         return self.state is _READY or self.state is _PROBING
 
     @property
+    def probed(self) -> bool:
+        """Whether the server is asked if it is there, and nothing else is unanswered."""
+        return self.state is _PROBING and not self.in_flight
+
+    @property
     def to_come(self) -> int:
         """Bytes of the reply under way that the server has announced and not sent; those of its present value."""
         return self._scanner.to_come
@@ -189,6 +196,8 @@ class Lane:
     @property
     def awaits_reply(self) -> bool:
         """Whether a reply is due: not where a command waits for others, or where the proxy itself does not read."""
+        if self.probed:
+            return True
         if (
             not self.in_flight
             or self._withheld
@@ -212,7 +221,7 @@ class Lane:
     @property
     def silent_since(self) -> float:
         """When the server was last heard, or sent what is to be answered next, if that is later; seconds."""
-        return max(self.heard, self.in_flight[0].sent)
+        return max(self.heard, self.in_flight[0].sent if self.in_flight else self.used)
 
     @property
     def stalled(self) -> bool:
@@ -234,7 +243,7 @@ class Lane:
         """
         if not self._listening and self.idle:
             self._listening = self.spoilt = True
-            self._scanner = ReplyScanner(pushes_apart=False)
+            self._scanner.count_pushes()
         return self._listening
 
     def tunnel(self) -> None:
@@ -255,6 +264,12 @@ class Lane:
         if not self._queue and self.state is _READY:
             self._owner.lane_dirty(self)
         self._queue.append(run)
+
+    @property
+    def ends_with_suspect(self) -> bool:
+        """Whether the newest command on it is one that travels alone."""
+        newest = self._queue[-1] if self._queue else self.in_flight[-1] if self.in_flight else None
+        return newest is not None and newest.attempts.alone
 
     @property
     def sent_all(self) -> bool:
@@ -285,6 +300,7 @@ class Lane:
         if self._writer is not None and self.state is _GREETING:
             self.greeting = greeting
             self.greetings += 1
+            self._asked = self._contact.ended
             self._writer.write(greeting.request)
 
     def flush(self, now: float) -> None:
@@ -294,41 +310,49 @@ class Lane:
         if not self._owner.may_send(self, now):
             self._cannot_send(now)
             return
-        if self.guest is None and self.writes and self.probe(now):
+        doubtful = self.guest is None and self.writes and not self.parked and self._outlived != self._contact.ended
+        if doubtful and any(run.need is NEEDS_MASTER for run in self._queue) and self.probe(now):
             return
         self.used = now
         self._send(self._writer, now)
 
     def probe(self, now: float) -> bool:
-        """Whether nothing is to be sent yet: the server has ended another connection since it was heard on this one.
+        """Whether nothing is to be sent yet: the server has ended another connection since it was asked anything here.
 
-        With nothing in flight it is sent a PING, which it answers unless it ends this connection, too.
+        It answers a question unless it ends this connection, too. The answer to what was in flight before may have been
+        sent before.
         """
-        if self._outlived == self._contact.ended or self.state is not _READY or self._writer is None:
+        if self._outlived == self._contact.ended or self.state is not _READY:
             return False
         self.state = _PROBING
-        if not self.in_flight:
-            self.used = now
-            self._writer.write(_PING)
+        self._ask(now)
         return True
 
+    def _ask(self, now: float) -> None:
+        if self._writer is not None and self.probed:
+            self.used = now
+            self._asked = self._contact.ended
+            self._writer.write(_QUESTION)
+
     def _probed(self, data: bytes, now: float) -> None:
-        """The server is heard again: with the reply to PING, or to what was in flight."""
+        """The server is heard again: with the answer to the question, or to what was in flight before it is asked."""
         if self.in_flight:
-            self.state = _READY
-            self._owner.lane_dirty(self)
             self._replied(data, now)
+            self._ask(now)
             return
         try:
             self._scanner.feed(data)
-            answered = self._scanner.take(1).count
+            while (frame := self._scanner.take(1)).data.startswith(b">"):  # on a lane that listens
+                if self.guest is not None:
+                    self.guest.overhears(frame.data)
+            self._scanner.pushes.clear()
+            if frame.count:
+                self.state = _READY
+                self._outlived = self._asked
+                self._owner.lane_dirty(self)
+                self._distribute(now)  # what the server has said unasked behind it
         except ProtocolError as error:
             self.lose(now, reason=f"its reply cannot be read: {error}")
-            return
-        if answered:
-            self._scanner.pushes.clear()
-            self.state = _READY
-            self.flush(now)
 
     def _cannot_send(self, now: float) -> None:
         guest = self.guest
@@ -350,7 +374,6 @@ class Lane:
     def feed(self, data: bytes, now: float) -> None:
         """Bytes from the server."""
         self.heard = now
-        self._outlived = self._contact.ended
         if self.state is _GREETING:
             self._greeted(data, now)
         elif self.state is _PROBING:
@@ -392,6 +415,7 @@ class Lane:
     def go_on(self, now: float) -> None:
         """The server is known to be what it was: relay what it has replied, send what has waited."""
         if self._withheld:
+            self.heard = now  # until now it was the proxy that did not read
             self.read_on(self.guest is None or self.guest.receptive)
             self._replied(b"", now)
         self.flush(now)
@@ -411,7 +435,7 @@ class Lane:
 
     def retire(self, now: float) -> None:
         """Accept no more runs, and close when those in flight are answered."""
-        if self.state is _CONNECTING or self.state is _GREETING or (self.state is _PROBING and not self.in_flight):
+        if self.state is _CONNECTING or self.state is _GREETING or self.probed:
             self.abandon(now)
         elif self.serving:
             self.state = _RETIRED
@@ -489,6 +513,7 @@ class Lane:
             return
         self.welcome = welcome
         self.state = _READY
+        self._outlived = self._asked
         self._contact.ready += 1
         self._owner.lane_ready(self, now)
         self.flush(now)

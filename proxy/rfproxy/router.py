@@ -129,7 +129,7 @@ class Router:
         if key is None:
             return None
         lane = self._shared.get(key)
-        if need is URGENT and (lane is None or lane.state is not LaneState.READY):
+        if need is URGENT and (lane is None or not lane.serving):
             lane = self._parking.any(key) or lane  # to a server that is busy no other can be opened
         if lane is None and self._rests(key, now):
             return None
@@ -179,7 +179,7 @@ class Router:
         lane = self.dedicated.take(key, session, now, ends=ends)
         if lane is None:
             self._wake_for(self.dedicated.dues(), now)
-        else:
+        elif lane.writes:
             lane.probe(now)
         return lane
 
@@ -539,6 +539,7 @@ class Router:
     def _unpark(self, lane: Lane) -> None:
         self._parking.take(lane)
         lane.parked = False
+        lane.read_on(True)  # others wait behind a client that does not read
         self._shared[lane.key] = lane
         self._turn += 1
 
@@ -701,7 +702,7 @@ class Router:
         times += [far.due for far in self.far_targets.values()]
         times += [self.gate.reads_from, self.pause.until if self.pause else math.inf]
         self._wake_for(times, now)
-        if now < (expiry := self.gate.next_expiry()) < math.inf:
+        if now < (expiry := min(self.gate.next_expiry(), self._look_again)) < math.inf:
             self._shell.wake_at(expiry)
 
     def resume(self, now: float) -> None:

@@ -416,11 +416,12 @@ class Session:
         """
         lane = self.lane
         if self.outstanding and lane is not None:
-            if attempts.alone:
-                return None
+            reads = need is ANYWHERE or need is ANY_OWN
+            if attempts.alone or (lane is self.own and not reads and lane.ends_with_suspect):
+                return None  # a write behind it could be lost with it
             if lane is not self.own and (need is OWN or need is ANY_OWN or self.outstanding >= MOST_IN_FLIGHT):
                 return None
-            fits = need is ANYWHERE or need is ANY_OWN or lane.writes
+            fits = reads or lane.writes
             ready = fits and lane.usable and self.recovered is None and self.router.may_send(lane, now)
             return lane if ready else None
         if self.ties is not None and self.ties.needs_lane:

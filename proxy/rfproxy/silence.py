@@ -169,9 +169,13 @@ class Watch:
 
     def _go_elsewhere(self, now: float) -> None:
         for lane, quiet in self._quiet.items():
+            if lane.probed:
+                if quiet.age >= SILENT and lane.key.node not in self.busy:
+                    self._router.discard(lane, now)  # what waits there was not sent
+                continue
             if lane.state is LaneState.CLOSED or not self._router.reads_elsewhere(lane.key.node, now):
                 continue
-            if lane.serving and lane.in_flight[0].attempts.blamed:
+            if lane.serving and lane.in_flight[0].attempts.suspect:
                 continue  # a third server is not asked: it waits for this one, or for the managers
             if lane.duty is not Duty.MASTER and (quiet.unreachable or quiet.age >= HEAVY):
                 self._router.discard(lane, now)

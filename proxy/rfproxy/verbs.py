@@ -21,7 +21,7 @@ from rfproxy.admission import NOAUTH
 from rfproxy.entries import Form, Need, Run, Verb
 from rfproxy.greeting import Account, Identity
 from rfproxy.hello import INTEGER, Hello, parse_hello
-from rfproxy.lane import Lane, LaneState
+from rfproxy.lane import Lane
 from rfproxy.muting import Replies
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _ask(session: Session, verb: Verb, now: float) -> bool:
 
 
 def _cannot_be_reached(session: Session, lane: Lane) -> bool:
-    return lane.state is not LaneState.READY and bool(session.router.outage(lane.key.node))
+    return not lane.serving and bool(session.router.outage(lane.key.node))
 
 
 def _answer_alone(session: Session, verb: Verb, now: float) -> bool:

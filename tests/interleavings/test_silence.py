@@ -44,6 +44,7 @@ class History:
         self.asked: list[list[bytes]] = [[] for _ in self.clients]
         self.written: list[bytes] = []
         self.gone: set[int] = set()
+        self.give_up = self.play.time + 20.0
 
     def says(self, who: int, verbs: list[str]) -> None:
         """A client sends these in one packet."""
@@ -62,8 +63,9 @@ class History:
         self.servers.answer(which, whole=whole)
 
     def passes(self, seconds: float, _: None) -> None:
-        """Nothing is heard of anybody."""
-        self.play.listen(seconds)
+        """Nothing is heard of anybody. After hold_timeout, 30 s, reads may be given up."""
+        if self.play.time + seconds < self.give_up:
+            self.play.listen(seconds)
 
     def kernel(self, name: str, gone: bool) -> None:
         """A host is cut off, or back."""

@@ -210,6 +210,15 @@ class TestTake:
         scanner.feed(b"-ERR\r\n")
         assert told(scanner.take(5)) == (b":4\r\n-ERR\r\n", 2, True, False)
 
+    def test_count_pushes__half_of_a_reply_is_here__it_is_kept(self, build: Build) -> None:
+        scanner = build.ReplyScanner()
+        scanner.feed(b">1\r\n:1\r\n+O")
+        assert told(scanner.take(1)) == (b"", 0, False, False)
+        assert scanner.pushes == [b">1\r\n:1\r\n"]
+        scanner.count_pushes()
+        scanner.feed(b"K\r\n>1\r\n:2\r\n")
+        assert told(scanner.take(2)) == (b"+OK\r\n>1\r\n:2\r\n", 2, False, False)
+
     def test_what_is_complete_is_given_before_the_rest_has_come(self, build: Build) -> None:
         scanner = build.ReplyScanner()
         scanner.feed(b"+a\r\n+b\r\n$3\r\nab")

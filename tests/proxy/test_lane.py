@@ -6,6 +6,7 @@ import pytest
 
 from rfproxy.greeting import Refusal, Welcome
 from rfproxy.lane import LaneState
+from tests.proxy.test_redirection import INVALID, in_resp3, own, redirected
 from tests.support.playbook import FakeConnection, Playbook
 
 OK = b"+OK\r\n"
@@ -291,19 +292,60 @@ def test_send__server_ended_another_connection_and_dies__was_not_sent(play: Play
     client.hears(b":1\r\n")
 
 
-def test_send__server_ended_another_connection_beside_commands_in_flight__waits_for_a_reply(play: Playbook) -> None:
+def test_send__server_ended_another_connection_beside_commands_in_flight__asks_behind_them(play: Playbook) -> None:
+    """What was in flight before may have been answered before."""
     first = play.client().says("INCR", "a")
     connection = play.server("m:1").hears("INCR", "a")
-    play.client().says("EVAL", "x", "0")
+    script = play.client().says("EVAL", "x", "0")
     other = play.server("m:1").hears("EVAL", "x", "0", exclusive=True)
+    play.server("m:1").silent = True
     other.closed = True
     other.lane.lose(play.time)
+    script.hears_error("UNCERTAIN EVAL")
     second = play.client().says("INCR", "b")
     assert (connection.probed, connection.commands) == (False, [])
     connection.answers(b":1\r\n")
     first.hears(b":1\r\n")
+    assert (connection.probed, connection.commands) == (True, [])
+    play.server("m:1").silent = False
     play.server("m:1").hears("INCR", "b").answers(b":2\r\n")
     second.hears(b":2\r\n")
+
+
+def test_send__server_ended_two_connections_one_after_the_other__asks_twice(play: Playbook) -> None:
+    """The first answer may have been given before the second end."""
+    play.client().says("EVAL", "y", "0")
+    last = play.server("m:1").hears("EVAL", "y", "0", exclusive=True)
+    connection = other_ended(play)
+    client = play.client().says("INCR", "a")
+    assert connection.probed
+    last.closed = True
+    last.lane.lose(play.time)
+    connection.probed = False
+    connection.answers(b"*0\r\n")
+    assert (connection.probed, connection.commands) == (True, [])
+    play.server("m:1").silent = False
+    play.server("m:1").hears("INCR", "a").answers(b":1\r\n")
+    client.hears(b":1\r\n")
+
+
+@pytest.mark.parametrize("command", ["GET a", "SCRIPT KILL"])
+def test_send__what_may_be_lost_after_another_connection_ended__goes_at_once(play: Playbook, command: str) -> None:
+    connection = other_ended(play)
+    play.client().says(*command.split())
+    assert (connection.probed, connection.commands) == (False, [command.encode().split()])
+
+
+def test_probing__answered__the_shell_hears_that_something_was_sent(play: Playbook) -> None:
+    """From then on it listens for replies: a script that the server is busy with is told to the managers."""
+    connection = other_ended(play)
+    play.client().says("INCR", "a")
+    assert connection.probed
+    connection.probed = False
+    connection.lane.feed(b"*0\r\n", play.time)
+    assert connection.commands == []
+    play.settle()
+    assert connection.commands == [[b"INCR", b"a"]]
 
 
 def test_probing__topology_changes__commands_go_to_the_next_master(play: Playbook) -> None:
@@ -337,3 +379,61 @@ def test_probing__server_speaks_nonsense__costs_the_connection(play: Playbook) -
     play.wait(0.1)
     play.server("m:1").hears("INCR", "a").answers(b":1\r\n")
     client.hears(b":1\r\n")
+
+
+def test_probing__pushes_before_the_answer__are_told_and_not_taken_for_it() -> None:
+    """The lane listens already, for a client that is told what another one tracks."""
+    play = Playbook()
+    play.topology(1, master="m:1", replicas=["r:1"])
+    tracker = play.client()
+    own(play, tracker, "CLIENT TRACKING ON", OK)
+    tracker.hears(OK)
+    play.client().says("EVAL", "x", "0")
+    other = play.server("m:1").hears("EVAL", "x", "0", exclusive=True)
+    target = in_resp3(play)
+    idle = own(play, target, "EVAL y 0", b":1\r\n")
+    target.hears(b":1\r\n")
+    play.server("m:1").silent = True
+    other.closed = True
+    other.lane.lose(play.time)
+    tracker.says("CLIENT", "TRACKING", "ON", "REDIRECT", str(target.session.number))
+    assert (idle.probed, idle.lane.guest) == (True, target.session)
+    redirected(play, idle.client_id, "m:1").answers(OK)
+    tracker.hears(OK)
+    idle.answers(INVALID)
+    target.says("GET", "k")
+    play.server("m:1").silent = False
+    play.settle()
+    idle.answers(b"$1\r\nv\r\n")
+    target.hears(INVALID + b"$1\r\nv\r\n")
+
+
+def test_commands_behind_a_suspect__of_the_same_client__wait_until_it_is_answered(play: Playbook) -> None:
+    client = play.client().says("SET", "a", "1")
+    connection = play.server("m:1").hears("SET", "a", "1")
+    connection.closed = True
+    connection.lane.lose(play.time)
+    play.wait(0.05)
+    client.says("SET", "b", "2")
+    alone = play.server("m:1").hears("SET", "a", "1", exclusive=True)
+    assert alone.commands == []
+    alone.answers(OK)
+    play.server("m:1").hears("SET", "b", "2").answers(OK)
+    client.hears(OK + OK)
+
+
+def test_go_on__the_proxy_itself_had_not_read__blames_nobody(play: Playbook) -> None:
+    first, second = play.client().says("SET", "a", "1"), play.client().says("SETRANGE", "b", "1", "x")
+    shared = play.server("m:1").hears("SET", "a", "1")
+    play.server("m:1").hears("SETRANGE", "b", "1", "x")
+    play.lease.revoke()
+    play.router.lapse(play.time)
+    shared.answers(OK)  # withheld, and nothing more is read
+    play.time += 1.5
+    play.lease.renew(play.time, 1e9)
+    play.router.resume(play.time)
+    first.hears(OK)
+    play.topology(2)
+    play.topology(3, master="r:1")
+    play.server("r:1").hears("SETRANGE", "b", "1", "x").answers(b":2\r\n")
+    second.hears(b":2\r\n")

@@ -10,7 +10,7 @@ from rfproxy.lane import LaneState
 from rfproxy.parking import PARKED
 from rfproxy.policy import Policy, Reads
 from rfproxy.router import IDLE
-from tests.support.playbook import Playbook
+from tests.support.playbook import FakeConnection, Playbook
 
 BIG = b"$%d\r\n" % (3 << 20)
 PART = b"x" * (1 << 20)
@@ -240,3 +240,36 @@ def test_parking__who_does_not_read_leaves__the_rest_is_dropped(play: Playbook) 
     assert stalled.read
     stalled.answers(LARGE * 2)
     assert stalled.lane.idle
+
+
+def stalled_and_ended() -> tuple[Playbook, FakeConnection]:
+    """The connection of a client that does not read, after the master has ended the one that all others had."""
+    play = Playbook(Policy(reads=Reads.MASTER))
+    play.topology(1, master="m:1", replicas=["r:1"])
+    lazy, other = play.client(), play.client()
+    lazy.pipelines(*["GET k"] * 3)
+    stalled = play.server("m:1").hears("GET", "k")
+    lazy.session.choke(play.time, full=True)
+    stalled.answers(LARGE)
+    stalled.commands.clear()
+    other.says("SET", "j", "v")
+    quick = play.server("m:1").hears("SET", "j", "v").answers(b"+OK\r\n")
+    assert not stalled.read
+    play.server("m:1").silent = True
+    quick.closed = True
+    quick.lane.lose(play.time)
+    return play, stalled
+
+
+def test_stand_in__was_not_read_from__is() -> None:
+    """Else all others waited for the client that does not read."""
+    play, stalled = stalled_and_ended()
+    play.client().says("SET", "j", "w")
+    assert stalled.read
+
+
+def test_stand_in__script_kill__goes_at_once() -> None:
+    play, stalled = stalled_and_ended()
+    play.client().says("SCRIPT", "KILL")
+    play.wait(0.1)
+    assert stalled.commands == [[b"SCRIPT", b"KILL"]]

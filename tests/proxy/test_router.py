@@ -6,7 +6,7 @@ import pytest
 
 from rfproxy.dedicated import WINDOWS
 from rfproxy.greeting import Identity
-from rfproxy.policy import Policy
+from rfproxy.policy import Policy, Reads
 from rfproxy.router import IDLE
 from rfproxy.session import Session
 from tests.support.playbook import Playbook
@@ -527,3 +527,22 @@ def test_expiry__of_many_one_by_one__does_not_wake_the_others(play: Playbook, mo
     for client in clients:
         client.hears_error("MASTERDOWN")
     assert pumps <= 3 * len(clients)
+
+
+def test_session_that_waits__an_alarm_for_something_else_rings__looks_again_in_time() -> None:
+    play = Playbook(Policy(reads=Reads.MASTER))
+    play.topology(1, replicas=["r:1"])
+    play.client().says("PING")  # it is held for a second: the alarm
+    play.wait(0.990)
+    play.topology(2, master="m:1", replicas=["r:1"])
+    shared = play.server("m:1").hears("PING").answers(b"+PONG\r\n")
+    play.client().says("EVAL", "x", "0")
+    script = play.server("m:1").hears("EVAL", "x", "0", exclusive=True)
+    play.wait(0.008)
+    shared.closed = True
+    shared.lane.lose(play.time)  # it is opened again in 10 ms
+    play.client().says("SET", "k", "v")
+    play.server("m:1").hears_nothing()
+    script.answers(b":1\r\n")  # the server serves: nobody need wait
+    play.wait(1.0)
+    play.server("m:1").hears("SET", "k", "v")

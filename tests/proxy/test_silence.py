@@ -21,7 +21,7 @@ from rfproxy.silence import (
     TOLD_FOR,
     UNREACHABLE,
 )
-from tests.support.playbook import FakeClient, Playbook
+from tests.support.playbook import FakeClient, FakeConnection, Playbook
 
 NIL = b"$-1\r\n"
 ONE = b":1\r\n"
@@ -428,3 +428,48 @@ class Counting(Playbook):
     def kernel(self, lane: Lane) -> TcpInfo | None:
         self.kernels += 1
         return super().kernel(lane)
+
+
+def ends(play: Playbook, connection: FakeConnection) -> None:
+    """A server ends one of its connections."""
+    connection.closed = True
+    connection.lane.lose(play.time)
+    play.settle()
+
+
+def test_silence__replica_ended_a_connection_and_froze__read_on_an_idle_one_goes_elsewhere(play: Playbook) -> None:
+    reader = other_reader(play)
+    big = " ".join(["MGET"] + [f"{'k' * 1000}{number}" for number in range(1100)])
+    reader.pipelines(big)
+    play.server("r:1").hears(*big.split(), exclusive=True).answers(b"*0\r\n")
+    reader.hears(b"*0\r\n")
+    reader.says("GET", "a")
+    shared = play.server("r:1").hears("GET", "a").answers(NIL)
+    reader.hears(NIL)
+    ends(play, shared)
+    play.wait(1.0)
+    play.server("r:1").silent = True
+    play.server("r:1").kernel = TcpInfo()
+    reader.pipelines(big)
+    play.listen(3 * HEAVY)
+    assert [one.commands[0][0] for name in ("r:2", "m:1") for one in play.server(name).live if one.commands] == [
+        b"MGET"
+    ]
+
+
+def test_silence__master_ended_a_connection_and_froze__what_was_not_sent_is_given_back(play: Playbook) -> None:
+    client = play.client().says("INCR", "a")
+    shared = play.server("m:1").hears("INCR", "a").answers(b":1\r\n")
+    client.hears(b":1\r\n")
+    play.client().says("EVAL", "x", "0")
+    script = play.server("m:1").hears("EVAL", "x", "0", exclusive=True)
+    play.server("m:1").silent = True
+    play.server("m:1").kernel = TcpInfo()
+    ends(play, script)
+    client.says("INCR", "a")
+    assert shared.probed
+    play.listen(SILENT + 2 * LISTEN_EVERY)
+    assert shared.closed
+    play.topology(2, master="r:1", replicas=["r:2"])
+    play.server("r:1").hears("INCR", "a").answers(b":1\r\n")
+    client.hears(b":1\r\n")

@@ -6,7 +6,7 @@ import pytest
 
 from rfprotocol.resp import encode_command
 from rfproxy.greeting import Account
-from rfproxy.policy import Policy
+from rfproxy.policy import Policy, Reads
 from rfproxy.tracking import NOBODY
 from tests.support.playbook import FakeClient, Playbook
 
@@ -532,3 +532,18 @@ def test_ping__no_server_can_answer__fails_within_a_second() -> None:
     play.server("m:1").hears("GET", "k").answers(b"$-1\r\n")
     play.server("m:1").hears("PING").answers(b"+PONG\r\n")
     client.hears(b"+PONG\r\n")
+
+
+def test_client_list__master_is_asked_whether_it_is_there__waits_for_its_consent() -> None:
+    play = Playbook(Policy(reads=Reads.MASTER))
+    play.topology(1, master="m:1", replicas=["r:1"])
+    play.client().says("INCR", "a")
+    shared = play.server("m:1").hears("INCR", "a").answers(b":1\r\n")
+    play.client().says("EVAL", "x", "0")
+    script = play.server("m:1").hears("EVAL", "x", "0", exclusive=True)
+    play.server("m:1").silent = True
+    script.closed = True
+    script.lane.lose(play.time)
+    play.client().says("INCR", "a")
+    assert shared.probed
+    play.client().says("CLIENT", "LIST").hears_nothing()

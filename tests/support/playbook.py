@@ -275,7 +275,7 @@ class FakeConnection:
         requests = self._reader.feed(data)
         assert requests.error is None
         if self.lane.state is LaneState.PROBING:
-            assert requests.commands == [[b"PING"]]
+            assert requests.commands == [[b"HELLO"]]
             self.probed = True
         else:
             self.commands += requests.commands
@@ -306,11 +306,11 @@ class FakeConnection:
         return True
 
     def answers_probe(self) -> bool:
-        """Answer the PING with which the proxy asks whether the server is there, if it is what comes next."""
+        """Answer the proxy's question whether the server is there, if it is what comes next."""
         if self._server.silent or self.closed or not self.probed:
             return False
         self.probed = False
-        self.lane.feed(b"+PONG\r\n", self._play.time)
+        self.lane.feed(self._hello(self.lane.key.identity.protocol), self._play.time)
         return True
 
     def _greeting_reply(self, args: list[bytes]) -> bytes:
