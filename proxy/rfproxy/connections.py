@@ -17,7 +17,7 @@ import select
 import socket
 import struct
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from rfprotocol import resp
@@ -141,13 +141,21 @@ class Client:
 
     def eof_received(self) -> bool:
         """The client says no more; it still gets the answers to what it said."""
-        self._server.departures.see_off(self.finish)
+        self._see_off(self.finish)
         return True
 
     def connection_lost(self, error: Exception | None) -> None:
         """The client is gone."""
         self._transport = None
-        self._server.departures.see_off(self._gone)
+        self._see_off(self._gone)
+
+    def _see_off(self, departure: Callable[[], None]) -> None:
+        """At once where something could still be done for the client: it would be lost, or not be wanted any more."""
+        session = self._session
+        if session is not None and session.waits:
+            departure()
+        else:
+            self._server.departures.see_off(departure)
 
     def _gone(self) -> None:
         self._server.stats.clients_stopped -= self._paused
@@ -242,8 +250,8 @@ class Client:
 
     def finish(self, *, left: bool = True) -> None:
         """Close when everything asked has been answered. `left`: the client has closed its side."""
-        if self._session is not None:
-            self._session.finish(self._time(), left=left)
+        if (session := self._session) is not None:
+            session.attend(lambda now: session.finish(now, left=left), self._time())
 
     @property
     def strained(self) -> bool:

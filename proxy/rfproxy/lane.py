@@ -338,7 +338,6 @@ class Lane:
         """The server is heard again: with the answer to the question, or to what was in flight before it is asked."""
         if self.in_flight:
             self._replied(data, now)
-            self._ask(now)
             return
         try:
             self._scanner.feed(data)
@@ -403,6 +402,8 @@ class Lane:
             self._distribute(now)
         except ProtocolError as error:
             self.lose(now, reason=f"its reply cannot be read: {error}")
+        if self.state is _PROBING:
+            self._ask(now)
 
     def _time(self, now: float) -> None:
         """Something has come: for how long has the oldest command waited?"""

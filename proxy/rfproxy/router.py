@@ -179,8 +179,8 @@ class Router:
         lane = self.dedicated.take(key, session, now, ends=ends)
         if lane is None:
             self._wake_for(self.dedicated.dues(), now)
-        elif lane.writes:
-            lane.probe(now)
+        elif lane.duty is not REPLICA and lane.probe(now):
+            self.lane_dirty(lane)  # from now on the shell listens for the answer
         return lane
 
     def _wake_for(self, times: Iterable[float], now: float) -> None:

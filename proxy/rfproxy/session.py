@@ -166,6 +166,12 @@ class Session:
         return stream is not None and stream.subscribed and not stream.monitor
 
     @property
+    def waits(self) -> bool:
+        """Whether anything that the client asked for is under way, or yet to be done."""
+        busy = self.busy is not None or self.outstanding > 0 or bool(self.pending) or self.inbox is not None
+        return busy and self.stage is not _GONE
+
+    @property
     def blocked(self) -> bool:
         """Whether a blocking command is under way."""
         return self.busy is not None and apart.blocks(self.busy)
@@ -241,9 +247,11 @@ class Session:
         `left`: the client itself has closed its side, as one does that gives up. Redis frees it then. Nothing is held
         or sent again for it; but what can go at once is answered, for clients that only close their sending side.
         """
+        if self.stage is _GONE:
+            return
         listens = self.ties is not None and self.ties.stream is not None
         if listens or self.blocked or self.tunnel is not None:
-            self.client.close()  # what it waits for may never come
+            self.leave(now)  # what it waits for may never come
             return
         self.stage = _LEAVING if left else Stage.DRAINING
         if self.inbox is None:
@@ -251,12 +259,14 @@ class Session:
         self.pump(now)
 
     def leave(self, now: float) -> None:
-        """The client has closed its side, and the next command would have to wait."""
+        """The client has closed its side, and what it asked for would have to wait."""
         self.client.close()
         self.close(now)
 
     def close(self, now: float) -> None:
         """The client is gone."""
+        if self.stage is _GONE:
+            return
         self.stage = _GONE
         if self.choked:
             self.choked = False

@@ -22,6 +22,7 @@ import uvloop
 from rfprotocol.resp import encode_command
 from rfprotocol.topology import Node, Phase, Topology
 from rfproxy import budget as budget_module
+from rfproxy import departures as departures_module
 from rfproxy import server as server_module
 from rfproxy.connections import Client, failure
 from rfproxy.limits import Limits, OutputLimit, OutputLimits
@@ -550,3 +551,40 @@ def test_failure__limit_of_this_host__is_named() -> None:
         "its name cannot be looked up: Name or service not known"
     )
     assert failure(UnicodeError("label empty or too long")) == "label empty or too long"
+
+
+async def test_client_leaves__it_waits_for_an_element__its_connection_to_the_server_goes_at_once(
+    front: Front, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the server popped for it in the meantime would be lost."""
+    monkeypatch.setattr(departures_module, "AT_ONCE", 1)
+    address = front.address
+    clients = [await asyncio.open_connection(address.host, address.port) for _ in range(40)]
+    for _, writer in clients:
+        writer.write(b"BLPOP q 0\r\n")
+    await eventually(lambda: redis_server.info("clients")["blocked_clients"] == 40)
+    reader, writer = await asyncio.open_connection(address.host, address.port)
+    for _, blocked in clients:
+        blocked.transport.abort()
+    for command, reply in (
+        (b"SET k v", b"+OK"),
+        (b"RPUSH q 1", b":1"),
+    ):  # SET: the ends have arrived
+        writer.write(command + b"\r\n")
+        assert await reader.readline() == reply + b"\r\n"
+    assert redis_server.command("LLEN", "q") == 1
+    writer.close()
+
+
+async def test_departure__something_is_wrong_with_it__the_client_is_gone_all_the_same(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(session: Session, now: float, *, left: bool = True) -> None:
+        raise ValueError("something is wrong")
+
+    monkeypatch.setattr(Session, "finish", fail)
+    _, writer = await asyncio.open_connection(front.address.host, front.address.port)
+    await eventually(lambda: front.server.stats.clients == 1)
+    writer.write_eof()
+    await eventually(lambda: front.server.stats.clients == 0)
+    writer.close()

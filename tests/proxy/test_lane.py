@@ -437,3 +437,67 @@ def test_go_on__the_proxy_itself_had_not_read__blames_nobody(play: Playbook) -> 
     play.topology(3, master="r:1")
     play.server("r:1").hears("SETRANGE", "b", "1", "x").answers(b":2\r\n")
     second.hears(b":2\r\n")
+
+
+def ends(play: Playbook, connection: FakeConnection) -> None:
+    """The server ends one of its connections."""
+    connection.closed = True
+    connection.commands.clear()
+    connection.lane.lose(play.time)
+    play.settle()
+
+
+def test_probing__what_was_in_flight_is_relayed_when_the_lease_is_back__asks_then(play: Playbook) -> None:
+    first = play.client().says("INCR", "a")
+    shared = play.server("m:1").hears("INCR", "a")
+    play.client().says("BLPOP", "q", "0")
+    ends(play, play.server("m:1").hears("BLPOP", "q", "0", exclusive=True))
+    second = play.client().says("INCR", "b")
+    play.lease.revoke()
+    play.router.lapse(play.time)
+    shared.answers(b":1\r\n")
+    first.hears_nothing()
+    play.lease.renew(play.time, 1e9)
+    play.router.resume(play.time)
+    first.hears(b":1\r\n")
+    play.server("m:1").hears("INCR", "b").answers(b":2\r\n")
+    second.hears(b":2\r\n")
+
+
+def test_probing__connection_of_one_client__the_shell_listens_for_the_answer() -> None:
+    play = Playbook(spares=2)
+    play.topology(1, master="m:1")
+    play.client().says("EVAL", "x", "0")
+    play.server("m:1").hears("EVAL", "x", "0", exclusive=True).answers(b":1\r\n")
+    play.settle()
+    idle = [one for one in play.server("m:1").live if one.lane in play.router.dedicated]
+    ends(play, idle[0])
+    play.server("m:1").silent = True
+    asked: list[bool] = []
+    play.flush_soon = lambda: asked.append(True)  # type: ignore[method-assign]
+    play.client().session.feed(b"*3\r\n$4\r\nEVAL\r\n$1\r\nx\r\n$1\r\n0\r\n", play.time)
+    assert any(one.probed for one in idle)
+    assert asked
+
+
+def test_read_at_a_former_master__it_dies_bit_by_bit__is_not_blamed_twice() -> None:
+    """Without a lease, reads go to the last known master."""
+    play = Playbook(spares=2)
+    play.topology(1, master="m:1")
+    server = play.server("m:1")
+    first, second = play.client(), play.client()
+    play.lease.revoke()
+    play.router.lapse(play.time)
+    play.wait(1.5)
+    first.says("GET", "k")
+    ends(play, server.hears("GET", "k"))
+    play.wait(0.3)
+    server.hears("GET", "k", exclusive=True).answers(b"$1\r\n1\r\n")  # which leaves idle connections
+    play.wait(1.0)
+    second.says("GET", "k")
+    connection = server.hears("GET", "k")
+    server.refuses = server.silent = True
+    ends(play, connection)
+    while server.live:
+        ends(play, server.live[0])
+    second.hears_nothing()
