@@ -464,6 +464,12 @@ def keys(args: Sequence[bytes]) -> list[bytes]:
     return found
 
 
+def tells_all_keys(command: Command) -> bool:
+    """Whether `keys` finds all keys of such commands, and there are any: not for SORT, scripts, or EXEC."""
+    specs = command.key_specs
+    return bool(specs) and not any("incomplete" in flags or begin[0] == "unknown" for flags, begin, _ in specs)
+
+
 def _first_argument(args: Sequence[bytes], begin: tuple[Any, ...]) -> int:
     if begin[0] == "index":
         return int(begin[1])

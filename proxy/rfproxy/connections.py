@@ -150,12 +150,12 @@ class Client:
         self._see_off(self._gone)
 
     def _see_off(self, departure: Callable[[], None]) -> None:
-        """At once where something could still be done for the client: it would be lost, or not be wanted any more."""
+        """In one of the next turns of the loop, if many leave at once, unless something could still be done for it."""
         session = self._session
-        if session is not None and session.waits:
-            departure()
-        else:
+        if session is None or session.depart(self._time()):
             self._server.departures.see_off(departure)
+        else:
+            departure()
 
     def _gone(self) -> None:
         self._server.stats.clients_stopped -= self._paused
@@ -215,6 +215,9 @@ class Client:
     def close(self) -> None:
         """Close when everything written has been sent."""
         self._closing = True
+        self._server.departures.see_off(self._close)
+
+    def _close(self) -> None:
         if self._transport is not None:
             self._transport.close()
 

@@ -29,6 +29,7 @@ from rfproxy.gate import OPEN, RESTING, Gate, GateState
 from rfproxy.greeting import MASTER, REPLICA, Duty, Identity, LaneKey, Refusal, Welcome
 from rfproxy.lane import Lane, LaneState
 from rfproxy.lease import Lease
+from rfproxy.leaving import Leaving
 from rfproxy.outages import Outages
 from rfproxy.parking import Parking
 from rfproxy.pausing import Pause
@@ -78,6 +79,7 @@ class Router:
         self.versions: dict[Node, str] = {}
         """Of each server that has told it, when it last greeted a lane."""
         self.sessions: dict[int, Session] = {}
+        self.leaving = Leaving()
         self.strangers = False  # the servers want to know who speaks before they answer anything
         self.process = ""  # the master's, told from all others
         self.cursors = Cursors("")
@@ -503,6 +505,10 @@ class Router:
             return True
         state = self.gate.state(now)
         return state is OPEN or (state is RESTING and lane.guest is not None)
+
+    def before_sending(self, runs: Collection[Run], now: float) -> bool:
+        """What they bring is not for those who have left; whether the server has to take notice of that first."""
+        return bool(self.leaving) and self.leaving.before(runs, now)
 
     def may_relay(self, lane: Lane, now: float) -> bool:
         """No success of a master is relayed that may have been deposed before it was executed."""

@@ -166,12 +166,6 @@ class Session:
         return stream is not None and stream.subscribed and not stream.monitor
 
     @property
-    def waits(self) -> bool:
-        """Whether anything that the client asked for is under way, or yet to be done."""
-        busy = self.busy is not None or self.outstanding > 0 or bool(self.pending) or self.inbox is not None
-        return busy and self.stage is not _GONE
-
-    @property
     def blocked(self) -> bool:
         """Whether a blocking command is under way."""
         return self.busy is not None and apart.blocks(self.busy)
@@ -263,11 +257,25 @@ class Session:
         self.client.close()
         self.close(now)
 
+    def depart(self, now: float) -> bool:
+        """The client has closed its connection, or its side: whether that may be dealt with later.
+
+        Not where anything could still be done for it. A blocked client only waits; it is not to be served any more.
+        """
+        if self.stage is _GONE:
+            return True
+        if self.busy is not None and self.blocked and not self.pending and self.inbox is None:
+            self.stage = _LEAVING
+            self.router.leaving.add(self, self.busy.args)
+            return True
+        return self.busy is None and not (self.outstanding or self.pending or self.inbox is not None)
+
     def close(self, now: float) -> None:
         """The client is gone."""
         if self.stage is _GONE:
             return
         self.stage = _GONE
+        self.router.leaving.gone(self)
         if self.choked:
             self.choked = False
             self._read_shared_lane()

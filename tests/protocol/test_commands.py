@@ -28,6 +28,7 @@ from rfprotocol.commands import (
     keys,
     lookup,
     parsed_version,
+    tells_all_keys,
     unknown_command_error,
 )
 from tests.support.redis import RedisServer
@@ -590,3 +591,11 @@ class TestBlock:
         assert block_place(words(text)) == place
         expected = Route.REPLICA if text.upper().startswith("XREAD ") or text == "XREAD" else Route.MASTER
         assert route(text) is (Route.BLOCKING if place is not None else expected)
+
+
+@pytest.mark.parametrize(
+    ("command", "all_of_them"),
+    [("SET", True), ("RPUSH", True), ("XADD", True), ("SORT", False), ("EXEC", False), ("FLUSHALL", False)],
+)
+def test_tells_all_keys__what_the_specifications_say__decides(command: str, all_of_them: bool) -> None:
+    assert tells_all_keys(lookup([command.encode(), b"k", b"v"])) is all_of_them
