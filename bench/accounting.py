@@ -1,4 +1,4 @@
-"""What a process has cost so far, as the scheduler counts it."""
+"""The CPU time of a process so far, as the scheduler counts it."""
 
 from __future__ import annotations
 

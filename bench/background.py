@@ -202,7 +202,7 @@ class _Client(asyncio.Protocol):
         await self._idle.wait()
 
     def give_up(self, why: str) -> None:
-        """What is not answered by now never is."""
+        """Count commands that are unanswered by now as errors."""
         self._answers.errors.extend([why] * len(self._waiting))
         self._note(len(self._waiting))
 

@@ -1,4 +1,4 @@
-"""What one client, or one replica, does to all the others: their latency before and meanwhile, directly and proxied.
+"""The harm that one client, or one replica, does to all others: their latency before and meanwhile, direct and proxied.
 
     python -m bench.collapse --csv bench/results/collapse.csv
 
