@@ -13,8 +13,7 @@ Replies come in the order of the commands (RESP), so the first run in flight own
 serves every session with the same key; an exclusive one belongs to a single session, which may also take
 what the server sends unasked. RETIRED accepts no more runs and closes when the last reply is in. PROBING sends none
 until the server is heard again: it has ended another connection, and a process that dies ends them one after the other,
-so a command sent meanwhile on this one would be lost, and a write be uncertain. Or connections were closed that it has
-to take notice of first (`leaving`). It is asked by HELLO, which every user
+so a command sent meanwhile on this one would be lost, and a write be uncertain. It is asked by HELLO, which every user
 may say, and which changes nothing without arguments (ACLSelectorCheckCmd in acl.c: CMD_NO_AUTH).
 
 When the connection dies or the topology moves on, each run goes back to its session in order, with the
@@ -91,8 +90,8 @@ class LaneOwner(Protocol):
     def may_send(self, lane: Lane, now: float) -> bool:
         """Whether runs may be sent on this lane at this moment."""
 
-    def before_sending(self, runs: Collection[Run], now: float) -> bool:
-        """These runs are about to be sent; whether they have to wait until the server has taken notice of something."""
+    def may_not_yet(self, runs: Collection[Run], now: float) -> bool:
+        """Whether these runs have to wait for the next turn of the loop, or longer."""
 
     def may_relay(self, lane: Lane, now: float) -> bool:
         """Whether a reply that arrives on this lane at this moment may be believed."""
@@ -317,9 +316,8 @@ class Lane:
         doubtful = self.guest is None and self.writes and not self.parked and self._outlived != self._contact.ended
         if doubtful and any(run.need is NEEDS_MASTER for run in self._queue) and self.probe(now):
             return
-        if self._owner.before_sending(self._queue, now) and self._may_ask:
-            self.state = _PROBING
-            self._ask(now)
+        if self._owner.may_not_yet(self._queue, now):
+            self._owner.lane_dirty(self)
             return
         self.used = now
         self._send(self._writer, now)
@@ -335,10 +333,6 @@ class Lane:
         self.state = _PROBING
         self._ask(now)
         return True
-
-    @property
-    def _may_ask(self) -> bool:
-        return self.state is _READY and (self.guest is None or (self.guest.ties is None and not self.in_flight))
 
     def _ask(self, now: float) -> None:
         if self._writer is not None and self.probed:
@@ -394,6 +388,7 @@ class Lane:
 
     def _replied(self, data: bytes, now: float) -> None:
         """Bytes for those who wait for replies."""
+        asks = self.state is _PROBING  # and not: becomes so because a reply lets its session go on
         if self._withheld:
             data, self._withheld = self._withheld + data, b""
         if not self._owner.may_relay(self, now):
@@ -414,7 +409,7 @@ class Lane:
             self._distribute(now)
         except ProtocolError as error:
             self.lose(now, reason=f"its reply cannot be read: {error}")
-        if self.state is _PROBING:
+        if asks:
             self._ask(now)
 
     def _time(self, now: float) -> None:

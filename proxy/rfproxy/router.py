@@ -506,9 +506,9 @@ class Router:
         state = self.gate.state(now)
         return state is OPEN or (state is RESTING and lane.guest is not None)
 
-    def before_sending(self, runs: Collection[Run], now: float) -> bool:
-        """What they bring is not for those who have left; whether the server has to take notice of that first."""
-        return bool(self.leaving) and self.leaving.before(runs, now)
+    def may_not_yet(self, runs: Collection[Run], now: float) -> bool:
+        """What they bring is not for clients that have left."""
+        return bool(self.leaving) and self.leaving.holds(runs, now)
 
     def may_relay(self, lane: Lane, now: float) -> bool:
         """No success of a master is relayed that may have been deposed before it was executed."""

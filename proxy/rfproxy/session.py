@@ -266,16 +266,14 @@ class Session:
             return True
         if self.busy is not None and self.blocked and not self.pending and self.inbox is None:
             self.stage = _LEAVING
-            self.router.leaving.add(self, self.busy.args)
+            self.router.leaving.add(self, self.busy.args, now)
             return True
         return self.busy is None and not (self.outstanding or self.pending or self.inbox is not None)
 
     def close(self, now: float) -> None:
         """The client is gone."""
-        if self.stage is _GONE:
-            return
         self.stage = _GONE
-        self.router.leaving.gone(self)
+        self.router.leaving.gone(self, now)
         if self.choked:
             self.choked = False
             self._read_shared_lane()

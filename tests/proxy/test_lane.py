@@ -501,3 +501,16 @@ def test_read_at_a_former_master__it_dies_bit_by_bit__is_not_blamed_twice() -> N
     while server.live:
         ends(play, server.live[0])
     second.hears_nothing()
+
+
+def test_probing__a_reply_lets_its_session_take_the_lane_again__asks_once(play: Playbook) -> None:
+    """A second answer would be taken for the reply to the next command."""
+    client = play.client().pipelines("BLPOP a 0", "BLPOP b 0")
+    connection = play.server("m:1").hears("BLPOP", "a", "0", exclusive=True)
+    script = play.client().says("EVAL", "x", "0")
+    ends(play, play.server("m:1").hears("EVAL", "x", "0", exclusive=True))
+    script.hears_error("UNCERTAIN EVAL")
+    connection.answers(b"*2\r\n$1\r\na\r\n$1\r\n1\r\n")
+    client.hears(b"*2\r\n$1\r\na\r\n$1\r\n1\r\n")
+    play.server("m:1").hears("BLPOP", "b", "0", exclusive=True).answers(b"*2\r\n$1\r\nb\r\n$1\r\n2\r\n")
+    client.hears(b"*2\r\n$1\r\nb\r\n$1\r\n2\r\n")

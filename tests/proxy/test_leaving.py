@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from rfprotocol.resp import encode_command
+from rfproxy.leaving import LONGEST, NOTICED
 from tests.support.playbook import FakeClient, FakeConnection, Playbook
 
 OK = b"+OK\r\n"
@@ -24,7 +26,7 @@ def left(play: Playbook, *command: str) -> tuple[FakeClient, FakeConnection]:
     return client, connection
 
 
-def test_before__write_to_another_key__nothing_happens(play: Playbook) -> None:
+def test_holds__write_to_another_key__goes_at_once(play: Playbook) -> None:
     _, connection = left(play, "BLPOP", "q", "0")
     client = play.client().says("SET", "k", "v")
     play.server("m:1").hears("SET", "k", "v").answers(OK)
@@ -33,30 +35,48 @@ def test_before__write_to_another_key__nothing_happens(play: Playbook) -> None:
 
 
 @pytest.mark.parametrize("command", ["RPUSH q x", "SORT k STORE q", "RENAME k q", "FLUSHALL"])
-def test_before__what_may_serve_them__waits_until_the_server_knows(play: Playbook, command: str) -> None:
+def test_holds__what_may_serve_them__waits_until_they_are_seen_off(play: Playbook, command: str) -> None:
+    leaver, connection = left(play, "BLPOP", "q", "0")
     play.client().says("SET", "k", "v")
     shared = play.server("m:1").hears("SET", "k", "v").answers(OK)
-    _, connection = left(play, "BLPOP", "q", "0")
-    play.server("m:1").silent = True
-    play.client().says(*command.split())
+    play.client().session.feed(encode_command(command.encode().split()), play.time)
+    play.router.flush(play.time)
+    assert (shared.commands, connection.closed) == ([], False)
+    leaver.session.finish(play.time)
+    play.time += 2 * NOTICED
     assert connection.closed
-    assert (shared.probed, shared.commands) == (True, [])
-    play.server("m:1").silent = False
     play.server("m:1").hears(*command.split())
 
 
-def test_before__script__parts_with_them(play: Playbook) -> None:
-    _, connection = left(play, "BZPOPMIN", "q", "0")
-    play.client().says("EVAL", "x", "1", "k")
+def test_holds__script__waits_on_its_own_connection(play: Playbook) -> None:
+    leaver, _ = left(play, "BZPOPMIN", "q", "0")
+    play.client().session.feed(encode_command([b"EVAL", b"x", b"1", b"k"]), play.time)
+    play.server("m:1").accept()
+    play.router.flush(play.time)
+    assert not any(one.commands for one in play.server("m:1").live)
+    leaver.session.finish(play.time)
+    play.time += 2 * NOTICED
     play.server("m:1").hears("EVAL", "x", "1", "k", exclusive=True)
-    assert connection.closed
 
 
-def test_before__transaction_with_the_key__parts_with_them(play: Playbook) -> None:
-    _, connection = left(play, "BLPOP", "q", "0")
-    play.client().pipelines("MULTI", "SET k v", "EXEC")
+def test_holds__transaction_with_the_key__waits(play: Playbook) -> None:
+    leaver, _ = left(play, "BLPOP", "q", "0")
+    play.client().session.feed(
+        b"".join(encode_command(text.split()) for text in (b"MULTI", b"SET k v", b"EXEC")), play.time
+    )
+    play.router.flush(play.time)
+    assert not any(one.commands for one in play.server("m:1").live)
+    leaver.session.finish(play.time)
+    play.time += 2 * NOTICED
     play.settle()
-    assert connection.closed
+    assert any(one.commands for one in play.server("m:1").live)
+
+
+def test_holds__clients_leave_all_the_time__not_for_ever(play: Playbook) -> None:
+    left(play, "BLPOP", "q", "0")
+    play.time += 2 * LONGEST
+    play.client().says("RPUSH", "q", "x")
+    play.server("m:1").hears("RPUSH", "q", "x")
 
 
 def test_leaving__its_server_ends_the_connection__is_not_asked_again(play: Playbook) -> None:
@@ -69,13 +89,14 @@ def test_leaving__its_server_ends_the_connection__is_not_asked_again(play: Playb
     assert client.closed
 
 
-def test_gone__all_were_seen_off__nobody_is_looked_for(play: Playbook) -> None:
+def test_gone__all_were_seen_off_and_the_server_knows__nothing_waits(play: Playbook) -> None:
     client, _ = left(play, "BLPOP", "q", "0")
     assert play.router.leaving
     client.session.finish(play.time)
-    assert not play.router.leaving
+    play.time += 2 * NOTICED
     play.client().says("RPUSH", "q", "x")
-    assert play.server("m:1").hears("RPUSH", "q", "x")
+    play.server("m:1").hears("RPUSH", "q", "x")
+    assert not play.router.leaving
 
 
 def test_depart__something_is_held__at_once() -> None:

@@ -276,6 +276,7 @@ class FakeConnection:
         assert requests.error is None
         if self.lane.state is LaneState.PROBING:
             assert requests.commands == [[b"HELLO"]]
+            assert not self.probed, "it is asked twice"
             self.probed = True
         else:
             self.commands += requests.commands
