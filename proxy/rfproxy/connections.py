@@ -151,11 +151,11 @@ class Client:
 
     def _see_off(self, departure: Callable[[], None]) -> None:
         """In one of the next turns of the loop, if many leave at once, unless something could still be done for it."""
-        session = self._session
-        if session is None or session.depart(self._time()):
-            self._server.departures.see_off(departure)
-        else:
+        session, departures = self._session, self._server.departures
+        if departures.crowded and session is not None and not session.depart(self._time()):
             departure()
+        else:
+            departures.see_off(departure)
 
     def _gone(self) -> None:
         self._server.stats.clients_stopped -= self._paused

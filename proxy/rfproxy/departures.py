@@ -24,11 +24,16 @@ class Departures:
         self._done = 0
         """In this turn; when that is not 0, or something waits, `_next_turn` will be called."""
 
+    @property
+    def crowded(self) -> bool:
+        """Whether the next one has to wait."""
+        return bool(self._waiting) or self._done >= AT_ONCE
+
     def see_off(self, departure: Callable[[], None]) -> None:
         """Do at once, or in one of the next turns, what has to be done for one that leaves."""
         if not self._done and not self._waiting:
             self._call_soon(self._next_turn)
-        if self._waiting or self._done >= AT_ONCE:
+        if self.crowded:
             self._waiting.append(departure)
         else:
             self._done += 1

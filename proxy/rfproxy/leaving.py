@@ -38,7 +38,8 @@ class Leaving:
 
     def add(self, session: Session, args: list[bytes], now: float) -> None:
         """The client of this session has left; it was blocked by this command."""
-        if not self._keys:
+        if not self._keys or self._over(now):
+            self._keys.clear()
             self._since = now
         self._sessions[session] = None
         self._keys.update(keys(args))
@@ -51,10 +52,14 @@ class Leaving:
 
     def holds(self, runs: Iterable[Run], now: float) -> bool:
         """Whether these are not to be sent yet."""
-        if now - self._since >= LONGEST or (not self._sessions and now - self._last_gone >= NOTICED):
+        if now - self._since >= LONGEST or self._over(now):
             self._keys.clear()
             return False
         return any(self._may_serve(args) for run in runs for args in run.commands)
+
+    def _over(self, now: float) -> bool:
+        """Whether all are gone, and the server knows."""
+        return not self._sessions and now - self._last_gone >= NOTICED
 
     def _may_serve(self, args: list[bytes]) -> bool:
         """Whether a command may bring what one of them waited for: EXEC names no keys, and a script not all."""

@@ -258,7 +258,7 @@ class Session:
         self.close(now)
 
     def depart(self, now: float) -> bool:
-        """The client has closed its connection, or its side: whether that may be dealt with later.
+        """The client has closed its connection, or its side, among many: whether that may be dealt with later.
 
         Not where anything could still be done for it. A blocked client only waits; it is not to be served any more.
         """

@@ -576,6 +576,16 @@ async def test_client_leaves__it_waits_for_an_element__its_connection_to_the_ser
     writer.close()
 
 
+async def test_client_leaves__not_among_many__nothing_waits_for_it(front: Front, redis_server: RedisServer) -> None:
+    """Else each blocked client that leaves would hold up the scripts of all others."""
+    _, writer = await asyncio.open_connection(front.address.host, front.address.port)
+    writer.write(b"BLPOP q 0\r\n")
+    await eventually(lambda: redis_server.info("clients")["blocked_clients"] == 1)
+    writer.transport.abort()
+    await eventually(lambda: front.server.stats.clients == 0)
+    assert not front.server.router.leaving
+
+
 async def test_departure__something_is_wrong_with_it__the_client_is_gone_all_the_same(
     front: Front, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -99,6 +99,21 @@ def test_gone__all_were_seen_off_and_the_server_knows__nothing_waits(play: Playb
     assert not play.router.leaving
 
 
+def test_add__others_have_left_long_ago__holds_anew(play: Playbook) -> None:
+    earlier, _ = left(play, "BLPOP", "p", "0")
+    earlier.session.finish(play.time)
+    play.time += 60.0
+    leaver, _ = left(play, "BLPOP", "q", "0")
+    play.client().says("SET", "k", "v")
+    shared = play.server("m:1").hears("SET", "k", "v").answers(OK)
+    play.client().session.feed(encode_command([b"RPUSH", b"q", b"x"]), play.time)
+    play.router.flush(play.time)
+    assert shared.commands == []
+    leaver.session.finish(play.time)
+    play.time += 2 * NOTICED
+    play.server("m:1").hears("RPUSH", "q", "x")
+
+
 def test_depart__something_is_held__at_once() -> None:
     play = Playbook()
     play.topology(1)
