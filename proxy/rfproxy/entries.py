@@ -34,6 +34,7 @@ class Form(Enum):
     LAST = "last"  # only the last one is relayed
     CONSENT = "consent"  # an error is relayed; else the session does what it was asked for, with the server's consent
     DOUBT = "doubt"  # that it is answered at all shows that the server is a master: the client gets `reply`
+    SIZE = "size"  # not relayed: the size of the key of a read, which decides whether that is sent
     STAND_IN = "stand-in"  # replaced by `reply`
     STREAM = "stream"  # one command of SUBSCRIBE and its kin: answered by a confirmation for each channel
     RESTORE = "restore"  # not relayed: it brings a new connection to where the former one was

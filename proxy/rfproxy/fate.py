@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rfprotocol import resp
-from rfprotocol.commands import Command, Route, lookup
+from rfprotocol.commands import Command, Route, keys, lookup, tells_all_keys
 from rfproxy.attempts import JUST_SENT, MOST_BLAMED, NEVER_SENT, Attempts, Loss
 from rfproxy.entries import Entry, Form, Need, Ready, Run, Verb, alone
 from rfproxy.replay import may_resend
@@ -121,25 +121,56 @@ def _share(session: Session) -> None:
                 entry.attempts = replace(entry.attempts, own=MOST_BLAMED)
 
 
-def barred(session: Session, run: Run) -> Ready | None:
-    """The answer to a run that may not be sent any more, or not to the master there is now, which may die of it."""
+def barred(session: Session, run: Run) -> Ready | Run | None:
+    """The answer to a run that may not be sent any more, or not to the master there is now, which may die of it; or the
+    question that has to be asked first."""
     attempts, router = run.attempts, session.router
     if attempts.spent and (answer := exhausted(session, run.commands[-1], attempts, attempts.first_sent)) is not None:
         return answer_of(session, run, answer)
     served = router.topology is not None and router.topology.master is not None
-    if not attempts.fatal_to or not served or router.process == attempts.fatal_to:
+    if not attempts.fatal_to or not served or router.process == attempts.fatal_to or run.form is Form.SIZE:
         return None
     if attempts.lost_on:
         return answer_of(session, run, uncertain(session, run.commands[-1], attempts.lost_on))
     if run.need is Need.ANY_OWN and router.may_read_elsewhere(attempts):
         return None
+    return _size(session, run) or answer_of(session, run, fatal(session, run))
+
+
+def fatal(session: Session, run: Run) -> Ready:
+    """The answer to a read of which another master may die."""
     name = lookup(run.commands[-1]).name.replace("|", " ")
     text = (
-        f"ERR rfproxy: {name} was in execution when master {attempts.suspect_at} ended the connection, and that server "
-        "is no master any more: it is not sent to another one"
+        f"ERR rfproxy: {name} was in execution when master {run.attempts.suspect_at} ended the connection, and that "
+        "server is no master any more: it is not sent to another one"
     )
     session.complain(name, text)
-    return answer_of(session, run, Ready(resp.error(text)))
+    return Ready(resp.error(text))
+
+
+_SMALL = 1 << 20
+"""Bytes of a value that a server reads at once, and without need of memory that it may not have."""
+_VALUES = frozenset(["string", "bitmap", "hash", "list", "set", "sorted-set", "stream", "geo", "generic"])
+"""Groups of commands of which a read of one key costs what that key is large. Scripts do what they like."""
+
+
+def _size(session: Session, run: Run) -> Run | None:
+    """The question how large the key is that a read is about: that of a small one kills nobody."""
+    args = run.commands[-1]
+    command = lookup(args)
+    named = keys(args) if run.form is Form.PLAIN and command.group in _VALUES and tells_all_keys(command) else ()
+    if len(named) != 1 or session.ties is not None:  # LCS costs the product of two sizes
+        return None
+    size = Run(session, [args], resp.encode_command([b"MEMORY", b"USAGE", named[0]]), Need.OWN, Form.SIZE)
+    size.attempts = run.attempts
+    return size
+
+
+def sized(session: Session, run: Run, reply: bytes) -> Entry:
+    """What becomes of a read when the master has said how large its key is; nil: there is none."""
+    small = reply.startswith((b"$-1", b"_")) or (reply.startswith(b":") and int(reply[1:]) <= _SMALL)
+    attempts = replace(run.attempts, fatal_to="")
+    return again(session, run.commands[0], Need.ANY_OWN, attempts) if small else fatal(session, run)
 
 
 def answer_of(session: Session, run: Run, answer: Ready) -> Ready:

@@ -66,7 +66,7 @@ def _verb_goes(session: Session, verb: Verb, transaction: Transaction, lane: Lan
     return not session.outstanding and verbs.handle(session, verb, now)
 
 
-def _barred(session: Session, run: Run, transaction: Transaction) -> Ready | None:
+def _barred(session: Session, run: Run, transaction: Transaction) -> Ready | Run | None:
     """The answer to what would be executed in front of the transaction, and may not be sent to this master."""
     in_front = not transaction.queueing or (transaction.pretending and _in_front_of_multi(run))
     return fate.barred(session, run) if in_front and run.attempts.sent else None

@@ -145,6 +145,14 @@ def _deliver_doubt(session: Session, run: Run, taken: Taken, now: float) -> None
         session.client.write(run.reply)
 
 
+def _deliver_size(session: Session, run: Run, taken: Taken, now: float) -> None:
+    if session.router.refused(taken.data, now):
+        _refused(session, taken.data, now)
+        session.recover(fate.again(session, run.commands[0], run.need, run.attempts))
+    else:
+        session.recover(fate.sized(session, run, taken.data))
+
+
 def _deliver_together(session: Session, run: Run, taken: Taken, now: float) -> None:
     run.reply += taken.data
     if run.left:
@@ -205,6 +213,7 @@ _BY_FORM = {
     Form.LAST: _deliver_together,
     Form.CONSENT: _deliver_consent,
     Form.DOUBT: _deliver_doubt,
+    Form.SIZE: _deliver_size,
 }
 
 
@@ -301,7 +310,7 @@ def _returned_unanswered(session: Session, run: Run, lane: Lane, loss: Loss) -> 
     if run.form is Form.BLOCK:
         run.attempts = fate.after_loss(session, run, run.commands[1:-1], lane, loss)
         session.recover(_decide_block(session, run, lane))
-    elif run.form is Form.DOUBT:  # the server was no master: the script was refused
+    elif run.form is Form.DOUBT or run.form is Form.SIZE:  # the server was no master: the script was refused
         session.recover(fate.again(session, run.commands[0], run.need, run.attempts))
     else:
         for args in run.unanswered():
@@ -356,7 +365,7 @@ def _fresh(session: Session, run: Run) -> Entry:
     """The same run as it was before it was sent."""
     if session.busy is not None:
         return session.busy
-    again = run.form in (Form.STREAM, Form.DOUBT)  # a stream without the channels that were confirmed
+    again = run.form in (Form.STREAM, Form.DOUBT, Form.SIZE)  # a stream without the channels that were confirmed
     fresh = session.entry(run.commands[0]) if again else Run(session, run.commands, run.raw, run.need, run.form)
     if isinstance(fresh, Run):
         fresh.asked_before = run.asked_before

@@ -328,8 +328,61 @@ def test_read__master_died_of_it_and_no_replica_is_left__is_answered() -> None:
     play.topology(2)
     play.topology(3, master="r:1")
     play.wait(1.0)
-    play.server("r:1").hears_nothing()
+    told(play, "r:1", "MEMORY USAGE big", exclusive=True).answers(b":1048577\r\n")
     client.hears_error("ERR rfproxy: HGETALL was in execution when master m:1 ended the connection")
+    play.server("r:1").hears_nothing()
+
+
+@pytest.mark.parametrize("size", [b":1048576\r\n", b"$-1\r\n"])
+def test_read_of_a_small_key__master_died_of_it_and_no_replica_is_left__is_sent_to_the_next(size: bytes) -> None:
+    play = Playbook(Policy(reads=Reads.MASTER))
+    play.topology(1, master="m:1")
+    client = play.client().says("HGETALL", "small").says("GET", "behind")
+    told(play, "m:1", "HGETALL small", "GET behind")
+    play.server("m:1").dies()
+    play.topology(2)
+    play.topology(3, master="r:1")
+    play.wait(1.0)
+    told(play, "r:1", "MEMORY USAGE small", exclusive=True).answers(size)
+    told(play, "r:1", "HGETALL small", exclusive=True).answers(b"*0\r\n")
+    client.hears(b"*0\r\n")
+    told(play, "r:1", "GET behind", exclusive=True).answers(b"$1\r\nx\r\n")
+    client.hears(b"$1\r\nx\r\n")
+
+
+def test_size_of_a_key__server_is_lost_before_it_says__is_asked_of_the_next() -> None:
+    play = Playbook(Policy(reads=Reads.MASTER))
+    play.topology(1, master="m:1")
+    client = play.client().says("HGETALL", "small")
+    told(play, "m:1", "HGETALL small")
+    play.server("m:1").dies()
+    play.topology(2)
+    play.topology(3, master="r:1")
+    play.wait(1.0)
+    told(play, "r:1", "MEMORY USAGE small", exclusive=True)
+    play.server("r:1").dies()
+    play.topology(4)
+    play.topology(5, master="r:2")
+    play.wait(1.0)
+    told(play, "r:2", "MEMORY USAGE small", exclusive=True).answers(b":100\r\n")
+    told(play, "r:2", "HGETALL small", exclusive=True).answers(b"*0\r\n")
+    client.hears(b"*0\r\n")
+
+
+@pytest.mark.parametrize("command", ["KEYS *", "LCS a b", "SUNION a b"])
+def test_read_whose_cost_is_not_a_size__master_died_of_it_and_no_replica_is_left__is_answered(command: str) -> None:
+    play = Playbook(Policy(reads=Reads.MASTER))
+    play.topology(1, master="m:1")
+    client = play.client().says(*command.split())
+    told(play, "m:1", command)
+    play.server("m:1").dies()
+    play.topology(2)
+    play.topology(3, master="r:1")
+    play.wait(1.0)
+    client.hears_error(
+        f"ERR rfproxy: {command.split(maxsplit=1)[0]} was in execution when master m:1 ended the connection"
+    )
+    play.server("r:1").hears_nothing()
 
 
 @pytest.mark.parametrize("command", ["PING", "SUBSCRIBE c", "SELECT 1", "GET k"])
