@@ -6,6 +6,7 @@ import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from rfmanager.lastknown import published
 from rfmanager.steps import Policy, Record, View, Wait
 from rfprotocol.records import Outcome, ProxyRecord, Receipt
 from rfprotocol.topology import Change, Kind, Node, NodeReport, Phase, Topology
@@ -44,6 +45,7 @@ def fence(view: View, topology: Topology, change: Change) -> Record:
             replid2_offset=topology.replid2_offset,
             change=replace(change, target=None, manager=view.manager),
         ),
+        known=view.known,
     )
 
 
@@ -93,6 +95,7 @@ def publish(view: View, topology: Topology, change: Change, master: NodeReport) 
         ),
         receipt=done,
         settles=change.kind is Kind.SWITCHOVER,
+        known=published(view.known, master, view.progress.sealed, topology.replid),
     )
 
 

@@ -13,17 +13,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
 from structlog.typing import FilteringBoundLogger
 
+from rfmanager import lastknown
 from rfmanager.brake import Brake
 from rfmanager.config import ManagerConfig
 from rfmanager.decision import decide
 from rfmanager.detector import Excuse, Limits
 from rfmanager.executor import Executor, NoTenure, kill_when_asked
+from rfmanager.lastknown import LastKnown, Sight
+from rfmanager.membership import Membership
 from rfmanager.mirror import Mirror
 from rfmanager.prober import Prober
 from rfmanager.quorum import Roll, Rule, Standing, Strategy, judge, outseen
@@ -119,9 +122,13 @@ class Daemon:
         self._probers: dict[Node, Prober] = {}
         self._admins: dict[Node, RedisAdmin] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._watching: dict[Node, asyncio.Task[None]] = {}
+        self._gone: list[RedisAdmin] = []  # of servers that are watched no more: to be closed in the end
         self._sequence = 0
         self._announced = ManagerReport(name)
         self._said = ""
+        self._known: LastKnown | None = None  # what this manager has seen itself, also as a standby
+        self._membership = Membership(settings.policy.membership_grace)
         self._agreed: dict[Node, float] = {}  # when servers were first found unavailable that are so
         self._executor = Executor(
             store,
@@ -147,13 +154,13 @@ class Daemon:
                 for work in (self._campaign(), self._announce(), self._prove(), self._act(group)):
                     self._tasks.append(group.create_task(work))
                 await self._stopping.wait()
-                for task in self._tasks:
+                for task in (*self._tasks, *self._watching.values()):
                     task.cancel()
         finally:
             self._mirror.stop()
             await self._executor.stop()
             await self._withdraw()
-            admins = (*self._admins.values(), *(prober.admin for prober in self._probers.values()))
+            admins = (*self._admins.values(), *(prober.admin for prober in self._probers.values()), *self._gone)
             await asyncio.gather(*(admin.close() for admin in admins))
             self._stopped.set()
 
@@ -182,12 +189,31 @@ class Daemon:
         commands = RedisAdmin(node, settings.credentials, self._command_timeout)
         prober = Prober(probing, settings.limits, time.monotonic, lambda significant: self._sampled(node, significant))
         self._admins[node], self._probers[node] = commands, prober
-        self._tasks.append(group.create_task(prober.run()))
+        self._watching[node] = group.create_task(prober.run())
 
-    def _watch_listed(self, group: asyncio.TaskGroup) -> None:
-        """The servers that the record names, besides the configured ones."""
-        for node in self._mirror.topology.nodes if self._mirror.topology else ():
+    def _watch_members(self, group: asyncio.TaskGroup) -> None:
+        """The servers that this manager is configured with, those that the record names, and those of other managers,
+        as far as they are known: a standby does not read their reports."""
+        topology, reports = self._mirror.topology, self._mirror.reports.values()
+        listed = topology.nodes if topology else frozenset[Node]()
+        others = [] if self.tenure.state is not State.PRIMARY else [set(r.configured or ()) for r in reports]
+        wanted = listed.union(self._settings.nodes, *others)
+        for node in sorted(wanted):
             self._watch(node, group)
+        for node in self._probers.keys() - wanted:
+            self._unwatch(node)
+
+    def _unwatch(self, node: Node) -> None:
+        """Nobody is configured with it any more, and the record has dropped it."""
+        prober, admin = self._probers.pop(node), self._admins.pop(node)
+        self._watching.pop(node).cancel()
+        self._log.warning("server is no member any more: no manager is configured with it", node=str(node))
+        self._gone = [*self._gone, prober.admin, admin]
+
+    def _members(self, now: float, reports: Iterable[ManagerReport]) -> tuple[Node, ...]:
+        topology = self._mirror.topology
+        members = self._membership.members(now, reports, topology)
+        return tuple(node for node in self._probers if node in members)
 
     @property
     def _command_timeout(self) -> float:
@@ -206,6 +232,7 @@ class Daemon:
         topology = self._mirror.topology
         if report is not None and report.available and topology is not None and topology.master == node:
             self._trail.passed(self._probers[node].detector.sampled_at, report.run_id, report.offset)
+        self._known = lastknown.looked(self._known, topology, self._sights())
         if not significant or report is None:
             return
         if self._is_awaited(report):
@@ -245,8 +272,16 @@ class Daemon:
         """The last reports of this manager."""
         return {node: report for node, prober in self._probers.items() if (report := prober.detector.report)}
 
+    def _sights(self) -> Mapping[Node, Sight]:
+        """The same, with when it was found out."""
+        return {
+            node: Sight(report, prober.detector.sampled_at, prober.detector.noticed_at)
+            for node, prober in self._probers.items()
+            if (report := prober.detector.report)
+        }
+
     def _own_report(self) -> ManagerReport:
-        return ManagerReport(self.name, self._sequence, tuple(self._seen().values()))
+        return ManagerReport(self.name, self._sequence, tuple(self._seen().values()), self._settings.nodes)
 
     async def _announce(self) -> None:
         while True:
@@ -337,7 +372,7 @@ class Daemon:
             while True:
                 acts = self.tenure.covers(clock.now())
                 await self._mirror.refresh(*(() if acts else self._needed()))
-                self._watch_listed(group)
+                self._watch_members(group)
                 self._excuse()
                 if not acts or not self._mirror.readable or not self.tenure.covers(clock.now()):
                     return None
@@ -418,7 +453,7 @@ class Daemon:
             now=now,
             wall=wall,
             manager=self.name,
-            members=tuple(self._probers),
+            members=self._members(now, [own, *live]),
             topology=topology,
             standings=standings,
             unseen=self._unseen(now, outseen(own, live, standings)),
@@ -437,6 +472,9 @@ class Daemon:
             silence=self._settings.limits.silence,
             silent=self._silent(now, standings),
             brake=brake,
+            known=lastknown.merged(mirror.known, self._known),
+            recorded=mirror.known,
+            adopted=mirror.adopted,
             last_epoch=mirror.last_epoch,
         )
 

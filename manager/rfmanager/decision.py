@@ -16,7 +16,10 @@ Invariants, for every sequence of views, also when managers die and others take 
 6. Who does not reach servers that another manager reaches leaves the role to that one.
 7. A master that is only silent keeps its role for longer after false alarms, and when changes follow each other; one
    that refuses connections or whose host is gone does not.
-8. While paused nothing is done to servers, and the record only changes to refuse an operator's request.
+8. Who started anew, or whose link was down when the master was last seen, is not promoted unless its data is known to
+   reach what was last known of the master, all members were compared, or an operator names it.
+9. Data that is not this group's is not touched: neither sealed nor overwritten, unless an operator says so.
+10. While paused nothing is done to servers, and the record only changes to refuse an operator's request.
 
 Each decision follows from the record and the state of the servers, not from what was done before, so that a
 successor finishes what another began. `Progress` only spares repetitions and proves invariant 2.
@@ -29,6 +32,7 @@ from dataclasses import replace
 from rfmanager import planned, upkeep
 from rfmanager.candidates import CHANCES, UNFIT_CONDITIONS, Choice, choose, continues, outage, why_not
 from rfmanager.change import PATIENCE, fence, fence_holds, publish, refusal, refuse, so_far
+from rfmanager.lastknown import belongs, why_unproven
 from rfmanager.steps import Policy, Promote, Record, Resign, Seal, Step, View, Wait
 from rfprotocol.errors import Failure
 from rfprotocol.topology import Change, Kind, Node, NodeReport, Phase, Topology
@@ -143,9 +147,29 @@ def _fencing(view: View, topology: Topology, change: Change, policy: Policy) -> 
 def _choose(view: View, topology: Topology, change: Change, policy: Policy) -> Step:
     sealed = [r for node in view.progress.sealed if not view.unavailable(node) and (r := view.sealed(node))]
     choice = choose(sealed, topology.replid, change.rejected, (topology.replid2, topology.replid2_offset))
+    choice = _proven(view, topology, change, choice, sealed)
     if choice.best is None:
         return _forced(view, topology, change, choice, policy)
     return _why_not_yet(view, topology, change, choice.best.node, policy) or _mark(view, topology, change, choice.best)
+
+
+def _proven(view: View, topology: Topology, change: Change, choice: Choice, sealed: list[NodeReport]) -> Choice:
+    """The choice, unless all that could be chosen may lack what clients were told (invariant 8).
+
+    If one of them is known to lack nothing, none of them lacks more than the one with the most data. If every member
+    was compared, there is nobody to wait for.
+    """
+    known = view.known
+    if choice.best is None or known is None or known.master != change.former:
+        return choice
+    if topology.run_id and known.run_id != topology.run_id:
+        return choice  # of another master: written by an earlier release
+    fit = [report for report in sealed if report.node not in choice.excluded]
+    why = {report.node: why_unproven(known, report, topology.replid) for report in fit}
+    compared = {r.node for r in sealed if r.empty or r in fit or (continues(r, topology.replid) and r.offset >= 0)}
+    if None in why.values() or compared >= set(view.members):
+        return choice
+    return Choice(None, {**choice.excluded, **{node: text for node, text in why.items() if text}})
 
 
 def _why_not_yet(view: View, topology: Topology, change: Change, best: Node, policy: Policy) -> Wait | None:
@@ -184,6 +208,7 @@ def _may_seal(view: View, node: Node, policy: Policy) -> bool:
         and standing.report.condition not in UNFIT_CONDITIONS
         and view.sealed(node) is None
         and view.may_retry(node, policy.retry_interval)
+        and (belongs(view.known, standing.report) or (view.request is not None and view.request.target == node))
     )
 
 

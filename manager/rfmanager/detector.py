@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Any
 
 from rfprotocol.errors import Failure
 from rfprotocol.topology import Node, NodeReport
@@ -91,6 +92,12 @@ class Detector:
     def report(self) -> NodeReport | None:
         """None until the first verdict."""
         return None if self.verdict is Verdict.UNKNOWN else self._last
+
+    @property
+    def noticed_at(self) -> float:
+        """When what the report says was first known: the last answer, or the first sign that it is gone."""
+        answered = self.sampled_at + self._last.latency
+        return answered if self.failing_since is None else max(answered, self.failing_since)
 
     @property
     def wants_excuse(self) -> bool:
@@ -227,5 +234,9 @@ def _without_excuse(report: NodeReport) -> NodeReport:
     return replace(report, busy_with="", said_by="", silent_for=0.0, patience=0.0)
 
 
+_COUNTS: dict[str, Any] = {"connected_replicas": 0, "empty": False, "keys": 0, "clients": 0}
+"""What changes all the time, and is no news."""
+
+
 def _significant(report: NodeReport) -> NodeReport:
-    return replace(report, latency=0.0, offset=0, connected_replicas=0, empty=False, silent_for=0.0, patience=0.0)
+    return replace(report, latency=0.0, offset=0, silent_for=0.0, patience=0.0, **_COUNTS)

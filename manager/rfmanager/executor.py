@@ -20,9 +20,23 @@ from structlog.typing import FilteringBoundLogger
 
 from rfmanager.brake import RETURN
 from rfmanager.change import most_disturbed
+from rfmanager.lastknown import LastKnown
 from rfmanager.mirror import Mirror
 from rfmanager.redis_admin import RedisAdmin
-from rfmanager.steps import CatchUp, Demote, Policy, Progress, Promote, Record, Repoint, Seal, Stage, Step, Unpause
+from rfmanager.steps import (
+    CatchUp,
+    Demote,
+    Policy,
+    Progress,
+    Promote,
+    Record,
+    Remember,
+    Repoint,
+    Seal,
+    Stage,
+    Step,
+    Unpause,
+)
 from rfmanager.tenure import Tenure
 from rfprotocol import clock
 from rfprotocol.errors import NodeError, NodeRefused, StoreConflict, StoreError, StoreUnavailable
@@ -128,6 +142,8 @@ class Executor:
                 await self._unpause(step)
             case Repoint():
                 self._repoint(step)
+            case Remember():
+                await self._remember(step.known)
             case _:
                 pass
 
@@ -138,15 +154,8 @@ class Executor:
         if step.name == "publish":
             self._failpoint("before-publish")
         mirror, topology, before = self._mirror, step.topology, self.progress
-        version = mirror.topology_entry.version if mirror.topology_entry else None
-        changes: list[Change] = [Put(self._paths.nodes, topology.encode(), version)]
-        if step.receipt:
-            path = self._paths.receipt(step.receipt.epoch)
-            changes.append(Put(path, step.receipt.encode(), self._obsolete.get(path)))
-        if step.settles and mirror.request_entry is not None and _answers(step, mirror.request_entry):
-            changes.append(Delete(self._paths.manual_failover, mirror.request_entry.version))
         try:
-            await self._store.commit(*changes, fence=self._tenure.fence)
+            await self._store.commit(*self._changes(step), fence=self._tenure.fence)
         except StoreError as error:
             mirror.spoil_all()
             if isinstance(error, StoreConflict):
@@ -154,6 +163,8 @@ class Executor:
             raise
         mirror.wrote(topology)
         self.begin(topology.epoch)
+        if step.known is not None:
+            self._remembered(step.known)
         steps = ((_DONE[step.name], time.time()),) if step.name in _DONE else ()
         self.progress = replace(self.progress, steps=steps)
         self._report(step)
@@ -165,6 +176,36 @@ class Executor:
             for node in topology.nodes:
                 self._changed(node)
         self._failpoint(f"after-{step.name}")
+
+    def _changes(self, step: Record) -> list[Change]:
+        """What is written in one transaction."""
+        mirror = self._mirror
+        version = mirror.topology_entry.version if mirror.topology_entry else None
+        changes: list[Change] = [Put(self._paths.nodes, step.topology.encode(), version)]
+        if step.receipt:
+            path = self._paths.receipt(step.receipt.epoch)
+            changes.append(Put(path, step.receipt.encode(), self._obsolete.get(path)))
+        if step.known is not None:
+            changes.append(self._put_known(step.known))
+        if step.settles and mirror.request_entry is not None and _answers(step, mirror.request_entry):
+            changes.append(Delete(self._paths.manual_failover, mirror.request_entry.version))
+        return changes
+
+    def _put_known(self, known: LastKnown) -> Put:
+        return Put(self._paths.last_known, known.encode(), self._mirror.known_version)
+
+    def _remembered(self, known: LastKnown) -> None:
+        self._mirror.remembered(known)
+        self.progress = replace(self.progress, remembered=time.monotonic())
+
+    async def _remember(self, known: LastKnown) -> None:
+        self._require_tenure(self._store.session_timeout / 10)
+        try:
+            await self._store.commit(self._put_known(known), fence=self._tenure.fence)
+        except StoreError:
+            self._mirror.spoil_all()
+            raise
+        self._remembered(known)
 
     async def _find_obsolete(self, step: Record) -> None:
         """A receipt of the same epoch, left by a record that was deleted, must not be in the way."""
@@ -369,11 +410,13 @@ class Executor:
         self._require_tenure(self._admins[step.master].timeout if step.master in self._admins else 1.0)
         self.progress = replace(self.progress, busy=self.progress.busy | set(step.nodes))
         for node in step.nodes:
-            self._pointing[node] = self._in_background(self._repoint_one(node, step.master))
+            work = self._repoint_one(node, step.master, step.run_ids.get(node, ""))
+            self._pointing[node] = self._in_background(work)
 
-    async def _repoint_one(self, node: Node, master: Node) -> None:
+    async def _repoint_one(self, node: Node, master: Node, run_id: str) -> None:
         epoch = self.progress.epoch
         try:
+            await self._require_process(node, run_id)
             await self._command(node, RedisAdmin.set_master_credentials)
             await self._command(node, lambda admin: admin.replicate(master))
         except (NodeError, NoTenure) as error:
@@ -381,9 +424,22 @@ class Executor:
             self._failed(node)
         else:
             self._log.info("made a replica", epoch=epoch, node=str(node), master=str(master))
+            self._in_background(self._end_adoption(node))
             await self._linked(node)
         finally:
             self.progress = replace(self.progress, busy=self.progress.busy - {node})
+
+    async def _require_process(self, node: Node, run_id: str) -> None:
+        """Another process may have come up at the address since it was looked at, with data of its own."""
+        found = await self._admins[node].probe()
+        if run_id and found.run_id != run_id:
+            raise NodeRefused(f"{node} is another process than was looked at: looking again", "RUNID")
+
+    async def _end_adoption(self, node: Node) -> None:
+        """The data that could be overwritten is about to be: the permission is used up."""
+        path = f"{self._paths.adopted}/{node}"
+        if node in self._mirror.adopted and (entry := await self._store.read(path)) is not None:
+            await self._store.commit(Delete(path, entry.version), fence=self._tenure.fence)
 
     async def _linked(self, node: Node) -> None:
         """A resumed link is up after milliseconds: see it then, so that the replica is read from soon."""
@@ -420,7 +476,7 @@ class Executor:
             try:
                 await work
             except StoreError as error:
-                self._log.warning("receipts were not trimmed", error=str(error))
+                self._log.warning("a record that is not needed any more was not removed", error=str(error))
 
         task = asyncio.create_task(run())
         self._background.add(task)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -10,11 +11,12 @@ from typing import TypeVar
 
 from structlog.typing import FilteringBoundLogger
 
-from rfprotocol.errors import RecordError
+from rfmanager.lastknown import LastKnown
+from rfprotocol.errors import ConfigError, RecordError
 from rfprotocol.paths import Paths
 from rfprotocol.records import ManualRequest, ProxyRecord, Receipt
 from rfprotocol.store import Entry, TopologyStore
-from rfprotocol.topology import ManagerReport, Topology
+from rfprotocol.topology import ManagerReport, Node, Topology
 
 NEVER_ACKNOWLEDGED = ProxyRecord(epoch=-1)
 """A proxy whose record cannot be read has acknowledged nothing."""
@@ -45,6 +47,9 @@ class Mirror:
         self.request: ManualRequest | None = None
         self.request_entry: Entry | None = None
         self.paused = False
+        self.known: LastKnown | None = None
+        self.known_version: int | None = None  # None: there is no record
+        self.adopted: Mapping[Node, str] = {}  # the processes whose data operators allow to be overwritten
         self._store = store
         self._paths = paths
         self._changed = changed
@@ -56,7 +61,10 @@ class Mirror:
             paths.manual_failover: self._read_request,
             paths.paused: self._read_paused,
             paths.history: self._read_history,
+            paths.last_known: self._read_known,
+            paths.adopted: self._read_adopted,
         }
+        self._own = {paths.history, paths.last_known}  # written by the primary alone: it is not told of them
         self._stale = {path: {_ALL} for path in self._readers}
         self._complained: set[tuple[str, int, int]] = set()
         self._watches: dict[str, Callable[[], None]] = {}
@@ -68,9 +76,9 @@ class Mirror:
     def attend(self) -> None:
         """Watch everything. What was read without being watched may be old: all of it has to be read again.
 
-        Only the primary writes receipts, so it is not told of them: they are read when its tenure begins.
+        What only the primary writes is read when its tenure begins.
         """
-        self._watch(*(path for path in self._readers if path != self._paths.history))
+        self._watch(*(path for path in self._readers if path not in self._own))
         self.spoil_all()
         self._changed()
 
@@ -109,6 +117,11 @@ class Mirror:
         """This manager has just written the receipt."""
         name = self._paths.receipt(receipt.epoch).rpartition("/")[2]
         self.receipts = {**self.receipts, name: receipt}
+
+    def remembered(self, known: LastKnown) -> None:
+        """This manager has just written what is known of the servers."""
+        self.known = known
+        self.known_version = 0 if self.known_version is None else self.known_version + 1
 
     def wrote(self, topology: Topology) -> None:
         """This manager has just changed the topology: what it says is known, what a new epoch calls for is read.
@@ -176,6 +189,18 @@ class Mirror:
             for name, entry in entries.items()
         }
         self.receipts = {name: receipt for name, receipt in receipts.items() if receipt}
+
+    async def _read_known(self, _: set[str]) -> None:
+        entry = await self._store.read(self._paths.last_known)
+        self.known_version = entry.version if entry else None
+        self.known = self._decode(self._paths.last_known, entry, LastKnown.decode) if entry else None
+
+    async def _read_adopted(self, _: set[str]) -> None:
+        adopted = {}
+        for name, entry in (await self._store.read_children(self._paths.adopted)).items():
+            with contextlib.suppress(ConfigError):
+                adopted[Node.parse(name)] = entry.data.decode(errors="replace")
+        self.adopted = adopted
 
     async def _read_request(self, _: set[str]) -> None:
         self.request_entry = await self._store.read(self._paths.manual_failover)

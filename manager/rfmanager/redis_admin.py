@@ -286,8 +286,20 @@ def parse_info(node: Node, info: Mapping[str, str], latency: float) -> NodeRepor
         priority=int(info.get("slave_priority", 100)),
         empty=not any(key[:2] == "db" and key[2:].isdigit() for key in info),
         connected_replicas=int(info.get("connected_slaves", 0)),
+        aof=info.get("aof_enabled") == "1",
+        keys=_keys(info),
+        clients=int(info.get("connected_clients", 0)),
     )
     return report if role != "slave" else _as_replica(report, info)
+
+
+def _keys(info: Mapping[str, str]) -> int:
+    """Of all databases: `db0:keys=5,expires=0,avg_ttl=0`."""
+    counts = (text.partition("keys=")[2].partition(",")[0] for name, text in info.items() if _DATABASE.fullmatch(name))
+    return sum(int(count) for count in counts if count.isdecimal())
+
+
+_DATABASE = re.compile(r"db\d+")
 
 
 def _as_replica(report: NodeReport, info: Mapping[str, str]) -> NodeReport:

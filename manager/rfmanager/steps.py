@@ -8,6 +8,7 @@ from enum import Enum
 
 from rfmanager.brake import LIMIT, NO_BRAKE, Brake
 from rfmanager.detector import Limits
+from rfmanager.lastknown import LastKnown
 from rfmanager.quorum import Standing
 from rfprotocol.records import ManualRequest, Receipt
 from rfprotocol.topology import Node, NodeReport, Topology
@@ -21,6 +22,7 @@ class Policy:
     catch_up_timeout: float = 1.0  # a planned change is given up when draining, or catching up, takes longer
     retry_interval: float = 0.5  # between attempts on a server that refused, or on candidates that failed
     brake_limit: int = LIMIT  # times the usual silence that a master may be given after false alarms
+    membership_grace: float = 30.0  # before a server is dropped that no manager is configured with any more
     outseen_after: float = 4.1  # of looking in vain for a server that another manager reaches: that one gets the role
 
 
@@ -49,6 +51,7 @@ class Progress:
     busy: frozenset[Node] = frozenset()  # being re-pointed now
     steps: tuple[tuple[str, float], ...] = ()  # wall clock; not yet in the record
     acknowledged: Mapping[str, float] = field(default_factory=dict)  # wall clock: when each proxy was seen to have
+    remembered: float = float("-inf")  # when what is known was last written
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ class View:
     now: float  # monotonic, seconds
     wall: float  # for the receipt only
     manager: str
-    members: tuple[Node, ...]  # configured or in the record, in a stable order
+    members: tuple[Node, ...]  # those that live managers are configured with, and the master; in a stable order
     topology: Topology | None
     standings: Mapping[Node, Standing] = field(default_factory=dict)
     stale: frozenset[Node] = frozenset()  # replicas that lag too far behind to be read from
@@ -72,6 +75,9 @@ class View:
     silence: float = Limits().silence  # seconds without an answer that make a server unavailable
     silent: Mapping[Node, float] = field(default_factory=dict)  # those that are so: since when they do not answer
     brake: Brake = NO_BRAKE
+    known: LastKnown | None = None  # of the servers, while the master was seen alive; None: nothing
+    recorded: LastKnown | None = None  # of that, what the store has
+    adopted: Mapping[Node, str] = field(default_factory=dict)  # whose data may be overwritten, and of which process
     last_epoch: int = 0  # used before, as receipts tell when the record of the topology is gone
 
     def hearsay(self, node: Node) -> bool:
@@ -122,6 +128,7 @@ class Record:
     topology: Topology
     receipt: Receipt | None = None
     settles: bool = False  # the operator's request is answered by this: delete it
+    known: LastKnown | None = None  # what is known by then of the servers, to be kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +174,14 @@ class Repoint:
 
     nodes: tuple[Node, ...]
     master: Node
+    run_ids: Mapping[Node, str] = field(default_factory=dict)  # the processes that were looked at: no others
+
+
+@dataclass(frozen=True, slots=True)
+class Remember:
+    """Write down what is known of the servers."""
+
+    known: LastKnown
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,4 +199,4 @@ class Resign:
     reason: str
 
 
-Step = Resign | Record | Seal | Promote | CatchUp | Demote | Unpause | Repoint | Wait
+Step = Resign | Record | Seal | Promote | CatchUp | Demote | Unpause | Repoint | Remember | Wait

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from rfmanager import lastknown
 from rfmanager.candidates import UNFIT_CONDITIONS, choose
 from rfmanager.change import next_epoch, refuse
-from rfmanager.steps import Policy, Record, Repoint, Step, View, Wait
+from rfmanager.steps import Policy, Record, Remember, Repoint, Step, View, Wait
 from rfprotocol.topology import Change, Kind, Node, NodeReport, Phase, Topology
 
 HINT = "make one of them the master (REPLICAOF NO ONE there, REPLICAOF on the others) or 'rfmanager failover --to h:p'"
-
-GRACE = 3.0
-"""Seconds that servers which boot a moment later are given, before a master that nobody follows is adopted."""
 
 
 def settle(view: View) -> Step:
@@ -26,9 +26,9 @@ def settle(view: View) -> Step:
     masters = [report for report in reports if report.role == "master"]
     obstacle = _obstacle(view, reports, masters)
     down = [node for node in view.members if view.unavailable(node)]
-    known = view.progress.tenure + GRACE
-    if not obstacle and down and not any(report.follows for report in reports) and view.now < known:
-        return Wait(f"{masters[0].node} is the only master, but nobody follows it: waiting for {_names(down)}", known)
+    if not obstacle and down and not any(report.follows for report in reports):
+        lone = f"{masters[0].node} is the only master, but nobody follows it, and one that is down may be the master"
+        return Wait(f"{lone}: waiting for {_names(down)}, or for 'rfmanager failover --to {masters[0].node}'")
     return Wait(obstacle) if obstacle else Record("settle", _serving(view, masters[0], next_epoch(view)))
 
 
@@ -96,13 +96,18 @@ def reconcile(view: View, topology: Topology, master: Node, policy: Policy) -> S
         for node in view.members
         if node != master and node not in view.progress.busy and _is_astray(view, node, report, policy)
     )
-    if astray:
-        return Repoint(astray, master)
+    ours = tuple(node for node in astray if _may_be_overwritten(view, node))
+    if ours:
+        return Repoint(ours, master, {node: view.standings[node].report.run_id for node in ours})
     lists = _serving(view, report, topology.epoch, topology)
     if lists != topology:
         return Record("lists", lists)
+    seconds = view.now - view.progress.remembered
+    if view.known is not None and lastknown.is_due(view.known, view.recorded, seconds):
+        return Remember(replace(view.known, witnessed=False))
+    strangers = [f"{node} {lastknown.holding(view.standings[node].report)}" for node in astray]
     retry = [at + policy.retry_interval for node, at in view.progress.failed.items() if node not in view.progress.busy]
-    return Wait(until=min((at for at in retry if at > view.now), default=None))
+    return Wait("; ".join(strangers), min((at for at in retry if at > view.now), default=None))
 
 
 def _is_astray(view: View, node: Node, master: NodeReport, policy: Policy) -> bool:
@@ -115,6 +120,11 @@ def _is_astray(view: View, node: Node, master: NodeReport, policy: Policy) -> bo
         and not _follows(report, master, view)
         and view.may_retry(node, policy.retry_interval)
     )
+
+
+def _may_be_overwritten(view: View, node: Node) -> bool:
+    report = view.standings[node].report
+    return lastknown.belongs(view.known, report) or view.adopted.get(node) == report.run_id
 
 
 def _follows(report: NodeReport, master: NodeReport, view: View) -> bool:

@@ -52,6 +52,16 @@ class Paths:
         """Exists while operators have asked the managers to watch but not to act."""
         return f"{self.root}/paused"
 
+    @property
+    def last_known(self) -> str:
+        """What the managers last knew of the servers while the master was well."""
+        return f"{self.root}/last_known"
+
+    @property
+    def adopted(self) -> str:
+        """Folder of the servers whose data operators allow to be overwritten, named by their addresses."""
+        return f"{self.root}/adopted"
+
     def manager(self, name: str) -> str:
         """The report of one manager."""
         return f"{self.managers}/{name}"

@@ -184,6 +184,9 @@ class NodeReport:
     said_by: str = ""  # that proxy
     silent_for: float = 0.0  # seconds, when the report was made
     patience: float = 0.0  # seconds from then on that it is not taken for dead
+    aof: bool = False  # it keeps an append-only file, which it starts from
+    keys: int = 0  # in all its databases
+    clients: int = 0  # connections, those of managers and replicas among them
 
     def encode(self) -> dict[str, Any]:
         """Plain data for JSON, without what has its default value."""
@@ -219,6 +222,7 @@ class ManagerReport:
     manager: str
     sequence: int = 0
     nodes: tuple[NodeReport, ...] = field(default=())
+    configured: tuple[Node, ...] | None = None  # the servers that it is configured with; None: it does not say
 
     def encode(self) -> bytes:
         """JSON for `manager_node_state/<id>`: the gem's two keys, and the details beside them."""
@@ -229,6 +233,7 @@ class ManagerReport:
                 "format": FORMAT,
                 "sequence": self.sequence,
                 "nodes": {str(n.node): n.encode() for n in self.nodes},
+                **({} if self.configured is None else {"configured": [str(node) for node in self.configured]}),
             }
         ).encode()
 
@@ -244,7 +249,13 @@ class ManagerReport:
                 NodeReport.decode(node, node in up, {"latency": up.get(node, 0.0), **details.get(str(node), {})})
                 for node in (*up, *down)
             ]
-            return cls(manager, whole_number(record.get("sequence", 0)), tuple(nodes))
+            configured = record.get("configured")
+            return cls(
+                manager,
+                whole_number(record.get("sequence", 0)),
+                tuple(nodes),
+                None if configured is None else node_list(configured),
+            )
         except (ValueError, TypeError, AttributeError, ConfigError) as error:
             raise RecordError(f"the report of manager {manager} cannot be read: {error}") from None
 

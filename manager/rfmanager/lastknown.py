@@ -1,0 +1,221 @@
+"""What was last known of a group while its master was seen alive, kept in the store. Pure.
+
+Two questions need it, and no server can answer them:
+
+* May this server be promoted? A history survives in the file that a server starts from. So a replica that was stopped
+  before its master continues the history, and lacks what was written since. Offsets alone do not tell: the last one
+  that was read of the master may be older than the last write. What tells is whether the server is the process whose
+  link was up when the master was last seen.
+* May the data of this server be replaced by the master's? Only if it is this group's data, or if there is none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from rfmanager.candidates import continues, reach
+from rfprotocol.errors import ConfigError, RecordError
+from rfprotocol.topology import FORMAT, Node, NodeReport, Phase, Topology, load_record
+
+RENEWAL = 3.0
+"""Seconds after which offsets are written again. Links, processes and histories are written when they change."""
+HISTORIES = 64
+"""Replication histories of this group that are remembered: each promotion and each restart of a master begins one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A server as it was when the master was last seen."""
+
+    run_id: str
+    offset: int = -1
+    linked: bool = False
+    """Whether it received what the master wrote."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """A server as one manager sees it; times of one clock, in seconds."""
+
+    report: NodeReport
+    asked: float
+    """When the last answer was asked for."""
+    since: float
+    """When this was noticed: of an answer, when it came; of a server that is gone, when the first sign came."""
+
+
+@dataclass(frozen=True, slots=True)
+class LastKnown:
+    """The master process `run_id`, and its replicas, when it was last seen alive."""
+
+    master: Node
+    run_id: str
+    offset: int = -1
+    members: Mapping[Node, Member] = field(default_factory=dict)
+    histories: tuple[str, ...] = ()
+    """Replication histories that are this group's; the newest last."""
+    witnessed: bool = False
+    """Whether this manager has seen it itself. A record may be older than much that was written since."""
+
+    def encode(self) -> bytes:
+        """JSON for `last_known`."""
+        return json.dumps(
+            {
+                "format": FORMAT,
+                "master": str(self.master),
+                "run_id": self.run_id,
+                "offset": self.offset,
+                "histories": list(self.histories),
+                "members": {
+                    str(node): {"run_id": member.run_id, "offset": member.offset, "linked": member.linked}
+                    for node, member in self.members.items()
+                },
+            }
+        ).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> LastKnown:
+        """Raises RecordError."""
+        record = load_record(data, "last_known")
+        try:
+            return cls(
+                Node.parse(record["master"]),
+                str(record["run_id"]),
+                int(record["offset"]),
+                {
+                    Node.parse(name): Member(str(said["run_id"]), int(said["offset"]), said["linked"] is True)
+                    for name, said in dict(record["members"]).items()
+                },
+                tuple(map(str, record["histories"])),
+            )
+        except (ValueError, TypeError, KeyError, AttributeError, ConfigError) as error:
+            raise RecordError(f"the last_known record cannot be read: {error!r}") from None
+
+
+def looked(before: LastKnown | None, topology: Topology | None, sights: Mapping[Node, Sight]) -> LastKnown | None:
+    """What is known after a look at the servers. It stays as it was when the master is not seen alive.
+
+    That a link is down counts when the master was seen alive later: the death of a master takes all links down.
+    """
+    if topology is None or topology.phase is not Phase.SERVING or not topology.run_id or topology.master is None:
+        return before
+    at_master = sights.get(topology.master)
+    if at_master is None or not _is_master(at_master.report, topology):
+        return before
+    known = before if before is not None and before.run_id == topology.run_id else None
+    members = {}
+    for node, sight in sights.items():
+        was = known.members.get(node) if known else None
+        member = _member(was, sight, at_master)
+        if node != topology.master and member is not None:
+            members[node] = member
+    newest = (topology.replid2, topology.replid, at_master.report.replid2, at_master.report.replid)
+    histories = _histories(before.histories if before else (), newest)
+    return LastKnown(topology.master, topology.run_id, at_master.report.offset, members, histories, witnessed=True)
+
+
+def _is_master(report: NodeReport, topology: Topology) -> bool:
+    return report.available and report.role == "master" and report.run_id == topology.run_id
+
+
+def _member(was: Member | None, sight: Sight, at_master: Sight) -> Member | None:
+    report = sight.report
+    link = report.available and report.role == "slave" and report.link_up and not report.syncing
+    if link and report.replid == at_master.report.replid:
+        return Member(report.run_id, report.offset, linked=True)
+    later = at_master.asked > sight.since
+    if report.available and report.role == "slave" and report.follows == at_master.report.node:
+        if was is not None and was.run_id == report.run_id:
+            return replace(was, linked=was.linked and not later)
+        return Member(report.run_id, report.offset)  # it was told to copy this group's data
+    return replace(was, linked=was.linked and not later) if was is not None else None
+
+
+def _histories(known: Iterable[str], newest: Iterable[str]) -> tuple[str, ...]:
+    fresh = [replid for replid in dict.fromkeys(newest) if replid.strip("0")]
+    return tuple(dict.fromkeys([*(replid for replid in known if replid not in fresh), *fresh]))[-HISTORIES:]
+
+
+def published(known: LastKnown | None, master: NodeReport, sealed: Mapping[Node, NodeReport], replid: str) -> LastKnown:
+    """When `master` has taken over from the history `replid`: nobody is linked to it yet."""
+    members = {node: replace(member, linked=False) for node, member in (known.members if known else {}).items()}
+    if known is not None:
+        members[known.master] = Member(known.run_id, known.offset)
+    members |= {node: Member(report.run_id, report.offset) for node, report in sealed.items()}
+    members.pop(master.node, None)
+    histories = _histories(known.histories if known else (), (replid, master.replid2, master.replid))
+    return LastKnown(master.node, master.run_id, master.offset, members, histories, witnessed=True)
+
+
+def merged(recorded: LastKnown | None, seen: LastKnown | None) -> LastKnown | None:
+    """Of what the store says and what this manager has seen itself: the latter, if it is about the same master."""
+    if recorded is None or seen is None or seen.run_id != recorded.run_id:
+        return recorded if recorded is not None else seen
+    histories = _histories(recorded.histories, seen.histories)
+    return replace(seen, members={**recorded.members, **seen.members}, histories=histories)
+
+
+def is_due(known: LastKnown, recorded: LastKnown | None, seconds: float) -> bool:
+    """Whether it is to be written; `seconds`: since it was written last."""
+    if recorded is None or _lasting(known) != _lasting(recorded):
+        return True
+    return seconds >= RENEWAL and replace(known, witnessed=False) != replace(recorded, witnessed=False)
+
+
+def _lasting(known: LastKnown) -> LastKnown:
+    members = {node: replace(member, offset=0) for node, member in known.members.items()}
+    return replace(known, offset=0, members=members, witnessed=False)
+
+
+def why_unproven(known: LastKnown, report: NodeReport, replid: str) -> str | None:
+    """Why a server that continues the history `replid` may lack what clients were told; None when it is known not to.
+
+    * The master's own process lacks nothing, nor does a replica whose link was up when the master was last seen, as
+      far as asynchronous replication can promise it.
+    * A new process at the master's address has what was saved there: it has to reach what was last known of the master.
+    * Other processes have to reach that, too; and it has to be fresh, that is seen by this very manager. One that
+      started anew and had no link before can have been stopped long before the last write: nothing is known of it.
+    """
+    has = reach(report, replid) if continues(report, replid) else report.offset
+    behind = known.offset - has
+    gap = f": {behind} bytes behind what was last known of {known.master}" if behind > 0 else ""
+    if report.node == known.master:
+        started = report.run_id != known.run_id
+        return f"it started anew{gap}" if started and gap else None
+    member = known.members.get(report.node)
+    same = member is not None and member.run_id == report.run_id
+    linked = member is not None and member.linked
+    if same and linked:
+        return None
+    if known.witnessed and not gap and (same or linked):
+        return None
+    why = "its link was down" if not linked else "it started anew"
+    if not linked and not same:
+        why = "its link was down, and it started anew"
+    return f"{why} since {known.master} was last seen{gap or ', so it may lack what was written last'}"
+
+
+def belongs(known: LastKnown | None, report: NodeReport) -> bool:
+    """Whether the data of a server may be replaced by that of the master: it is this group's, or there is none.
+
+    An append-only file does not keep the history (Redis: rdbSaveRio without rsi for its base). So a server that starts
+    from one is known by its address, if a replica of this group ran there.
+    """
+    if known is None or report.empty:
+        return True
+    if report.replid in known.histories or report.replid2 in known.histories:
+        return True
+    if report.node == known.master:
+        return report.run_id == known.run_id or report.aof
+    member = known.members.get(report.node)
+    return member is not None and (member.run_id == report.run_id or report.aof)
+
+
+def holding(report: NodeReport) -> str:
+    """In words, what a server that does not belong to the group would lose, and what an operator can do."""
+    return (
+        f"holds data of another history ({report.keys} keys, {report.clients} clients, "
+        f"{report.connected_replicas} replicas): left alone; 'rfmanager adopt {report.node}' lets it be overwritten"
+    )
