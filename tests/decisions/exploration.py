@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from rfmanager.decision import decide
+from rfmanager.lastknown import LastKnown
 from rfmanager.steps import CatchUp, Demote, Promote, Record, Seal, Step, Unpause, Wait
 from rfprotocol.topology import Node
 from tests.decisions.servers import Life, Start, replicated
@@ -142,6 +143,9 @@ def key(site: Site) -> int:
             site.managers,
             site.blind,
             site.pointing,
+            _plain(site.known),
+            _plain(site.seen),
+            site.dropped,
             round(now - progress.since, 2),
             round(now - progress.tenure, 2),
             tuple(progress.sealed.values()),
@@ -158,6 +162,11 @@ def key(site: Site) -> int:
             tuple(ledger.answers),
         )
     )
+
+
+def _plain(known: LastKnown | None) -> tuple[object, ...] | None:
+    """What can be hashed."""
+    return None if known is None else (known.run_id, known.offset, tuple(known.members.items()), known.histories)
 
 
 STILL = 8

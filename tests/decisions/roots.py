@@ -12,7 +12,7 @@ from itertools import combinations_with_replacement
 from rfmanager.steps import CatchUp, Demote, Promote, Record, Seal, Step
 from rfprotocol.topology import Node
 from tests.decisions.servers import ELSEWHERE, Life, Link, Server, Start, group
-from tests.decisions.site import Proxy, Site, asked, with_server
+from tests.decisions.site import Proxy, Site, asked, with_server, written
 from tests.decisions.truth import BOUND, onward
 
 # Afflictions: what a server may have come to. None: not applicable.
@@ -67,6 +67,7 @@ AFFLICTIONS: dict[str, Affliction] = {
             server, replid="foreign", offset=9, data=(-1, -2), follows=ELSEWHERE, link=Link.DOWN, linked_to=""
         )
     ),
+    "replaced by a stranger": _replica_only(lambda server: server.replaced_by_a_stranger()),
     "detached": _replica_only(lambda server: server.following(None)),
     "promoted by hand": _replica_only(lambda server: server.promoted()),
 }
@@ -85,6 +86,7 @@ POINTS: dict[str, tuple[str, Callable[[Step], bool] | None]] = {
     "sealed": ("master dies", _until(Seal)),
     "marked": ("master dies", _until(Record, "mark")),
     "promoted": ("master dies", _until(Promote)),
+    "left behind": ("master dies after a replica", _until(Record, "fence")),
     "published": ("master dies", _until(Record, "publish")),
     "asked": ("switchover", _until(Record, "settle")),
     "draining": ("switchover", _until(Record, "drain")),
@@ -112,12 +114,22 @@ def prepared(point: str, size: int, managers: int, proxies: int) -> Site:
         if point == "asked":
             return site
     else:
+        if how == "master dies after a replica":
+            site = _written_without(site, site.servers[-1])
         site = with_server(onward(site)[0], replace(site.servers[0], life=Life.DEAD))
     for _ in range(BOUND):
         site, step = onward(site)
         if reached(step):
             return site
     raise AssertionError(f"never reached: {point}")
+
+
+def _written_without(site: Site, replica: Server) -> Site:
+    """The replica dies, the managers see it, and a client writes."""
+    site = with_server(site, replace(replica, life=Life.DEAD))
+    for _ in range(5):
+        site, _ = onward(site)
+    return written(site, site.proxies[0])
 
 
 @dataclass(frozen=True, slots=True)

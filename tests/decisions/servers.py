@@ -64,6 +64,8 @@ class Server:
     torn: bool = False  # the data is part of one transfer and part of nothing
     priority: int = 100
     isolated: bool = False  # no other server can be reached
+    aof: bool = False  # it started from an append-only file
+    strange: bool = False  # its data was never this group's
 
     @property
     def run_id(self) -> str:
@@ -94,6 +96,8 @@ class Server:
             syncing=self.link in (Link.COPYING, Link.REPLACING),
             priority=self.priority,
             empty=not self.data,
+            aof=self.aof,
+            keys=len(self.data),
         )
 
     def new_history(self) -> Server:
@@ -130,8 +134,19 @@ class Server:
             data=data,
             priority=self.priority,
             isolated=self.isolated,
+            aof=start is Start.STRANGE,
+            strange=self.strange and data != (),
         )
         return fresh.new_history()
+
+    def replaced_by_a_stranger(self) -> Server:
+        """Another server at this address: its data is that of others, and so is its history."""
+        return replace(self.restarted(Start.EMPTY), offset=9, data=(-1, -2), strange=True)
+
+    @property
+    def has_data_of_others(self) -> bool:
+        """Whether it has writes that no client of this group made."""
+        return any(write < 0 for write in self.data)
 
     def restarted_as_replica(self, start: Start) -> Server:
         """The same with `replicaof 127.0.0.1 0` in the configuration: nobody's replica, which resumes where it was."""
@@ -196,6 +211,7 @@ class Server:
             data=master.data,
             offset=master.offset,
             torn=False,
+            strange=False,
             replid=master.replid,
             replid2="",
             replid2_offset=-1,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from rfmanager.lastknown import LastKnown, Sight, looked, merged
 from rfmanager.quorum import Rule, Standing, judge, outseen
 from rfmanager.steps import (
     CatchUp,
@@ -17,6 +18,7 @@ from rfmanager.steps import (
     Progress,
     Promote,
     Record,
+    Remember,
     Repoint,
     Resign,
     Seal,
@@ -24,11 +26,10 @@ from rfmanager.steps import (
     Step,
     Unpause,
     View,
-    Wait,
 )
 from rfprotocol.records import ManualRequest, Outcome
 from rfprotocol.topology import ManagerReport, Node, NodeReport, Phase, Topology
-from tests.decisions.servers import Life, Server, Servers, at, put
+from tests.decisions.servers import Life, Link, Server, Servers, at, put
 
 POLICY = Policy()
 RULE = Rule()
@@ -48,6 +49,15 @@ class Proxy:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """What could be known when the primary manager last saw the master alive."""
+
+    master: Node | None = None
+    linked: frozenset[str] = frozenset()  # the processes that had all, or were getting it
+    acknowledged: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Ledger:
     """What really happened, whoever knows it."""
 
@@ -60,6 +70,8 @@ class Ledger:
     asked: int = 0  # requests that operators have made
     answers: Mapping[int, Outcome] = field(default_factory=dict)
     drained_from: str = ""  # the master's process when the planned change under way began
+    look: Look = Look()  # the last one of this tenure, or else the last one that was written down
+    written_look: Look = Look()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +101,17 @@ class Site:
     pointing: tuple[tuple[Node, Node], ...] = ()  # REPLICAOF that is on its way in the background: server, master
     now: float = 1000.0
     ledger: Ledger = Ledger()
+    known: LastKnown | None = None  # in the store
+    seen: LastKnown | None = None  # by this tenure
+    dropped: frozenset[Node] = frozenset()  # servers that no manager is configured with
+
+    @property
+    def members(self) -> tuple[Node, ...]:
+        """The servers that belong to the group. The master, and those of a change, are not dropped."""
+        topology = self.topology
+        change = topology.change if topology else None
+        needed = {topology.master if topology else None, *((change.former, change.target) if change else ())}
+        return tuple(node for node in self.nodes if node not in self.dropped or node in needed)
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -125,6 +148,7 @@ def _others(site: Site) -> list[ManagerReport]:
 
 def begun(site: Site) -> Site:
     """As the daemon does before it decides: forget the progress of another epoch."""
+    site = _looked(site)
     epoch = site.topology.epoch if site.topology else -1
     if epoch == site.progress.epoch:
         return site
@@ -134,6 +158,25 @@ def begun(site: Site) -> Site:
     return replace(site, progress=progress, ledger=ledger)
 
 
+def _looked(site: Site) -> Site:
+    """The primary manager looks at all servers, and remembers it if the master lives."""
+    topology = site.topology
+    master = at(site.servers, topology.master) if topology else None
+    if topology is None or master is None or not site.reaches(site.primary, master):
+        return site
+    if topology.phase is not Phase.SERVING or master.role != "master" or master.run_id != topology.run_id:
+        return site
+    sights = {r.node: Sight(r, 1.0, 0.0) for r in seen_by(site, site.primary).nodes}
+    seen = looked(site.seen or site.known, topology, sights)
+    linked = frozenset(s.run_id for s in site.servers if s is master or _is_linked(s, master))
+    look = Look(master.node, linked, frozenset(site.ledger.acknowledged))
+    return replace(site, seen=seen, ledger=replace(site.ledger, look=look))
+
+
+def _is_linked(server: Server, master: Server) -> bool:
+    return server.life is not Life.DEAD and server.link is Link.UP and server.replid == master.replid
+
+
 def view(site: Site, known: Mapping[Node, Standing] | None = None) -> View:
     """Of a site that has `begun`; by default all servers were just looked at."""
     known = standings(site) if known is None else known
@@ -141,7 +184,9 @@ def view(site: Site, known: Mapping[Node, Standing] | None = None) -> View:
         now=site.now,
         wall=0.0,
         manager=str(site.primary),
-        members=site.nodes,
+        members=site.members,
+        known=merged(site.known, site.seen),
+        recorded=site.known,
         topology=site.topology,
         standings=known,
         unseen=outseen(seen_by(site, site.primary), _others(site), known),
@@ -197,7 +242,8 @@ def new_tenure(site: Site, arrived: bool = False) -> Site:
         site = all_pointed(site)
     ledger = replace(site.ledger, sealed=frozenset(), caught_up=frozenset())
     primary = (site.primary + 1) % site.managers
-    return replace(site, primary=primary, progress=Progress(tenure=site.now), pointing=(), ledger=ledger)
+    ledger = replace(ledger, look=ledger.written_look)
+    return replace(site, primary=primary, progress=Progress(tenure=site.now), pointing=(), ledger=ledger, seen=None)
 
 
 def all_pointed(site: Site) -> Site:
@@ -264,15 +310,27 @@ def carried_out(site: Site, step: Step, mishap: Mishap = NONE) -> Site:
             after = _released(site, step, mishap)
         case Repoint():
             after = _sent_to(site, step)
-        case Resign() | Wait():
-            after = new_tenure(site) if isinstance(step, Resign) else site
+        case _:
+            after = _looked_on(site, step)
     return after
+
+
+def _looked_on(site: Site, step: Step) -> Site:
+    """Nothing is done to servers or to the record."""
+    if isinstance(step, Remember):
+        return _remembered(site, step.known)
+    return new_tenure(site) if isinstance(step, Resign) else site
 
 
 def _released(site: Site, step: Unpause, mishap: Mishap) -> Site:
     released = replace(site, progress=replace(site.progress, stage=Stage.RELEASED))
     unheard = _reached(released, step.node) is None or _hears_no(step.node, mishap)
     return released if unheard else _acted(released, step.node)
+
+
+def _remembered(site: Site, known: LastKnown) -> Site:
+    ledger = replace(site.ledger, written_look=site.ledger.look)
+    return replace(site, known=known, progress=replace(site.progress, remembered=site.now), ledger=ledger)
 
 
 def _sent_to(site: Site, step: Repoint) -> Site:
@@ -287,6 +345,9 @@ def _recorded(site: Site, step: Record) -> Site:
         ledger = replace(ledger, answers={**ledger.answers, step.receipt.request: step.receipt.outcome})
     if step.settles and step.receipt and step.receipt.request in (0, ledger.asked):
         request = None
+    if step.known is not None:
+        site = replace(site, known=step.known, seen=None)
+        ledger = replace(ledger, written_look=ledger.look)
     if site.topology is None or site.topology.epoch != step.topology.epoch:
         ledger = replace(ledger, promoted=None)
     if step.topology.phase is Phase.DRAINING and step.topology.change:

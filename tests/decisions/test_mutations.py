@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rfmanager import candidates, change, decision, planned
+from rfmanager import candidates, change, decision, lastknown, planned
 from rfmanager.steps import Policy, Record, View, Wait
 from rfprotocol.topology import Change, Node, NodeReport, Topology
 from tests.decisions.bounds import searched
@@ -106,6 +106,14 @@ def a_failed_candidate_is_not_given_up(patch: Patch) -> None:
     patch.setattr(decision, "_promoting", stubborn)
 
 
+def who_was_left_behind_is_promoted(patch: Patch) -> None:
+    patch.setattr(decision, "_proven", lambda view, topology, change, choice, sealed: choice)
+
+
+def data_of_others_is_overwritten(patch: Patch) -> None:
+    patch.setattr(lastknown, "belongs", lambda known, report: True)
+
+
 HEALTHY = Bound(size=3, afflicted=0)
 AFFLICTED = Bound(size=2, afflicted=1)
 BOTH = Bound(size=2, afflicted=2)
@@ -126,6 +134,8 @@ MUTATIONS: Mapping[Callable[[Patch], None], tuple[Bound, str]] = {
     a_candidate_that_failed_once_is_given_up: (INTERRUPTED, "although"),
     a_target_that_restarted_is_published: (AFFLICTED, "published"),
     a_master_that_restarted_is_believed: (AFFLICTED, "another process"),
+    who_was_left_behind_is_promoted: (AFFLICTED, "had no link"),
+    data_of_others_is_overwritten: (AFFLICTED, "has the data of others"),
     the_epoch_stays: (HEALTHY, "epoch"),
     requests_are_kept: (HEALTHY, "request"),
     a_failed_candidate_is_not_given_up: (STRUCK, "rests in"),

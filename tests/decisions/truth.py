@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from rfmanager.candidates import CHANCES, precedes, reach, why_not
@@ -62,7 +63,9 @@ def checked(before: Site, step: Step, after: Site, visible: frozenset[str] | Non
             _check_promotion(before, step.node)
         case Seal():
             require(step.nodes, "sealed nothing")
+            _check_touched(before, step.nodes)
         case Repoint():
+            _check_touched(before, step.nodes)
             require(before.topology and step.master == before.topology.master, "pointed to who is not the master")
             require(step.master not in step.nodes, "pointed the master to itself")
         case Demote():
@@ -73,6 +76,15 @@ def checked(before: Site, step: Step, after: Site, visible: frozenset[str] | Non
             pass
     check_site(after)
     return after
+
+
+def _check_touched(site: Site, nodes: Iterable[Node]) -> None:
+    """Data of others is neither sealed nor overwritten, and who is no member is left alone."""
+    for node in nodes:
+        server = at(site.servers, node)
+        named = site.request is not None and site.request.target == node
+        require(server is None or not server.strange or named, f"touched {node}, which has the data of others")
+        require(node in site.members, f"touched {node}, which is no member")
 
 
 def _check_promotion(site: Site, node: Node) -> None:
@@ -130,6 +142,8 @@ def _check_choice(site: Site, topology: Topology, visible: frozenset[str] | None
     wanted = set(site.ledger.acknowledged)
     if target.run_id == topology.run_id:
         _check_fitness(site, target)
+        if visible is None:
+            _check_proof(site, topology, target)
         for other in eligible(site, topology):
             if visible is not None and other.run_id not in visible:
                 continue
@@ -138,6 +152,19 @@ def _check_choice(site: Site, topology: Topology, visible: frozenset[str] | None
             require(not missing or passed_over, f"chose {target.node} although {other.node} has also {missing}")
     excused = site.ledger.excused | (wanted - set(target.data))
     return replace(site, ledger=replace(site.ledger, excused=excused))
+
+
+def _check_proof(site: Site, topology: Topology, target: Server) -> None:
+    """What was known when the master was last seen says that the chosen one, or one with no more data, lacks nothing;
+    or nobody else can have more."""
+    look = site.ledger.look
+    if look.master is None or (topology.change and look.master != topology.change.former):
+        return
+    able = eligible(site, topology)
+    proven = [s for s in (target, *able) if s.run_id in look.linked or look.acknowledged <= set(s.data)]
+    absent = [s for s in site.servers if s.node in site.members and (not s.obeys or s.has_data_of_others)]
+    blind = [s for s in site.servers if s.node in site.members and not site.reaches(site.primary, s)]
+    require(proven or not (absent or blind), f"chose {target.node}, which had no link when the master was last seen")
 
 
 def _known_data(server: Server, topology: Topology) -> tuple[int, ...]:
@@ -235,16 +262,20 @@ def check_rest(site: Site, step: Wait) -> None:
         return
     require(site.request is None, f"the request is not answered: {step.reason}")
     if topology is not None and topology.phase is Phase.SERVING:
-        _check_serving(site, topology)
+        _check_serving(site, topology, step.reason)
         return
     require(step.reason, "waits without a reason")
     require(topology is None or topology.phase in (Phase.UNSETTLED, Phase.FENCING), f"rests in {topology}")
     if topology is not None and topology.phase is Phase.FENCING:
         able = [server.node for server in eligible(site, topology)]
-        require(not able, f"nobody is promoted although {able} could be: {step.reason}")
+        held = all(f"{node}: it" in step.reason for node in able)
+        require(not able or held, f"nobody is promoted although {able} could be: {step.reason}")
+        look = site.ledger.look
+        proven = [s.node for s in eligible(site, topology) if s.run_id in look.linked]
+        require(not proven, f"nobody is promoted although {proven} lack nothing: {step.reason}")
 
 
-def _check_serving(site: Site, topology: Topology) -> None:
+def _check_serving(site: Site, topology: Topology, said: str) -> None:
     master = at(site.servers, topology.master)
     assert master is not None
     if not site.reaches(site.primary, master):
@@ -258,6 +289,11 @@ def _check_serving(site: Site, topology: Topology) -> None:
     for server in site.servers:
         commanded = site.reaches(site.primary, server) and verdicts[server.node].available
         if server.node == master.node or not commanded:
+            continue
+        strange = server.has_data_of_others and not master.has_data_of_others
+        if server.node not in site.members or strange or f"{server.node} holds data of" in said:
+            require(server.node not in topology.replicas, f"{server.node} is listed as readable")
+            require(server.run_id not in site.ledger.look.linked, f"{server.node} is left alone, which was a member")
             continue
         require(server.follows == master.node, f"{server.node} follows {server.follows}")
         if not server.isolated and not master.isolated:
