@@ -20,7 +20,7 @@ from structlog.typing import FilteringBoundLogger
 
 from rfmanager.brake import RETURN
 from rfmanager.change import most_disturbed
-from rfmanager.lastknown import LastKnown
+from rfmanager.lastknown import LastKnown, belongs, holding
 from rfmanager.mirror import Mirror
 from rfmanager.redis_admin import RedisAdmin
 from rfmanager.steps import (
@@ -338,6 +338,7 @@ class Executor:
         between two answers Redis reads from every connection that has data."""
         admin, deadline = self._admins[node], time.monotonic() + SETTLE
         report = await admin.probe()
+        self._require_ours(report)
         while report.role == "slave" and report.link_up and time.monotonic() < deadline:
             last = report
             await asyncio.sleep(POLL)
@@ -410,13 +411,12 @@ class Executor:
         self._require_tenure(self._admins[step.master].timeout if step.master in self._admins else 1.0)
         self.progress = replace(self.progress, busy=self.progress.busy | set(step.nodes))
         for node in step.nodes:
-            work = self._repoint_one(node, step.master, step.run_ids.get(node, ""))
-            self._pointing[node] = self._in_background(work)
+            self._pointing[node] = self._in_background(self._repoint_one(node, step.master))
 
-    async def _repoint_one(self, node: Node, master: Node, run_id: str) -> None:
+    async def _repoint_one(self, node: Node, master: Node) -> None:
         epoch = self.progress.epoch
         try:
-            await self._require_process(node, run_id)
+            self._require_ours(await self._admins[node].probe())
             await self._command(node, RedisAdmin.set_master_credentials)
             await self._command(node, lambda admin: admin.replicate(master))
         except (NodeError, NoTenure) as error:
@@ -429,11 +429,12 @@ class Executor:
         finally:
             self.progress = replace(self.progress, busy=self.progress.busy - {node})
 
-    async def _require_process(self, node: Node, run_id: str) -> None:
+    def _require_ours(self, found: NodeReport) -> None:
         """Another process may have come up at the address since it was looked at, with data of its own."""
-        found = await self._admins[node].probe()
-        if run_id and found.run_id != run_id:
-            raise NodeRefused(f"{node} is another process than was looked at: looking again", "RUNID")
+        mirror, node = self._mirror, found.node
+        named = mirror.request is not None and mirror.request.target == node
+        if not (belongs(mirror.known, found) or mirror.adopted.get(node) == found.run_id or named):
+            raise NodeRefused(f"{node} {holding(found)}", "FOREIGN")
 
     async def _end_adoption(self, node: Node) -> None:
         """The data that could be overwritten is about to be: the permission is used up."""

@@ -174,7 +174,6 @@ class Repoint:
 
     nodes: tuple[Node, ...]
     master: Node
-    run_ids: Mapping[Node, str] = field(default_factory=dict)  # the processes that were looked at: no others
 
 
 @dataclass(frozen=True, slots=True)

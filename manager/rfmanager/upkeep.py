@@ -98,7 +98,7 @@ def reconcile(view: View, topology: Topology, master: Node, policy: Policy) -> S
     )
     ours = tuple(node for node in astray if _may_be_overwritten(view, node))
     if ours:
-        return Repoint(ours, master, {node: view.standings[node].report.run_id for node in ours})
+        return Repoint(ours, master)
     lists = _serving(view, report, topology.epoch, topology)
     if lists != topology:
         return Record("lists", lists)

@@ -65,6 +65,7 @@ class Server:
     priority: int = 100
     isolated: bool = False  # no other server can be reached
     aof: bool = False  # it started from an append-only file
+    refuses: bool = False  # commands of managers: their password was changed
     strange: bool = False  # its data was never this group's
 
     @property
@@ -75,7 +76,7 @@ class Server:
     @property
     def obeys(self) -> bool:
         """Would it execute REPLICAOF?"""
-        return self.life is Life.RUNNING and self.link is not Link.REPLACING
+        return self.life is Life.RUNNING and self.link is not Link.REPLACING and not self.refuses
 
     def report(self) -> NodeReport:
         """What INFO says."""

@@ -243,8 +243,8 @@ class Simulation:
         since = self.frozen_since.get(change.former) if change.former else None
         if change.lost == "timeout" and since is not None and change.former is not None:
             # A master that goes on for less than the time between two probes has not been heard in between.
-            unrefuted = self.managers[self.site.primary].detectors[change.former].failing_since
-            since = since if unrefuted is None else min(since, unrefuted)
+            unrefuted = [manager.detectors[change.former].failing_since for manager in self.managers]
+            since = min([since, *(at for at in unrefuted if at is not None)])
             braked = self.brake.on and self.site.request is None
             needed = Limits().silence * self.brake.factor if braked else 0.0
             needed = max(needed, Limits().busy_patience if change.former in self.busy else 0.0)
@@ -272,8 +272,8 @@ class Simulation:
             replace(server.restarted(Start.WHOLE) if server.life is Life.DEAD else server, isolated=False)
             for server in self.site.servers
         )
-        servers = tuple(replace(server, life=Life.RUNNING, priority=100) for server in servers)
-        self.site = replace(self.site, servers=servers, blind=frozenset(), paused=False)
+        servers = tuple(replace(server, life=Life.RUNNING, priority=100, refuses=False) for server in servers)
+        self.site = replace(self.site, servers=servers, blind=frozenset(), paused=False, dropped=frozenset())
         self.stuck_since.clear()
         self.site = replace(self.site, proxies=tuple(replace(proxy, stuck=False) for proxy in self.site.proxies))
         for manager in self.managers:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from rfmanager.lastknown import LastKnown, Sight, looked, merged
+from rfmanager.lastknown import LastKnown, Sight, belongs, looked, merged
 from rfmanager.quorum import Rule, Standing, judge, outseen
 from rfmanager.steps import (
     CatchUp,
@@ -253,6 +253,12 @@ def all_pointed(site: Site) -> Site:
     return site
 
 
+def _is_ours(site: Site, server: Server) -> bool:
+    """As the executor asks right before it commands."""
+    named = site.request is not None and site.request.target == server.node
+    return belongs(site.known, server.report()) or named
+
+
 def pointed(site: Site, node: Node) -> Site:
     """The REPLICAOF that is on its way to this server arrives, or fails."""
     master = dict(site.pointing)[node]
@@ -260,7 +266,7 @@ def pointed(site: Site, node: Node) -> Site:
     progress = replace(site.progress, busy=site.progress.busy - {node})
     server = _reached(site, node)
     site = replace(site, pointing=left, progress=progress)
-    if server is None:
+    if server is None or not _is_ours(site, server):
         return _failed(site, node)
     return _acted(with_server(site, server.following(master, _process(site, master))), node)
 
@@ -358,7 +364,7 @@ def _recorded(site: Site, step: Record) -> Site:
 
 def _sealed(site: Site, node: Node, mishap: Mishap) -> Site:
     server = _reached(site, node)
-    if server is None or node in mishap.refused:
+    if server is None or node in mishap.refused or not _is_ours(site, server):
         return _failed(site, node)
     after = server.following(None)
     site = with_server(site, after)

@@ -116,6 +116,33 @@ class Groups(RuleBasedStateMachine):
         self.change(self.server(number).restarted_as_replica(start), f"comes up as nobody's, {start.value}")
 
     @rule(number=numbers)
+    def a_stranger_takes_the_place_of_a_replica(self, number: int) -> None:
+        """With the data of others."""
+        if self.server(number).follows is not None:
+            self.change(self.server(number).replaced_by_a_stranger(), "is another server now")
+
+    @rule(number=numbers)
+    def a_server_leaves_every_configuration(self, number: int) -> None:
+        self.sim.site = replace(self.sim.site, dropped=self.sim.site.dropped | {self.server(number).node})
+        self.sim.tell(f"{self.server(number).node} is configured nowhere")
+
+    @rule()
+    def dropped_servers_are_configured_again(self) -> None:
+        self.sim.site = replace(self.sim.site, dropped=frozenset())
+        self.sim.tell("all servers are configured")
+
+    @rule(number=numbers)
+    def a_server_refuses_the_password(self, number: int) -> None:
+        """For commands; probes go over a connection that is logged in."""
+        self.change(replace(self.server(number), refuses=True), "refuses the managers' password")
+
+    @rule()
+    def passwords_are_put_right(self) -> None:
+        for server in self.sim.site.servers:
+            if server.refuses:
+                self.change(replace(server, refuses=False), "accepts the managers' password")
+
+    @rule(number=numbers)
     def a_server_is_isolated_from_the_others(self, number: int) -> None:
         server = self.server(number)
         self.change(replace(server, isolated=not server.isolated), "is isolated, or not any more")

@@ -63,9 +63,9 @@ def checked(before: Site, step: Step, after: Site, visible: frozenset[str] | Non
             _check_promotion(before, step.node)
         case Seal():
             require(step.nodes, "sealed nothing")
-            _check_touched(before, step.nodes)
+            _check_touched(before, step.nodes, after)
         case Repoint():
-            _check_touched(before, step.nodes)
+            _check_touched(before, step.nodes, after)
             require(before.topology and step.master == before.topology.master, "pointed to who is not the master")
             require(step.master not in step.nodes, "pointed the master to itself")
         case Demote():
@@ -78,13 +78,15 @@ def checked(before: Site, step: Step, after: Site, visible: frozenset[str] | Non
     return after
 
 
-def _check_touched(site: Site, nodes: Iterable[Node]) -> None:
+def _check_touched(before: Site, nodes: Iterable[Node], after: Site) -> None:
     """Data of others is neither sealed nor overwritten, and who is no member is left alone."""
     for node in nodes:
-        server = at(site.servers, node)
-        named = site.request is not None and site.request.target == node
-        require(server is None or not server.strange or named, f"touched {node}, which has the data of others")
-        require(node in site.members, f"touched {node}, which is no member")
+        server, now = at(before.servers, node), at(after.servers, node)
+        named = before.request is not None and before.request.target == node
+        touched = now != server or any(node == pointed for pointed, _ in after.pointing)
+        strange = server is not None and server.strange and not named
+        require(not (strange and touched), f"touched {node}, which has the data of others")
+        require(node in before.members, f"touched {node}, which is no member")
 
 
 def _check_promotion(site: Site, node: Node) -> None:
