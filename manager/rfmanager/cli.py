@@ -70,6 +70,13 @@ def _parser() -> OptionParser[ManagerConfig]:
         more=("brake_limit",),
     )
     _client_command(options, "failover", "make a replica the master, without losing anything", _failover_options)
+    _client_command(
+        options,
+        "adopt",
+        "let a server be overwritten that holds data of another history, so that it becomes a replica",
+        _server_argument,
+    )
+    _client_command(options, "forget", "drop a server that no manager is configured with any more", _server_argument)
     _client_command(options, "pause", "let the managers watch without acting, for maintenance")
     _client_command(options, "resume", "let the managers act again")
     _client_command(options, "history", "show the last changes of master", _json_option, _history_options)
@@ -104,6 +111,10 @@ def _failover_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--timeout", type=_seconds, default=30.0, metavar="SECONDS", help="then give up and withdraw it (default: 30)"
     )
+
+
+def _server_argument(command: argparse.ArgumentParser) -> None:
+    command.add_argument("server", type=_node, metavar="HOST:PORT", help="the server")
 
 
 def _history_options(command: argparse.ArgumentParser) -> None:
@@ -216,6 +227,18 @@ async def _failover(store: TopologyStore, config: ManagerConfig, arguments: argp
     return DONE if receipt.outcome is Outcome.DONE else NOT_DONE
 
 
+async def _adopt(store: TopologyStore, config: ManagerConfig, arguments: argparse.Namespace) -> int:
+    found = await operations.adopt(store, config.paths, arguments.server)
+    print(f"{found.node} may be overwritten now: {found.keys} keys of another history go when it becomes a replica")
+    return DONE
+
+
+async def _forget(store: TopologyStore, config: ManagerConfig, arguments: argparse.Namespace) -> int:
+    await operations.forget(store, config.paths, arguments.server)
+    print(f"{arguments.server} is forgotten")
+    return DONE
+
+
 async def _pause(store: TopologyStore, config: ManagerConfig, arguments: argparse.Namespace) -> int:
     before = await operations.pause(store, config.paths, _operator())
     print(f"paused already, {report.pause_text(before)}" if before else "paused: nobody is promoted until 'resume'")
@@ -259,6 +282,8 @@ _Command = Callable[[TopologyStore, ManagerConfig, argparse.Namespace], Awaitabl
 COMMANDS: dict[str, _Command] = {
     "status": _status,
     "failover": _failover,
+    "adopt": _adopt,
+    "forget": _forget,
     "pause": _pause,
     "resume": _resume,
     "history": _history,

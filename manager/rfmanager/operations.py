@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rfmanager.brake import LIMIT
 from rfmanager.report import pause_text, request_text
@@ -16,7 +16,7 @@ from rfprotocol.errors import OperationFailed, RecordError, StoreConflict, Store
 from rfprotocol.paths import Paths
 from rfprotocol.records import ManualRequest, Receipt
 from rfprotocol.store import Delete, Entry, Put, StoreState, TopologyStore
-from rfprotocol.topology import Kind, Node, Phase
+from rfprotocol.topology import Kind, ManagerReport, Node, NodeReport, Phase
 
 _PROXIES_PATIENCE = 1.0
 """Seconds that proxies are given to see the end of a change and to say what it was like."""
@@ -53,9 +53,9 @@ async def connected(store: TopologyStore, timeout: float, where: str) -> AsyncIt
 
 async def status(store: TopologyStore, paths: Paths, brake_limit: int = LIMIT) -> Snapshot:
     """Everything that the store holds on the group; `brake_limit` is the managers'. Raises StoreUnavailable."""
-    (managers, seats, proxies, history), (nodes, paused, request) = await asyncio.gather(
+    (managers, seats, proxies, history), (nodes, paused, request, known) = await asyncio.gather(
         asyncio.gather(*map(store.read_children, (paths.managers, paths.lock, paths.proxies, paths.history))),
-        asyncio.gather(*map(store.read, (paths.nodes, paths.paused, paths.manual_failover))),
+        asyncio.gather(*map(store.read, (paths.nodes, paths.paused, paths.manual_failover, paths.last_known))),
     )
     return Snapshot.of(
         nodes=nodes,
@@ -65,6 +65,7 @@ async def status(store: TopologyStore, paths: Paths, brake_limit: int = LIMIT) -
         paused=paused,
         request=request,
         history=history,
+        known=known,
         wall=time.time(),
         brake_limit=brake_limit,
     )
@@ -162,6 +163,53 @@ async def failover(store: TopologyStore, paths: Paths, target: Node | None, time
             async with asyncio.timeout(_LAST_CHANCE):
                 await mine.withdraw()
         raise
+
+
+async def adopt(store: TopologyStore, paths: Paths, node: Node) -> NodeReport:
+    """Let the managers make a server a replica although its data is of another history: that is overwritten.
+
+    Returns what it holds. The permission is for the process that the managers have seen, and is used once. Raises
+    OperationFailed when there is nothing to permit.
+    """
+    snapshot = await status(store, paths)
+    found = next((report for report in snapshot.strangers if report.node == node), None)
+    if found is None:
+        report = next((server.report for server in snapshot.servers if server.node == node), None)
+        why = "its data is this group's" if report and report.available else "no manager reaches it"
+        raise OperationFailed(f"{node} is not left alone: {why}")
+    path = f"{paths.adopted}/{node}"
+    entry = await store.read(path)
+    await store.commit(Put(path, found.run_id.encode(), entry.version if entry else None))
+    return found
+
+
+async def forget(store: TopologyStore, paths: Paths, node: Node) -> None:
+    """Drop a server from the record that no manager is configured with, without waiting for the grace.
+
+    Raises OperationFailed when it is needed, and StoreConflict when the record was changed at the same moment.
+    """
+    entry = await store.read(paths.nodes)
+    snapshot = await status(store, paths)
+    topology = snapshot.topology
+    if entry is None or topology is None or node not in topology.nodes:
+        raise OperationFailed(f"{node} is not in the record: there is nothing to forget")
+    users = sorted(name for name, manager in snapshot.managers.items() if node in _configured(manager))
+    if users:
+        raise OperationFailed(f"{node} is a server of {', '.join(users)}: take it out of the configuration there first")
+    if topology.phase is not Phase.SERVING:
+        raise OperationFailed("a change of master is under way: try again when it is over")
+    if node == topology.master:
+        raise OperationFailed(f"{node} is the master: 'rfmanager failover' first")
+    kept = replace(
+        topology,
+        replicas=tuple(other for other in topology.replicas if other != node),
+        unavailable=tuple(other for other in topology.unavailable if other != node),
+    )
+    await store.commit(Put(paths.nodes, kept.encode(), entry.version))
+
+
+def _configured(manager: ManagerReport) -> Collection[Node]:
+    return [report.node for report in manager.nodes] if manager.configured is None else manager.configured
 
 
 def _check(snapshot: Snapshot, paths: Paths) -> None:

@@ -14,6 +14,7 @@ from tabulate import tabulate
 
 from rfmanager.brake import Brake
 from rfmanager.doctor import UNSEEN, Finding
+from rfmanager.lastknown import holding
 from rfmanager.snapshot import Pause, Server, Snapshot
 from rfprotocol.records import ManualRequest, Outcome, ProxyRecord, Receipt
 from rfprotocol.topology import ManagerReport, Topology
@@ -221,6 +222,7 @@ def _troubles(snapshot: Snapshot) -> list[str]:
     listed = {"master": "the master ", "replica": "replica "}
     troubles = [(server, _trouble(server, snapshot.proxies)) for server in snapshot.servers]
     lines = [f"{listed.get(server.listed, '')}{server.node}: {trouble}" for server, trouble in troubles if trouble]
+    lines += [f"{report.node}: {holding(report)}" for report in snapshot.strangers]
     proxies = sorted(snapshot.proxies.items())
     return lines + [f"proxy {name}: its own account: {proxy.account}" for name, proxy in proxies if proxy.account]
 

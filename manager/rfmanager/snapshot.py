@@ -9,6 +9,7 @@ from functools import partial
 from typing import TypeVar
 
 from rfmanager.brake import LIMIT, NO_BRAKE, Brake
+from rfmanager.lastknown import LastKnown, belongs
 from rfprotocol.errors import RecordError
 from rfprotocol.records import ManualRequest, ProxyRecord, Receipt
 from rfprotocol.store import Entry
@@ -66,6 +67,7 @@ class Snapshot:
     request: ManualRequest | None = None
     unreadable: Mapping[str, str] = field(default_factory=dict)
     brake: Brake = NO_BRAKE
+    known: LastKnown | None = None
 
     @classmethod
     def of(
@@ -78,6 +80,7 @@ class Snapshot:
         paused: Entry | None = None,
         request: Entry | None = None,
         history: Mapping[str, Entry] | None = None,
+        known: Entry | None = None,
         wall: float = 0.0,
         brake_limit: int = LIMIT,
     ) -> Snapshot:
@@ -106,6 +109,7 @@ class Snapshot:
             request=read("manual_failover", ManualRequest.decode, request),
             unreadable=unreadable,
             brake=Brake.of([receipt for receipt in receipts if receipt], wall, brake_limit),
+            known=read("last_known", LastKnown.decode, known),
         )
 
     @property
@@ -118,6 +122,16 @@ class Snapshot:
         """Is there a master, and do the managers reach it, as far as they say?"""
         master = next((server for server in self.servers if server.listed == "master"), None)
         return master is not None and (master.report is None or master.report.available)
+
+    @property
+    def strangers(self) -> list[NodeReport]:
+        """The servers whose data is not this group's, and which are left alone."""
+        reports = [server.report for server in self.servers if server.report is not None]
+        return [
+            report
+            for report in reports
+            if report.available and report.role and report.condition != "loading" and not belongs(self.known, report)
+        ]
 
     @property
     def servers(self) -> list[Server]:

@@ -77,7 +77,7 @@ class Site:
     ) -> Manager:
         """Start another manager; `at` says what happens to others at its failpoints."""
         name = f"manager{len(self.managers)}"
-        manager = Manager(self.tree, Settings(self.group.nodes, **settings), name, dies_at, at or {})
+        manager = Manager(self.tree, Settings(**{"nodes": self.group.nodes, **settings}), name, dies_at, at or {})
         self.managers.append(manager)
         await manager.start()
         return manager
