@@ -13,8 +13,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 from structlog.typing import FilteringBoundLogger
@@ -35,8 +36,9 @@ from rfmanager.steps import Policy, Resign, View, Wait
 from rfmanager.tenure import Event, State, Tenure
 from rfmanager.trail import Trail
 from rfprotocol import clock
-from rfprotocol.errors import FenceLost, StoreConflict, StoreError, StoreUnavailable
+from rfprotocol.errors import FenceLost, ManagerFailed, StoreConflict, StoreError, StoreUnavailable
 from rfprotocol.paths import DEFAULT_ROOT, Paths
+from rfprotocol.resolver import Resolver
 from rfprotocol.store import Fence, StoreState, TopologyStore
 from rfprotocol.topology import ManagerReport, Node, NodeReport
 
@@ -102,6 +104,7 @@ class Daemon:
         name: str,
         log: FilteringBoundLogger | None = None,
         failpoint: Callable[[str], None] = kill_when_asked,
+        resolver: Resolver | None = None,
     ) -> None:
         self.name = name
         self.tenure = Tenure()
@@ -109,6 +112,7 @@ class Daemon:
         self._store = store
         self._log: FilteringBoundLogger = log or structlog.get_logger()
         self._paths = Paths(settings.root)
+        self._resolver = resolver or Resolver()
         self._wake = asyncio.Event()
         self._report_due = asyncio.Event()
         self._proof_due = asyncio.Event()
@@ -144,18 +148,25 @@ class Daemon:
         )
 
     async def run(self) -> None:
-        """Work until `stop`, or until cancelled. Both give up leadership at once, if the store can be reached."""
+        """Work until `stop`, or until cancelled. Both give up leadership at once, if the store can be reached.
+
+        Raises ManagerFailed, which does the same, when a task has died.
+        """
         self._store.subscribe(self._store_moved)
         self._mirror.start()
         try:
             async with asyncio.TaskGroup() as group:
                 for node in self._settings.nodes:
                     self._watch(node, group)
-                for work in (self._campaign(), self._announce(), self._prove(), self._act(group)):
-                    self._tasks.append(group.create_task(work))
+                self._start(group, "campaign", self._campaign)
+                self._start(group, "announcer", self._announce)
+                self._start(group, "lease keeper", self._prove)
+                self._start(group, "executor", partial(self._act, group))
                 await self._stopping.wait()
                 for task in (*self._tasks, *self._watching.values()):
                     task.cancel()
+        except ExceptionGroup as died:
+            raise died.exceptions[0] from None
         finally:
             self._mirror.stop()
             await self._executor.stop()
@@ -168,6 +179,31 @@ class Daemon:
         """End `run` and wait for its end."""
         self._stopping.set()
         await self._stopped.wait()
+
+    def _start(self, group: asyncio.TaskGroup, name: str, work: Callable[[], Coroutine[None, None, None]]) -> None:
+        self._tasks.append(group.create_task(self._essential(name, work)))
+
+    async def _essential(self, name: str, work: Callable[[], Coroutine[None, None, None]]) -> None:
+        """Work that goes on until it is cancelled. If it ends in another way, the manager does, and says why."""
+        died: BaseException | None = None
+        try:
+            await work()
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            died = error  # of something that it waited for
+        except Exception as error:
+            died = error
+        why = repr(died) if died else "it ended"
+        self._log.error(
+            "a task of the manager has died: the manager ends, to be started anew",
+            manager=self.name,
+            task=name,
+            error=why,
+            exc_info=died,
+        )
+        raise ManagerFailed(f"the {name} of the manager has died: {why}")
 
     async def _withdraw(self) -> None:
         fence = self.tenure.fence
@@ -185,11 +221,11 @@ class Daemon:
             return
         settings = self._settings
         # Two sets of connections: a probe may take as long as operators like, a command must fit into the tenure.
-        probing = RedisAdmin(node, settings.credentials, settings.limits.probe_timeout * 2)
-        commands = RedisAdmin(node, settings.credentials, self._command_timeout)
+        probing = RedisAdmin(node, settings.credentials, settings.limits.probe_timeout * 2, self._resolver)
+        commands = RedisAdmin(node, settings.credentials, self._command_timeout, self._resolver)
         prober = Prober(probing, settings.limits, time.monotonic, lambda significant: self._sampled(node, significant))
         self._admins[node], self._probers[node] = commands, prober
-        self._watching[node] = group.create_task(prober.run())
+        self._watching[node] = group.create_task(self._essential(f"prober of {node}", prober.run))
 
     def _watch_members(self, group: asyncio.TaskGroup) -> None:
         """The servers that this manager is configured with, those that the record names, and those of other managers,
@@ -209,6 +245,8 @@ class Daemon:
         self._watching.pop(node).cancel()
         self._log.warning("server is no member any more: no manager is configured with it", node=str(node))
         self._gone = [*self._gone, prober.admin, admin]
+        for left in (prober.admin, admin):
+            self._resolver.follow(left, ())
 
     def _members(self, now: float, reports: Iterable[ManagerReport]) -> tuple[Node, ...]:
         topology = self._mirror.topology
