@@ -152,9 +152,9 @@ class Daemon:
 
         Raises ManagerFailed, which does the same, when a task has died.
         """
-        self._store.subscribe(self._store_moved)
-        self._mirror.start()
         try:
+            self._store.subscribe(self._store_moved)
+            self._mirror.start()
             async with asyncio.TaskGroup() as group:
                 for node in self._settings.nodes:
                     self._watch(node, group)

@@ -23,6 +23,7 @@ import ipaddress
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from rfprotocol.errors import Failure, NodeUnreachable
 
@@ -41,6 +42,7 @@ STALE = 86400.0
 KEPT = 60.0
 
 
+@lru_cache(maxsize=4096)  # each connection asks
 def is_address(host: str) -> bool:
     """Whether it is an IP address, with or without a scope."""
     try:

@@ -58,6 +58,7 @@ class Resolver:
         self._closed = False
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
         self._told_at = -math.inf
+        self._slow: set[str] = set()  # whose last look-up was
         self.on_known: Callable[[Mapping[str, Sequence[str]]], None] = lambda known: None
         """Called with the addresses of all names when those of one have changed, and from time to time."""
 
@@ -211,7 +212,9 @@ class Resolver:
             self._log.info("name_resolved", host=host, addresses=after)
         if news.changed and before:
             self._log.info("name_moved", host=host, before=before, addresses=after)
-        if seconds > SLOW_LOOKUP and not news.failing:
+        was_slow, is_slow = host in self._slow, seconds > SLOW_LOOKUP
+        (self._slow.add if is_slow else self._slow.discard)(host)
+        if is_slow and not was_slow and not news.failing:
             self._log.warning("name_service_slow", host=host, seconds=round(seconds, 1), last_known=before or "none")
 
     async def _look_up_ended(self, host: str, patience: float) -> None:

@@ -319,7 +319,7 @@ def _said(text: str) -> Node:
         return Node.recorded(text)
     except ConfigError:
         host, _, port = text.rpartition(":")
-        return Node(host.removeprefix("[").removesuffix("]"), int(port))
+        return Node(host[1:-1] if host[:1] == "[" and host[-1:] == "]" else host, int(port))
 
 
 def whole_number(value: Any) -> int:

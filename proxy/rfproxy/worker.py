@@ -158,6 +158,7 @@ async def _work(
     server.stats.log = repeats.limiter
     address = address_of(sockets[0])
     async with contextlib.AsyncExitStack() as stack:
+        stack.callback(resolver.close)
         await stack.enter_async_context(_joined(server, siblings))
         if not relieves:
             await server.listen(sockets)
@@ -216,8 +217,10 @@ async def _store(config: ProxyConfig, orders: _Orders, resolver: Resolver) -> As
     manager = Embedded(config, resolver)
     async with manager as embedded:
         orders.need(manager.task)
-        yield embedded, "embedded-" + "-".join(map(str, sorted(config.nodes)))
-        orders.leaving = True
+        try:
+            yield embedded, "embedded-" + "-".join(map(str, sorted(config.nodes)))
+        finally:
+            orders.leaving = True
 
 
 @contextlib.asynccontextmanager

@@ -8,15 +8,17 @@ from dataclasses import replace
 
 import pytest
 import redis
+import structlog
 
 from rfmanager import daemon
 from rfmanager.config import ManagerConfig
 from rfmanager.daemon import Settings
 from rfmanager.detector import Limits, Verdict
+from rfmanager.prober import Prober
 from rfmanager.quorum import Rule, Strategy
 from rfmanager.steps import Policy
 from rfmanager.tenure import State
-from rfprotocol.errors import NodeUnreachable, StoreError
+from rfprotocol.errors import ManagerFailed, NodeUnreachable, StoreError
 from rfprotocol.records import Occupation, Outcome, ProxyRecord, Receipt
 from rfprotocol.store import Change, Delete, Fence, Put
 from rfprotocol.topology import Kind, ManagerReport, Node, NodeReport, Phase, Topology
@@ -574,6 +576,56 @@ async def test_a_replica_loses_its_place_in_the_list_while_its_link_is_down(plac
     topology = await place.until(lambda topology: len(topology.replicas) == 1)
     assert replica.node in topology.unavailable
     assert topology.epoch == 1
+
+
+@pytest.mark.parametrize("how", ["raises", "ends", "is cancelled from within"])
+async def test_manager__one_of_its_tasks_dies__says_why_gives_up_its_role_and_ends(
+    place: Site, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = await place.manager()
+    await place.until_serving(2)
+    assert manager.task is not None
+
+    async def die(_: Prober) -> None:
+        if how == "raises":
+            raise RuntimeError("nobody thought of this")
+        if how == "is cancelled from within":
+            raise asyncio.CancelledError
+
+    with structlog.testing.capture_logs() as lines:
+        monkeypatch.setattr(Prober, "run", die)
+        other = await place.manager()
+        assert other.task is not None
+        with pytest.raises(ManagerFailed, match="has died"):
+            await other.task
+    died = [line for line in lines if line["event"].startswith("a task of the manager has died")]
+    assert {line["task"] for line in died} == {f"prober of {node}" for node in place.group.nodes}
+    assert all(line["log_level"] == "error" for line in died)
+    if how == "raises":
+        assert died[0]["error"] == "RuntimeError('nobody thought of this')"
+    assert manager.daemon.tenure.state is State.PRIMARY
+    assert not manager.task.done()
+
+
+async def test_manager__a_server_of_the_record_cannot_be_looked_up__unresolved_and_others_are_served(
+    place: Site,
+) -> None:
+    await place.manager()
+    topology = await place.until_serving(2)
+    lost = Node("db..example", 6379)
+    await place.managers[0].stop()
+    entry = await place.store.read(PATHS.nodes)
+    assert entry is not None
+    record = replace(topology, unavailable=(lost,)).encode()
+    await place.store.commit(Put(PATHS.nodes, record, entry.version))
+    manager = await place.manager()
+    await place.report(
+        "manager1", lambda report: any(node.node == lost and node.condition == "unresolved" for node in report.nodes)
+    )
+    assert manager.task is not None
+    assert not manager.task.done()
+    place.group.master.kill()
+    assert (await place.until_serving(1, other_than=place.group.master.node)).master is not None
 
 
 def test_the_options_of_the_program_become_settings_and_the_password_stays_secret() -> None:

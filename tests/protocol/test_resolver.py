@@ -9,9 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -24,37 +22,18 @@ from rfprotocol.resolver import Resolver, look_up
 from rfprotocol.topology import Node
 from tests.support.eventually import eventually
 from tests.support.hosts import Network
-
-
-@dataclass
-class NameService:
-    """Answers as it is told to."""
-
-    says: dict[str, Sequence[str] | Exception] = field(default_factory=dict)
-    asked: list[str] = field(default_factory=list)
-    speaks: threading.Event = field(default_factory=threading.Event)
-
-    def __post_init__(self) -> None:
-        self.speaks.set()
-
-    def look_up(self, host: str) -> Sequence[str]:
-        self.asked.append(host)
-        self.speaks.wait()
-        said = self.says[host]
-        if isinstance(said, Exception):
-            raise said
-        return said
+from tests.support.names import LookUps
 
 
 @pytest.fixture
-def names() -> Iterator[NameService]:
-    names = NameService()
+def names() -> Iterator[LookUps]:
+    names = LookUps()
     yield names
     names.speaks.set()
 
 
 @pytest.fixture
-def resolver(names: NameService) -> Iterator[Resolver]:
+def resolver(names: LookUps) -> Iterator[Resolver]:
     resolver = Resolver(look_up=names.look_up)
     yield resolver
     resolver.close()
@@ -96,7 +75,7 @@ async def reach(resolver: Resolver, host: str, port: int) -> str:
 
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def test_connect__name_service_silent__last_known_address_at_once(
-    loop: Callable[[], asyncio.AbstractEventLoop], names: NameService, resolver: Resolver
+    loop: Callable[[], asyncio.AbstractEventLoop], names: LookUps, resolver: Resolver
 ) -> None:
     async def trial() -> None:
         names.says["db"] = ["127.0.0.1"]
@@ -114,7 +93,7 @@ def test_connect__name_service_silent__last_known_address_at_once(
         runner.run(trial())
 
 
-async def test_followed_names__nobody_connects__looked_up_ahead(names: NameService, resolver: Resolver) -> None:
+async def test_followed_names__nobody_connects__looked_up_ahead(names: LookUps, resolver: Resolver) -> None:
     names.says |= {"a": ["127.0.0.1"], "b": ["127.0.0.2"]}
     resolver.follow("me", ["a", "b", "10.0.0.1"])
     await eventually(lambda: resolver.knows("a") and resolver.knows("b"))
@@ -124,9 +103,7 @@ async def test_followed_names__nobody_connects__looked_up_ahead(names: NameServi
     await eventually(lambda: "127.0.0.3" in str(resolver._cache.known()))
 
 
-async def test_connect__nobody_listens_there_any_more__name_looked_up_again(
-    names: NameService, resolver: Resolver
-) -> None:
+async def test_connect__nobody_listens_there_any_more__name_looked_up_again(names: LookUps, resolver: Resolver) -> None:
     names.says["db"] = ["127.0.0.1"]
     async with listening("127.0.0.2") as (port, _):
         with pytest.raises(ConnectionRefusedError):
@@ -152,7 +129,7 @@ async def test_connect__nobody_listens_there_any_more__name_looked_up_again(
     ids=lambda error: type(error).__name__,
 )
 async def test_locate__look_up_fails__unresolved_in_its_words(
-    error: Exception, names: NameService, resolver: Resolver
+    error: Exception, names: LookUps, resolver: Resolver
 ) -> None:
     names.says["db"] = error
     with pytest.raises(NodeUnreachable, match=f"its name cannot be looked up: {error.args[-1]}") as unresolved:
@@ -162,7 +139,7 @@ async def test_locate__look_up_fails__unresolved_in_its_words(
 
 
 async def test_locate__silent_from_the_beginning__unresolved_in_time_and_then_found(
-    names: NameService, resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+    names: LookUps, resolver: Resolver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rfprotocol.addresscache.PATIENCE", 0.1)
     names.says["db"] = ["127.0.0.1"]
@@ -175,7 +152,7 @@ async def test_locate__silent_from_the_beginning__unresolved_in_time_and_then_fo
     assert names.asked == ["db"], "what takes long is not asked again meanwhile"
 
 
-async def test_locate__many_at_once_and_some_leave__one_look_up(names: NameService, resolver: Resolver) -> None:
+async def test_locate__many_at_once_and_some_leave__one_look_up(names: LookUps, resolver: Resolver) -> None:
     names.says["db"] = ["127.0.0.1"]
     names.speaks.clear()
     waiting = [asyncio.ensure_future(resolver.locate("db")) for _ in range(20)]
@@ -189,7 +166,7 @@ async def test_locate__many_at_once_and_some_leave__one_look_up(names: NameServi
 
 
 async def test_look_up__fails_when_nobody_waits_any_more__nothing_is_complained_of(
-    names: NameService, resolver: Resolver
+    names: LookUps, resolver: Resolver
 ) -> None:
     complaints: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
@@ -205,7 +182,7 @@ async def test_look_up__fails_when_nobody_waits_any_more__nothing_is_complained_
 
 
 async def test_connect__first_family_leads_nowhere__next_one_in_time_and_first_from_then_on(
-    names: NameService, resolver: Resolver, black_hole: str
+    names: LookUps, resolver: Resolver, black_hole: str
 ) -> None:
     async with listening("127.0.0.1") as (port, _):
         names.says["db"] = [black_hole, "127.0.0.1"]
@@ -215,7 +192,7 @@ async def test_connect__first_family_leads_nowhere__next_one_in_time_and_first_f
 
 
 async def test_connect__one_refuses_and_one_leads_nowhere__refused_in_time(
-    names: NameService, resolver: Resolver, black_hole: str
+    names: LookUps, resolver: Resolver, black_hole: str
 ) -> None:
     async with listening("127.0.0.1") as (port, _):
         pass
@@ -226,7 +203,7 @@ async def test_connect__one_refuses_and_one_leads_nowhere__refused_in_time(
                 await resolver.connect(Node("db", port), asyncio.Protocol)
 
 
-async def test_connect__first_refuses__next_one(names: NameService, resolver: Resolver) -> None:
+async def test_connect__first_refuses__next_one(names: LookUps, resolver: Resolver) -> None:
     async with listening("127.0.0.2", "127.0.0.3") as (port, reached):
         names.says["db"] = ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
         assert await reach(resolver, "db", port) == "127.0.0.2"
@@ -235,7 +212,7 @@ async def test_connect__first_refuses__next_one(names: NameService, resolver: Re
 
 
 async def test_connect__nothing_comes_of_it_within_a_moment__name_looked_up_again(
-    names: NameService, resolver: Resolver, black_hole: str, monkeypatch: pytest.MonkeyPatch
+    names: LookUps, resolver: Resolver, black_hole: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server may have moved, and nobody refuses at its former address."""
     monkeypatch.setattr("rfprotocol.addresscache.REFRESH", 600.0)
@@ -246,7 +223,7 @@ async def test_connect__nothing_comes_of_it_within_a_moment__name_looked_up_agai
     assert len(names.asked) > 1
 
 
-async def test_log__what_the_name_service_does__once_for_each_change(names: NameService, resolver: Resolver) -> None:
+async def test_log__what_the_name_service_does__once_for_each_change(names: LookUps, resolver: Resolver) -> None:
     with structlog.testing.capture_logs() as lines:
         resolver = Resolver(look_up=names.look_up)
         steps: list[Sequence[str] | Exception] = [
@@ -271,7 +248,7 @@ async def test_log__what_the_name_service_does__once_for_each_change(names: Name
     assert lines[0]["last_known"] == "127.0.0.1"
 
 
-async def test_log__slow_answer__said(names: NameService, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_log__slow_answer__said(names: LookUps, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resolver_module, "SLOW_LOOKUP", 0.0)
     names.says["db"] = ["127.0.0.1"]
     with structlog.testing.capture_logs() as lines:
@@ -281,7 +258,7 @@ async def test_log__slow_answer__said(names: NameService, monkeypatch: pytest.Mo
     assert [line["event"] for line in lines] == ["name_service_slow"]
 
 
-async def test_on_known__addresses_change__told_all(names: NameService, resolver: Resolver) -> None:
+async def test_on_known__addresses_change__told_all(names: LookUps, resolver: Resolver) -> None:
     told: list[dict[str, Sequence[str]]] = []
     resolver.on_known = lambda known: told.append(dict(known))
     names.says |= {"a": ["127.0.0.1"], "b": ["127.0.0.2"]}
@@ -314,7 +291,7 @@ print("ended")
     assert said == "ended\n"
 
 
-def test_follow__outside_of_an_event_loop__noted(names: NameService, resolver: Resolver) -> None:
+def test_follow__outside_of_an_event_loop__noted(names: LookUps, resolver: Resolver) -> None:
     names.says["db"] = ["127.0.0.1"]
     resolver.follow("me", ["db"])
     assert names.asked == []
