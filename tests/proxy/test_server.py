@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -151,6 +151,31 @@ async def test_connect__name_service_silent__last_known_address_and_no_time_of_t
     assert not front.log.events("lane_lost")
     names.speaks.set()
     writer.close()
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_connect__name_has_several_addresses__reaches_the_one_that_accepts(
+    loop: Callable[[], asyncio.AbstractEventLoop], redis_server: RedisServer
+) -> None:
+    """By a socket of our own, of which the kernel is asked as of any other."""
+
+    async def trial() -> None:
+        async with fronting(Node("redis", redis_server.port)) as front:
+            server = front.server
+            server.resolver = Resolver(look_up=LookUps({"redis": ["::1", "127.0.0.9", "127.0.0.1"]}).look_up)
+            reader, writer = await connect(front.address)
+            writer.write(b"SET k v\r\n")
+            assert await reader.readline() == b"+OK\r\n"
+            (lane,) = server.router.lanes
+            info = server.kernel(lane)
+            assert info is not None
+            assert info.unacked == 0
+            lane.lose(server.now())
+            await eventually(lambda: server.kernel(lane) is None)
+            writer.close()
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(trial())
 
 
 async def test_connect__name_unknown__said_and_tried_until_it_is_known(
