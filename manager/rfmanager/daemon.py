@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -21,6 +21,7 @@ import structlog
 from structlog.typing import FilteringBoundLogger
 
 from rfmanager import lastknown
+from rfmanager.addressrecord import AddressRecord
 from rfmanager.brake import Brake
 from rfmanager.config import ManagerConfig
 from rfmanager.decision import decide
@@ -36,7 +37,7 @@ from rfmanager.steps import Policy, Resign, View, Wait
 from rfmanager.tenure import Event, State, Tenure
 from rfmanager.trail import Trail
 from rfprotocol import clock
-from rfprotocol.errors import FenceLost, ManagerFailed, StoreConflict, StoreError, StoreUnavailable
+from rfprotocol.errors import Failure, FenceLost, ManagerFailed, StoreConflict, StoreError, StoreUnavailable
 from rfprotocol.paths import DEFAULT_ROOT, Paths
 from rfprotocol.resolver import Resolver
 from rfprotocol.store import Fence, StoreState, TopologyStore
@@ -46,6 +47,7 @@ ANNOUNCE_INTERVAL = 0.8  # seconds; a report that is not renewed for `Rule.max_a
 PROOFS_PER_SESSION = 8  # how often the session is proved alive within its timeout
 COMMAND_TIMEOUT = 1.0  # seconds at most for one command to a server; the tenure must be certain for that long
 TRAIL = 5.0  # seconds of the master's offsets that are remembered, at least
+ADDRESSES = 60.0  # seconds between looks at whether addresses are to be kept again
 RETRY = 0.1  # seconds, when the store lost an answer
 
 
@@ -113,6 +115,9 @@ class Daemon:
         self._log: FilteringBoundLogger = log or structlog.get_logger()
         self._paths = Paths(settings.root)
         self._resolver = resolver or Resolver()
+        self._addresses = AddressRecord(store, self._paths.addresses)
+        self._addresses_due = asyncio.Event()
+        self._recalled = asyncio.Event()
         self._wake = asyncio.Event()
         self._report_due = asyncio.Event()
         self._proof_due = asyncio.Event()
@@ -159,6 +164,7 @@ class Daemon:
                 for node in self._settings.nodes:
                     self._watch(node, group)
                 self._start(group, "campaign", self._campaign)
+                self._start(group, "address keeper", self._keep_addresses)
                 self._start(group, "announcer", self._announce)
                 self._start(group, "lease keeper", self._prove)
                 self._start(group, "executor", partial(self._act, group))
@@ -330,6 +336,33 @@ class Daemon:
                 await self._store.announce(self._paths.manager(self.name), self._announced.encode())
             await _wait(self._report_due, ANNOUNCE_INTERVAL)
 
+    # Addresses of servers that have names.
+
+    async def _keep_addresses(self) -> None:
+        self._resolver.subscribe(lambda known: self._addresses_due.set())
+        while True:
+            with contextlib.suppress(StoreError):
+                if not self._recalled.is_set():
+                    self._recall(await self._addresses.load(time.time()))
+                if self.tenure.state is State.PRIMARY:
+                    await self._addresses.save(self._resolver.known, time.time())
+            await _wait(self._addresses_due, ADDRESSES if self._recalled.is_set() else RETRY)
+            self._addresses_due.clear()
+
+    def _recall(self, addresses: Mapping[str, Sequence[str]]) -> None:
+        """The servers that are unresolved although managers have known their addresses are looked at again."""
+        self._resolver.remember(addresses)
+        for prober in self._probers.values():
+            report = prober.detector.report
+            if (
+                report is not None
+                and report.condition == Failure.UNRESOLVED.value
+                and prober.admin.node.host in addresses
+            ):
+                prober.start_over()
+                self._all_seen.clear()
+        self._recalled.set()
+
     # Tenure.
 
     def _store_moved(self, state: StoreState) -> None:
@@ -343,6 +376,7 @@ class Daemon:
             else:
                 self._end_tenure("the store began a new session")
             self._report_due.set()
+            self._addresses_due.set()
             self._roll = Roll()  # nobody could renew a report meanwhile: age counts anew
         self._proof_due.set()
         self._wake.set()
@@ -355,6 +389,7 @@ class Daemon:
         self._tenure_over.set()
 
     async def _campaign(self) -> None:
+        await self._recalled.wait()
         await self._all_seen.wait()  # who has not looked at every server must not choose among them
         while True:
             try:
@@ -368,6 +403,7 @@ class Daemon:
             for admin in self._admins.values():
                 admin.timeout = self._command_timeout
             self._mirror.attend()
+            self._addresses_due.set()
             self.tenure.elected(fence, self._store.session)
             self._log.info("became the primary manager", manager=self.name)
             self._proof_due.set()

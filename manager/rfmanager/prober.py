@@ -46,6 +46,11 @@ class Prober:
         self.detector.hurry(self._clock())
         self._wake.set()
 
+    def start_over(self) -> None:
+        """Forget what was found out, and probe at once: the server could not be reached, and now it may be."""
+        self.detector = Detector(self.admin.node, self._limits, self._clock())
+        self._wake.set()
+
     def _canary_closed(self) -> None:
         # One that is closed as soon as it is accepted (maxclients, protected mode, a relay) must not make us spin.
         if self._clock() - self._alarmed >= self._limits.probe_interval:

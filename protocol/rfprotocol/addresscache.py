@@ -52,6 +52,15 @@ def is_address(host: str) -> bool:
     return True
 
 
+def kept_addresses(said: object) -> dict[str, list[str]]:
+    """What is of use in addresses by host name that somebody has kept as JSON."""
+    return {
+        host: addresses
+        for host, addresses in (said.items() if isinstance(said, dict) else ())
+        if isinstance(addresses, list) and addresses and all(isinstance(a, str) and is_address(a) for a in addresses)
+    }
+
+
 @dataclass(slots=True)
 class _Name:
     """What is known of one name."""

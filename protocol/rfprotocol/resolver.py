@@ -59,8 +59,16 @@ class Resolver:
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
         self._told_at = -math.inf
         self._slow: set[str] = set()  # whose last look-up was
-        self.on_known: Callable[[Mapping[str, Sequence[str]]], None] = lambda known: None
-        """Called with the addresses of all names when those of one have changed, and from time to time."""
+        self._listeners: list[Callable[[Mapping[str, Sequence[str]]], None]] = []
+
+    def subscribe(self, listener: Callable[[Mapping[str, Sequence[str]]], None]) -> None:
+        """Call `listener` with the addresses of all names when those of one have changed, and from time to time."""
+        self._listeners.append(listener)
+
+    @property
+    def known(self) -> Mapping[str, Sequence[str]]:
+        """The last good addresses of all names."""
+        return self._cache.known()
 
     def follow(self, owner: object, hosts: Iterable[str]) -> None:
         """Look these up ahead, and again every few seconds, until `owner` says otherwise, or names none.
@@ -189,7 +197,7 @@ class Resolver:
         if self._closed:
             return
         now = self._now()
-        before = self._cache.known().get(host, ())
+        before = self.known.get(host, ())
         if addresses:
             news = self._cache.found(host, addresses, now)
         else:
@@ -197,14 +205,15 @@ class Resolver:
         self._tell(host, news, before, why, now - began)
         if news.changed or (addresses and now - self._told_at > TELL_EVERY):
             self._told_at = now
-            self.on_known(self._cache.known())
+            for listener in self._listeners:
+                listener(self.known)
         for waiter in self._waiting.pop(host, ()):
             if not waiter.done():
                 waiter.set_result(None)
         self._go_on()
 
     def _tell(self, host: str, news: News, before: Sequence[str], why: str, seconds: float) -> None:
-        after = self._cache.known().get(host, ())
+        after = self.known.get(host, ())
         if news.failing:
             using = ", ".join(after) if self._cache.knows(host, self._now()) else "none: it cannot be connected to"
             self._log.warning("name_unresolved", host=host, error=why, last_known=using)

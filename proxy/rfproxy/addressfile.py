@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rfprotocol.addresscache import STALE, is_address
+from rfprotocol.addresscache import STALE, kept_addresses
 from rfproxy.cache import file_name, replace_file
 
 
@@ -33,17 +33,9 @@ class AddressFile:
         try:
             if time.time() - os.stat(self.path).st_mtime > STALE:
                 return {}
-            said = json.loads(self.path.read_bytes())
+            return kept_addresses(json.loads(self.path.read_bytes()))
         except (OSError, ValueError):
             return {}
-        known = said.items() if isinstance(said, dict) else ()
-        return {
-            host: addresses
-            for host, addresses in known
-            if isinstance(addresses, list)
-            and addresses
-            and all(isinstance(a, str) and is_address(a) for a in addresses)
-        }
 
     def save(self, known: Mapping[str, Sequence[str]]) -> None:
         """Keep these, soon. A folder that cannot be written to is no reason to stop."""

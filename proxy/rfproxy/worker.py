@@ -165,7 +165,7 @@ async def _work(
         store, group = await stack.enter_async_context(_store(config, orders, resolver))
         addresses = AddressFile(config.state_dir, group)
         resolver.remember(addresses.load())
-        resolver.on_known = addresses.save
+        resolver.subscribe(addresses.save)
         name = f"{socket.gethostname()}-{address.port}-{os.getpid()}-{uuid4().hex[:6]}"
         membership = Membership(server, store, Paths(config.znode_path), name, TopologyCache(config.state_dir, group))
         core = "compiled" if COMPILED else "interpreted"

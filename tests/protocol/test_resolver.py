@@ -100,7 +100,7 @@ async def test_followed_names__nobody_connects__looked_up_ahead(names: LookUps, 
     assert sorted(names.asked) == ["a", "b"]
     names.says["a"] = ["127.0.0.3"]
     await eventually(lambda: len(names.asked) >= 4)
-    await eventually(lambda: "127.0.0.3" in str(resolver._cache.known()))
+    await eventually(lambda: resolver.known["a"] == ("127.0.0.3",))
 
 
 async def test_connect__nobody_listens_there_any_more__name_looked_up_again(names: LookUps, resolver: Resolver) -> None:
@@ -258,9 +258,9 @@ async def test_log__slow_answer__said(names: LookUps, monkeypatch: pytest.Monkey
     assert [line["event"] for line in lines] == ["name_service_slow"]
 
 
-async def test_on_known__addresses_change__told_all(names: LookUps, resolver: Resolver) -> None:
+async def test_subscribe__addresses_change__told_all(names: LookUps, resolver: Resolver) -> None:
     told: list[dict[str, Sequence[str]]] = []
-    resolver.on_known = lambda known: told.append(dict(known))
+    resolver.subscribe(lambda known: told.append(dict(known)))
     names.says |= {"a": ["127.0.0.1"], "b": ["127.0.0.2"]}
     await resolver.locate("a")
     await resolver.locate("b")

@@ -109,16 +109,38 @@ def test_proxy_reloaded__name_service_fails__new_workers_serve(place: Place) -> 
         assert time.monotonic() - began < SOON
 
 
+def test_manager_restarted__name_service_fails__master_stays_and_is_failed_over_when_it_dies(place: Place) -> None:
+    """It would find all servers unresolved, and withdraw a master that is well."""
+    (manager,) = place.site.managers
+    place.names.fail()
+    manager.kill()
+    manager.start()
+    assert manager.log is not None
+    log = manager.log
+    wait_until(lambda: sum(line["event"] == "became the primary manager" for line in logged(log)) == 2, "its return")
+    master = place.site.master()
+    with place.client() as client:
+        before = time.monotonic()
+        assert client.set("k", 1)
+        assert time.monotonic() - before < SOON
+        before = time.monotonic()
+        master.kill()
+        assert client.set("k", 2)
+        assert time.monotonic() - before < SOON
+    history = place.site.manage("history").stdout.splitlines()
+    assert sum("failover" in line for line in history) == 1
+
+
 def test_manager_started__name_unknown__status_says_unresolved(place: Place) -> None:
     (manager,) = place.site.managers
-    del place.names.addresses["redis-3.test"]
     manager.stop()
+    at = manager.argv.index("--nodes") + 1
+    manager.argv[at] += ",redis-4.test:6379"
     manager.start()
-    port = place.site.group.servers[2].port
     wait_until(lambda: "its name cannot be resolved" in place.site.manage("status").stdout, "unresolved")
     assert manager.log is not None
     unavailable = [line for line in logged(manager.log) if line["event"] == "server is unavailable"]
-    assert unavailable[-1]["node"] == f"redis-3.test:{port}"
+    assert unavailable[-1]["node"] == "redis-4.test:6379"
     assert unavailable[-1]["condition"] == "unresolved"
     with place.client() as client:
         assert client.set("k", 1)
