@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 
@@ -11,6 +13,7 @@ import redis
 import structlog
 
 from rfmanager import daemon
+from rfmanager.addressrecord import AddressRecord
 from rfmanager.config import ManagerConfig
 from rfmanager.daemon import Settings
 from rfmanager.detector import Limits, Verdict
@@ -19,11 +22,14 @@ from rfmanager.quorum import Rule, Strategy
 from rfmanager.steps import Policy
 from rfmanager.tenure import State
 from rfprotocol.errors import ManagerFailed, NodeUnreachable, StoreError
+from rfprotocol.memstore import MemStore
 from rfprotocol.records import Occupation, Outcome, ProxyRecord, Receipt
+from rfprotocol.resolver import Resolver
 from rfprotocol.store import Change, Delete, Fence, Put
 from rfprotocol.topology import Kind, ManagerReport, Node, NodeReport, Phase, Topology
 from tests.manager.group import PATHS, Site, site
 from tests.support.eventually import eventually
+from tests.support.names import LookUps
 from tests.support.redis import RedisGroup, RedisServer
 
 
@@ -626,6 +632,36 @@ async def test_manager__a_server_of_the_record_cannot_be_looked_up__unresolved_a
     assert not manager.task.done()
     place.group.master.kill()
     assert (await place.until_serving(1, other_than=place.group.master.node)).master is not None
+
+
+async def test_manager__all_unresolved_until_the_store_comes__takes_nobody_for_lost(
+    place: Site, redis_group: RedisGroup
+) -> None:
+    """What it found out before it knew the addresses that another manager kept does not count."""
+    nodes = tuple(Node(f"redis-{number}", server.port) for number, server in enumerate(redis_group.servers))
+    await AddressRecord(place.store, PATHS.addresses).save({node.host: ["127.0.0.1"] for node in nodes}, time.time())
+    run_id, replid = redis_group.master.info("server")["run_id"], redis_group.master.info()["master_replid"]
+    await place.store.commit(
+        Put(PATHS.nodes, Topology(1, Phase.SERVING, nodes[0], nodes[1:], (), run_id, replid).encode())
+    )
+    failure = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+    resolver = Resolver(look_up=LookUps({node.host: failure for node in nodes}).look_up)
+    store = MemStore(place.tree)
+    await store.start()
+    store.suspend()
+    started = daemon.Daemon(Settings(nodes), store, "manager", resolver=resolver)
+    task = asyncio.create_task(started.run())
+    await eventually(started._all_seen.is_set)
+    assert {report.condition for report in started._seen().values()} == {"unresolved"}
+    store.resume()
+    await eventually(lambda: started.tenure.state is State.PRIMARY)
+    await eventually(lambda: all(report.available for report in started._seen().values()))
+    topology = await place.topology()
+    assert topology is not None
+    assert (topology.epoch, topology.phase, topology.master) == (1, Phase.SERVING, nodes[0])
+    await started.stop()
+    await task
+    resolver.close()
 
 
 def test_the_options_of_the_program_become_settings_and_the_password_stays_secret() -> None:
