@@ -17,7 +17,19 @@ PROTOCOL = Path("protocol/rfprotocol")
 PROXY = Path("proxy/rfproxy")
 HOT = ("commands", "framing", "glance", "inline", "resp")
 NOT_HOT = {
-    *("__init__", "__main__", "cache", "cli", "config", "crew", "descriptors", "embedded", "limits", "listening"),
+    *(
+        "__init__",
+        "__main__",
+        "addressfile",
+        "cache",
+        "cli",
+        "config",
+        "crew",
+        "descriptors",
+        "embedded",
+        "limits",
+        "listening",
+    ),
     *("membership", "server", "siblings", "supervisor", "trial", "worker"),
 }
 """What starts the proxy, reads options, or waits for the store."""

@@ -24,8 +24,10 @@ MODULES = {
 
 SHELL = {
     "rfprotocol.clock": "the clock of leases",
+    "rfprotocol.resolver": "looks up host names ahead, and connects to what they stand for",
     "rfprotocol.zklink": "the connection to ZooKeeper, which kazoo runs in a thread of its own",
     "rfprotocol.zkstore": "the store on top of it: coroutines that are bounded in time",
+    "rfproxy.addressfile": "writes a file in a thread",
     "rfproxy.embedded": "composes the proxy with the manager's daemon on one event loop",
     "rfproxy.membership": "the proxy's tasks at the store: announce, watch, prove that the session lives",
     "rfproxy.connections": "the connections of clients and of lanes, and which of them are still there",

@@ -180,8 +180,8 @@ async def _daemon(config: ManagerConfig) -> int:
     finally:
         waiting.cancel()
         await store.close()
-    repeats.later = None
-    repeats.report(all=True)
+        repeats.later = None
+        repeats.report(all=True)
     log.info("stopped", manager=daemon.name)
     return DONE
 

@@ -13,13 +13,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 from structlog.typing import FilteringBoundLogger
 
 from rfmanager import lastknown
+from rfmanager.addressrecord import AddressRecord
 from rfmanager.brake import Brake
 from rfmanager.config import ManagerConfig
 from rfmanager.decision import decide
@@ -35,8 +37,9 @@ from rfmanager.steps import Policy, Resign, View, Wait
 from rfmanager.tenure import Event, State, Tenure
 from rfmanager.trail import Trail
 from rfprotocol import clock
-from rfprotocol.errors import FenceLost, StoreConflict, StoreError, StoreUnavailable
+from rfprotocol.errors import Failure, FenceLost, ManagerFailed, StoreConflict, StoreError, StoreUnavailable
 from rfprotocol.paths import DEFAULT_ROOT, Paths
+from rfprotocol.resolver import Resolver
 from rfprotocol.store import Fence, StoreState, TopologyStore
 from rfprotocol.topology import ManagerReport, Node, NodeReport
 
@@ -44,6 +47,7 @@ ANNOUNCE_INTERVAL = 0.8  # seconds; a report that is not renewed for `Rule.max_a
 PROOFS_PER_SESSION = 8  # how often the session is proved alive within its timeout
 COMMAND_TIMEOUT = 1.0  # seconds at most for one command to a server; the tenure must be certain for that long
 TRAIL = 5.0  # seconds of the master's offsets that are remembered, at least
+ADDRESSES = 60.0  # seconds between looks at whether addresses are to be kept again
 RETRY = 0.1  # seconds, when the store lost an answer
 
 
@@ -102,6 +106,7 @@ class Daemon:
         name: str,
         log: FilteringBoundLogger | None = None,
         failpoint: Callable[[str], None] = kill_when_asked,
+        resolver: Resolver | None = None,
     ) -> None:
         self.name = name
         self.tenure = Tenure()
@@ -109,6 +114,10 @@ class Daemon:
         self._store = store
         self._log: FilteringBoundLogger = log or structlog.get_logger()
         self._paths = Paths(settings.root)
+        self._resolver = resolver or Resolver()
+        self._addresses = AddressRecord(store, self._paths.addresses)
+        self._addresses_due = asyncio.Event()
+        self._recalled = asyncio.Event()
         self._wake = asyncio.Event()
         self._report_due = asyncio.Event()
         self._proof_due = asyncio.Event()
@@ -144,18 +153,26 @@ class Daemon:
         )
 
     async def run(self) -> None:
-        """Work until `stop`, or until cancelled. Both give up leadership at once, if the store can be reached."""
-        self._store.subscribe(self._store_moved)
-        self._mirror.start()
+        """Work until `stop`, or until cancelled. Both give up leadership at once, if the store can be reached.
+
+        Raises ManagerFailed, which does the same, when a task has died.
+        """
         try:
+            self._store.subscribe(self._store_moved)
+            self._mirror.start()
             async with asyncio.TaskGroup() as group:
                 for node in self._settings.nodes:
                     self._watch(node, group)
-                for work in (self._campaign(), self._announce(), self._prove(), self._act(group)):
-                    self._tasks.append(group.create_task(work))
+                self._start(group, "campaign", self._campaign)
+                self._start(group, "address keeper", self._keep_addresses)
+                self._start(group, "announcer", self._announce)
+                self._start(group, "lease keeper", self._prove)
+                self._start(group, "executor", partial(self._act, group))
                 await self._stopping.wait()
                 for task in (*self._tasks, *self._watching.values()):
                     task.cancel()
+        except ExceptionGroup as died:
+            raise died.exceptions[0] from None
         finally:
             self._mirror.stop()
             await self._executor.stop()
@@ -168,6 +185,31 @@ class Daemon:
         """End `run` and wait for its end."""
         self._stopping.set()
         await self._stopped.wait()
+
+    def _start(self, group: asyncio.TaskGroup, name: str, work: Callable[[], Coroutine[None, None, None]]) -> None:
+        self._tasks.append(group.create_task(self._essential(name, work)))
+
+    async def _essential(self, name: str, work: Callable[[], Coroutine[None, None, None]]) -> None:
+        """Work that goes on until it is cancelled. If it ends in another way, the manager does, and says why."""
+        died: BaseException | None = None
+        try:
+            await work()
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            died = error  # of something that it waited for
+        except Exception as error:
+            died = error
+        why = repr(died) if died else "it ended"
+        self._log.error(
+            "a task of the manager has died: the manager ends, to be started anew",
+            manager=self.name,
+            task=name,
+            error=why,
+            exc_info=died,
+        )
+        raise ManagerFailed(f"the {name} of the manager has died: {why}")
 
     async def _withdraw(self) -> None:
         fence = self.tenure.fence
@@ -185,11 +227,11 @@ class Daemon:
             return
         settings = self._settings
         # Two sets of connections: a probe may take as long as operators like, a command must fit into the tenure.
-        probing = RedisAdmin(node, settings.credentials, settings.limits.probe_timeout * 2)
-        commands = RedisAdmin(node, settings.credentials, self._command_timeout)
+        probing = RedisAdmin(node, settings.credentials, settings.limits.probe_timeout * 2, self._resolver)
+        commands = RedisAdmin(node, settings.credentials, self._command_timeout, self._resolver)
         prober = Prober(probing, settings.limits, time.monotonic, lambda significant: self._sampled(node, significant))
         self._admins[node], self._probers[node] = commands, prober
-        self._watching[node] = group.create_task(prober.run())
+        self._watching[node] = group.create_task(self._essential(f"prober of {node}", prober.run))
 
     def _watch_members(self, group: asyncio.TaskGroup) -> None:
         """The servers that this manager is configured with, those that the record names, and those of other managers,
@@ -209,6 +251,8 @@ class Daemon:
         self._watching.pop(node).cancel()
         self._log.warning("server is no member any more: no manager is configured with it", node=str(node))
         self._gone = [*self._gone, prober.admin, admin]
+        for left in (prober.admin, admin):
+            self._resolver.follow(left, ())
 
     def _members(self, now: float, reports: Iterable[ManagerReport]) -> tuple[Node, ...]:
         topology = self._mirror.topology
@@ -292,6 +336,33 @@ class Daemon:
                 await self._store.announce(self._paths.manager(self.name), self._announced.encode())
             await _wait(self._report_due, ANNOUNCE_INTERVAL)
 
+    # Addresses of servers that have names.
+
+    async def _keep_addresses(self) -> None:
+        self._resolver.subscribe(lambda known: self._addresses_due.set())
+        while True:
+            with contextlib.suppress(StoreError):
+                if not self._recalled.is_set():
+                    self._recall(await self._addresses.load(time.time()))
+                if self.tenure.state is State.PRIMARY:
+                    await self._addresses.save(self._resolver.known, time.time())
+            await _wait(self._addresses_due, ADDRESSES if self._recalled.is_set() else RETRY)
+            self._addresses_due.clear()
+
+    def _recall(self, addresses: Mapping[str, Sequence[str]]) -> None:
+        """The servers that are unresolved although managers have known their addresses are looked at again."""
+        self._resolver.remember(addresses)
+        for prober in self._probers.values():
+            report = prober.detector.report
+            if (
+                report is not None
+                and report.condition == Failure.UNRESOLVED.value
+                and prober.admin.node.host in addresses
+            ):
+                prober.start_over()
+                self._all_seen.clear()
+        self._recalled.set()
+
     # Tenure.
 
     def _store_moved(self, state: StoreState) -> None:
@@ -305,6 +376,7 @@ class Daemon:
             else:
                 self._end_tenure("the store began a new session")
             self._report_due.set()
+            self._addresses_due.set()
             self._roll = Roll()  # nobody could renew a report meanwhile: age counts anew
         self._proof_due.set()
         self._wake.set()
@@ -317,6 +389,7 @@ class Daemon:
         self._tenure_over.set()
 
     async def _campaign(self) -> None:
+        await self._recalled.wait()
         await self._all_seen.wait()  # who has not looked at every server must not choose among them
         while True:
             try:
@@ -330,6 +403,7 @@ class Daemon:
             for admin in self._admins.values():
                 admin.timeout = self._command_timeout
             self._mirror.attend()
+            self._addresses_due.set()
             self.tenure.elected(fence, self._store.session)
             self._log.info("became the primary manager", manager=self.name)
             self._proof_due.set()

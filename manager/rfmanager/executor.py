@@ -478,6 +478,8 @@ class Executor:
                 await work
             except StoreError as error:
                 self._log.warning("a record that is not needed any more was not removed", error=str(error))
+            except Exception as error:
+                self._log.exception("a task of the manager has died: it goes on without it", error=repr(error))
 
         task = asyncio.create_task(run())
         self._background.add(task)

@@ -11,6 +11,7 @@ from rfmanager.doctor import NEEDED, SETTINGS, GroupFacts, ServerFacts
 from rfmanager.redis_admin import Credentials, RedisAdmin
 from rfprotocol.errors import NodeRefused, NodeUnreachable, OperationFailed
 from rfprotocol.paths import Paths
+from rfprotocol.resolver import Resolver
 from rfprotocol.store import TopologyStore
 from rfprotocol.topology import Node
 
@@ -35,14 +36,17 @@ async def inspect(
     accounts = {name: proxy.account for name, proxy in known.proxies.items() if proxy.account}
     if not nodes:
         raise OperationFailed(f"no server is known at {paths.root}: name them with -n, or start rfmanager first")
-    servers = await asyncio.gather(*(_inspect(node, credentials) for node in nodes))
+    resolver = Resolver()
+    servers = await asyncio.gather(*(_inspect(node, credentials, resolver) for node in nodes))
+    resolver.close()
     with_password = credentials.password is not None
     return GroupFacts(servers, asked_timeout, store.session_timeout, with_password, silence, accounts)
 
 
-async def _inspect(node: Node, credentials: Credentials) -> ServerFacts:
-    inspector = Inspector(node, credentials)
+async def _inspect(node: Node, credentials: Credentials, resolver: Resolver) -> ServerFacts:
+    inspector = Inspector(node, credentials, resolver=resolver)
     try:
+        await inspector.locate()
         return await inspector.facts()
     except (NodeRefused, NodeUnreachable) as error:
         return ServerFacts(node, trouble=str(error).removeprefix(f"{node} "))

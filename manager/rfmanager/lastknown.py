@@ -81,11 +81,11 @@ class LastKnown:
         record = load_record(data, "last_known")
         try:
             return cls(
-                Node.parse(record["master"]),
+                Node.recorded(record["master"]),
                 str(record["run_id"]),
                 int(record["offset"]),
                 {
-                    Node.parse(name): Member(str(said["run_id"]), int(said["offset"]), said["linked"] is True)
+                    Node.recorded(name): Member(str(said["run_id"]), int(said["offset"]), said["linked"] is True)
                     for name, said in dict(record["members"]).items()
                 },
                 tuple(map(str, record["histories"])),

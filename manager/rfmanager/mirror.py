@@ -199,7 +199,7 @@ class Mirror:
         adopted = {}
         for name, entry in (await self._store.read_children(self._paths.adopted)).items():
             with contextlib.suppress(ConfigError):
-                adopted[Node.parse(name)] = entry.data.decode(errors="replace")
+                adopted[Node.recorded(name)] = entry.data.decode(errors="replace")
         self.adopted = adopted
 
     async def _read_request(self, _: set[str]) -> None:

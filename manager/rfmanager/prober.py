@@ -8,6 +8,7 @@ from collections.abc import Callable
 from rfmanager.detector import HEARTBEAT, Detector, Limits
 from rfmanager.redis_admin import Canary, RedisAdmin
 from rfprotocol.errors import Failure, NodeRefused, NodeUnreachable
+from rfprotocol.topology import NodeReport
 
 ATTENTION = 0.3
 """Seconds without an answer after which a probe counts as late, and proxies are asked for the reason. By then a proxy
@@ -43,6 +44,11 @@ class Prober:
     def hurry(self) -> None:
         """Probe at once."""
         self.detector.hurry(self._clock())
+        self._wake.set()
+
+    def start_over(self) -> None:
+        """Forget what was found out, and probe at once: the server could not be reached, and now it may be."""
+        self.detector = Detector(self.admin.node, self._limits, self._clock())
         self._wake.set()
 
     def _canary_closed(self) -> None:
@@ -96,12 +102,10 @@ class Prober:
         self._wake.clear()
         asked = self._clock()
         said = self.detector.verdict
-        late = asyncio.get_running_loop().call_later(min(ATTENTION, self._limits.probe_timeout / 2), self._late, asked)
         try:
-            async with asyncio.timeout(self._limits.probe_timeout):
-                if self._canary is None or not self._canary.alive:
-                    self._canary = await Canary.connect(self.admin.node, self._canary_closed)
-                sample = await self.admin.probe()
+            await self.admin.locate()  # of a name that has been looked up this takes no time
+            asked = self._clock()
+            sample = await self._ask(asked)
         except NodeRefused as error:
             significant = self.detector.refused(self._clock(), error.code, self._clock() - asked)
         except NodeUnreachable as error:
@@ -110,12 +114,20 @@ class Prober:
             significant = self._failed(Failure.TIMEOUT, asked)
         else:
             significant = self.detector.answered(asked, self._clock(), sample)
-        finally:
-            late.cancel()
         if self._wake.is_set():  # asked for while this probe was under way, whose answer may be older than the wish
             self.detector.hurry(self._clock())
         if self.detector.report is not None or said is not self.detector.verdict:
             self._sampled(significant)
+
+    async def _ask(self, asked: float) -> NodeReport:
+        late = asyncio.get_running_loop().call_later(min(ATTENTION, self._limits.probe_timeout / 2), self._late, asked)
+        try:
+            async with asyncio.timeout(self._limits.probe_timeout):
+                if self._canary is None or not self._canary.alive:
+                    self._canary = await Canary.connect(self.admin.node, self._canary_closed, self.admin.resolver)
+                return await self.admin.probe()
+        finally:
+            late.cancel()
 
     def _failed(self, how: Failure, asked: float) -> bool:
         now = self._clock()

@@ -25,6 +25,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from rfprotocol.errors import Failure, NodeRefused, NodeUnreachable, without_arguments
+from rfprotocol.resolver import Resolver
 from rfprotocol.tcpinfo import Unacknowledged, look
 from rfprotocol.topology import Node, NodeReport
 
@@ -42,12 +43,23 @@ minutes: a REPLICAOF that timed out in a network that lost it must not arrive wh
 
 
 class ResetConnection(Connection):
-    """A connection of redis-py that ends at once, with everything on its way, and by a reset."""
+    """A connection of redis-py that ends at once, with everything on its way, and by a reset.
+
+    The server keeps its name in what redis-py says; `resolver` knows where it is.
+    """
+
+    def __init__(self, *, resolver: Resolver, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._resolver = resolver
+        self._socket: socket.socket | None = None
+
+    def _connection_arguments(self) -> Mapping[str, Any]:
+        return {"sock": self._socket}
 
     async def _connect(self) -> None:
+        self._socket = await self._resolver.open(Node(self.host, self.port))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         await super()._connect()  # type: ignore[no-untyped-call]  # redis-py's hook for subclasses has no types
-        if self._writer is not None:
-            self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
     async def disconnect(
         self,
@@ -73,14 +85,23 @@ class Credentials:
 class RedisAdmin:
     """The administrative connections to one server. `timeout` bounds each command, in seconds."""
 
-    def __init__(self, node: Node, credentials: Credentials = Credentials(), timeout: float = 1.0) -> None:
+    def __init__(
+        self,
+        node: Node,
+        credentials: Credentials = Credentials(),
+        timeout: float = 1.0,
+        resolver: Resolver | None = None,
+    ) -> None:
         self.node = node
         self.timeout = timeout
+        self.resolver = resolver or Resolver()
+        self.resolver.follow(self, (node.host,))
         self._credentials = credentials
         pool = ConnectionPool(
             connection_class=ResetConnection,
             host=node.host,
             port=node.port,
+            resolver=self.resolver,
             username=credentials.username,
             password=credentials.password,
             protocol=2,
@@ -97,8 +118,19 @@ class RedisAdmin:
 
     async def close(self) -> None:
         """Close all connections; never fails."""
+        self.resolver.follow(self, ())
         with contextlib.suppress(redis_errors.RedisError, OSError):
             await self._client.aclose()
+
+    async def locate(self) -> None:
+        """Wait for the first look-up of its name, for a few seconds; later ones nobody has to wait for.
+
+        Raises NodeUnreachable.
+        """
+        try:
+            await self.resolver.locate(self.node.host)
+        except NodeUnreachable as error:
+            raise _unresolved(self.node, error) from None
 
     async def probe(self) -> NodeReport:
         """The server's state as it says itself. Its answer to INFO while loading is one; -BUSY raises NodeRefused."""
@@ -184,9 +216,15 @@ class RedisAdmin:
             async with asyncio.timeout(self.timeout):
                 yield
         except TimeoutError:
+            if not self.resolver.knows(self.node.host):
+                raise _unresolved(self.node, "the name service did not answer in time") from None
             raise NodeUnreachable(f"{self.node} did not answer in time", Failure.TIMEOUT) from None
-        except (redis_errors.RedisError, OSError) as error:
+        except (redis_errors.RedisError, OSError, ValueError) as error:
             raise _translate(self.node, error) from None
+
+
+def _unresolved(node: Node, why: object) -> NodeUnreachable:
+    return NodeUnreachable(f"{node} cannot be reached: {why}", Failure.UNRESOLVED)
 
 
 _CODES: tuple[tuple[type[Exception], str], ...] = (
@@ -230,7 +268,7 @@ def failure_of(error: BaseException) -> Failure:
         link = link.__cause__ or link.__context__
     if any(isinstance(link, redis_errors.InvalidResponse) for link in chain):
         return Failure.FOREIGN
-    if any(isinstance(link, socket.gaierror) for link in chain):
+    if any(isinstance(link, socket.gaierror) or getattr(link, "reason", None) is Failure.UNRESOLVED for link in chain):
         return Failure.UNRESOLVED
     # Of a name with several addresses asyncio tells the errors in words only.
     numbers = {link.errno for link in chain if isinstance(link, OSError)}
@@ -326,16 +364,15 @@ class Canary(asyncio.Protocol):
         self._silence = Unacknowledged()
 
     @classmethod
-    async def connect(cls, node: Node, closed: Callable[[], None]) -> Canary:
+    async def connect(cls, node: Node, closed: Callable[[], None], resolver: Resolver | None = None) -> Canary:
         """`closed` is called once when the server or the network ends the connection. Raises NodeUnreachable.
 
         Not bounded in time: the caller cancels it.
         """
-        loop = asyncio.get_running_loop()
         try:
-            _, canary = await loop.create_connection(lambda: cls(closed), node.host, node.port)
-        except OSError as error:
-            why = error.strerror or error
+            _, canary = await (resolver or Resolver()).connect(node, lambda: cls(closed))
+        except (OSError, ValueError, NodeUnreachable) as error:
+            why = getattr(error, "strerror", None) or error
             raise NodeUnreachable(f"{node} cannot be reached: {why}", failure_of(error)) from None
         return canary
 

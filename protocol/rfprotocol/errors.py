@@ -11,6 +11,7 @@
     ├── NodeError
     │   ├── NodeUnreachable    a Redis server does not accept, does not answer, or hung up
     │   └── NodeRefused        a Redis server answered with an error
+    ├── ManagerFailed          a task that a manager cannot be without has died; the program exits 1 with one line
     └── OperationFailed        what an operator asked for was not done; the program exits 1 with one line
 
 "The store says no" and "the store cannot be reached" are different types on purpose: the first is an
@@ -88,6 +89,10 @@ class NodeRefused(NodeError):
     def __init__(self, message: str, code: str = "ERR") -> None:
         super().__init__(message)
         self.code = code
+
+
+class ManagerFailed(RfError):
+    """A task that a manager cannot be without has died. What is left of it must not go on as if all were well."""
 
 
 class OperationFailed(RfError):

@@ -62,6 +62,11 @@ class Paths:
         """Folder of the servers whose data operators allow to be overwritten, named by their addresses."""
         return f"{self.root}/adopted"
 
+    @property
+    def addresses(self) -> str:
+        """The last known addresses of servers that have names."""
+        return f"{self.root}/addresses"
+
     def manager(self, name: str) -> str:
         """The report of one manager."""
         return f"{self.managers}/{name}"

@@ -31,6 +31,15 @@ class Node:
     @classmethod
     def parse(cls, text: str) -> Node:
         """Read `host:port`, `1.2.3.4:port` or `[v6]:port`. Raises ConfigError."""
+        node = cls.recorded(text)
+        if trouble := _unspeakable(node.host):
+            raise ConfigError(f"{text!r} has no host name that can be looked up: {trouble}")
+        return node
+
+    @classmethod
+    def recorded(cls, text: str) -> Node:
+        """The same, from a record: with a host that can never be looked up it is as good as any other that is lost,
+        and must not make the rest unreadable. Raises ConfigError."""
         match = _NODE.fullmatch(text.strip())
         if match is None or not 0 < int(match["port"]) < 65536:
             raise ConfigError(f"{text!r} is not host:port (an IPv6 address is written [::1]:6379)")
@@ -38,6 +47,18 @@ class Node:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def _unspeakable(host: str) -> str:
+    """Why a name service cannot be asked for it (RFC 1035 2.3.4); empty when it can."""
+    labels = host.removesuffix(".").split(".")
+    try:
+        encoded = host.encode("idna")  # as `socket.getaddrinfo` does it
+    except UnicodeError:
+        if not all(labels):
+            return "nothing stands before a dot"
+        return "a part between dots has more than 63 characters, or one that host names cannot have"
+    return "it has more than 253 characters" if len(encoded.removesuffix(b".")) > 253 else ""
 
 
 class Phase(Enum):
@@ -202,7 +223,7 @@ class NodeReport:
         """The reverse of `encode`; unknown keys of later releases are ignored. Raises ValueError, TypeError."""
         known = {name: plain[name] for name in _REPORT_DEFAULTS if name in plain}
         if "follows" in known:
-            known["follows"] = Node.parse(known["follows"])
+            known["follows"] = _said(known["follows"])
         for name, value in known.items():
             default = _REPORT_DEFAULTS[name]
             if default is not None and not like(value, default):
@@ -243,7 +264,7 @@ class ManagerReport:
         record = load_record(data, f"report of manager {manager}")
         try:
             details = dict(record.get("nodes") or {})
-            up = {Node.parse(text): float(latency) for text, latency in dict(record.get("available") or {}).items()}
+            up = {Node.recorded(text): float(latency) for text, latency in dict(record.get("available") or {}).items()}
             down = node_list(record.get("unavailable"))
             nodes = [
                 NodeReport.decode(node, node in up, {"latency": up.get(node, 0.0), **details.get(str(node), {})})
@@ -280,7 +301,7 @@ def node_list(value: Any) -> tuple[Node, ...]:
         return ()
     if not isinstance(value, list):
         raise TypeError(f"{value!r} is not a list of host:port")
-    return tuple(Node.parse(text) for text in value)
+    return tuple(Node.recorded(text) for text in value)
 
 
 def optional_node(value: Any) -> Node | None:
@@ -289,7 +310,16 @@ def optional_node(value: Any) -> Node | None:
         return None
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is not host:port")
-    return Node.parse(value)
+    return Node.recorded(value)
+
+
+def _said(text: str) -> Node:
+    """What a server says that it follows: whatever somebody wrote there, a name or not. Raises ValueError."""
+    try:
+        return Node.recorded(text)
+    except ConfigError:
+        host, _, port = text.rpartition(":")
+        return Node(host[1:-1] if host[:1] == "[" and host[-1:] == "]" else host, int(port))
 
 
 def whole_number(value: Any) -> int:

@@ -20,7 +20,7 @@ class TopologyCache:
 
     def __init__(self, folder: Path, group: str) -> None:
         """`group` is what tells groups apart: the store's servers and the root of the records."""
-        self.path = folder / f"topology-{re.sub(r'[^A-Za-z0-9.-]+', '_', group).strip('_')}.json"
+        self.path = folder / file_name("topology", group)
 
     def save(self, topology: Topology) -> None:
         """Keep a topology that has a master; a folder that cannot be written to is no reason to stop.
@@ -31,17 +31,7 @@ class TopologyCache:
             return
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._replace(topology.encode())
-
-    def _replace(self, data: bytes) -> None:
-        with tempfile.NamedTemporaryFile(dir=self.path.parent, delete=False) as file:
-            try:
-                file.write(data)
-                file.flush()
-                os.replace(file.name, self.path)
-            finally:
-                with contextlib.suppress(OSError):  # it has its name no more
-                    os.unlink(file.name)
+            replace_file(self.path, topology.encode())
 
     def load(self) -> Topology | None:
         """What was kept, or None when there is nothing of use."""
@@ -49,6 +39,23 @@ class TopologyCache:
             return Topology.decode(self.path.read_bytes())
         except (OSError, RecordError):
             return None
+
+
+def file_name(kind: str, group: str) -> str:
+    """Of a file that is about a group of servers."""
+    return f"{kind}-{re.sub(r'[^A-Za-z0-9.-]+', '_', group).strip('_')}.json"
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Whoever reads it gets all of the former content or all of this. Raises OSError."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        try:
+            file.write(data)
+            file.flush()
+            os.replace(file.name, path)
+        finally:
+            with contextlib.suppress(OSError):  # it has its name no more
+                os.unlink(file.name)
 
 
 class CacheWriter:

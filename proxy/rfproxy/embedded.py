@@ -13,14 +13,19 @@ from rfmanager.daemon import Daemon, Settings
 from rfmanager.detector import Limits
 from rfmanager.redis_admin import Credentials
 from rfprotocol.memstore import MemStore, MemTree
+from rfprotocol.resolver import Resolver
 from rfprotocol.store import TopologyStore
 from rfproxy.config import ProxyConfig
 
 
 class Embedded:
-    """`async with Embedded(config) as store`: the manager runs, and `store` is the proxy's way to it."""
+    """`async with Embedded(config, resolver) as store`: the manager runs, and `store` is the proxy's way to it.
 
-    def __init__(self, config: ProxyConfig) -> None:
+    `task` is the manager. Whoever enters the block has to watch it: without it there are no failovers.
+    """
+
+    def __init__(self, config: ProxyConfig, resolver: Resolver | None = None) -> None:
+        self._resolver = resolver
         password = config.password.get_secret_value() if config.password else None
         self._settings = Settings(
             nodes=config.nodes,
@@ -33,13 +38,15 @@ class Embedded:
         tree = MemTree(asyncio.Event)
         self._store = MemStore(tree)
         await self._store.start()
-        self._daemon = Daemon(self._settings, self._store, "embedded", failpoint=lambda name: None)
-        self._task = asyncio.create_task(self._daemon.run())
+        self._daemon = Daemon(
+            self._settings, self._store, "embedded", failpoint=lambda name: None, resolver=self._resolver
+        )
+        self.task = asyncio.create_task(self._daemon.run())
         return MemStore(tree)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._daemon.stop()
-        await self._task
+        await asyncio.wait([self.task])  # what it failed of, if it did, has been said
         await self._store.close()

@@ -172,7 +172,7 @@ class Membership:
             )
             return
         self._known = entry
-        self._server.router.apply(topology, self._server.now())
+        self._server.apply(topology)
         self.informed.set()
         if self._cache_writer.keep(topology):  # not now: writes that were held are sent at the end of this turn
             self._saving = asyncio.get_running_loop().create_task(self._cache_writer.write())
@@ -190,7 +190,7 @@ class Membership:
         """The store is not there: start from what was known when it last was. Writes still wait for a lease."""
         if self._server.router.topology is None and (topology := self._cache.load()) is not None:
             self._server.log.warning("topology_from_cache", path=str(self._cache.path), epoch=topology.epoch)
-            self._server.router.apply(topology, self._server.now())
+            self._server.apply(topology)
             self.informed.set()
 
     # --- the lease

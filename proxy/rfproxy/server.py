@@ -13,8 +13,10 @@ from enum import Enum
 from typing import cast
 
 from rfprotocol import clock
+from rfprotocol.errors import NodeUnreachable
+from rfprotocol.resolver import Resolver
 from rfprotocol.tcpinfo import TcpInfo
-from rfprotocol.topology import Node
+from rfprotocol.topology import Node, Topology
 from rfproxy.budget import Budget
 from rfproxy.connections import Client, Upstream, failure, notice_vanished
 from rfproxy.departures import Departures
@@ -31,7 +33,8 @@ from rfproxy.silence import LISTEN_EVERY, SILENT
 from rfproxy.stats import Stats
 
 CONNECT_TIMEOUT = 1.0
-"""Seconds for a connection to a server; on one that takes longer nobody should wait."""
+"""Seconds for a connection to a server; on one that takes longer nobody should wait. Counted from when an address of
+it is known: the first look-up of a name has its own limit."""
 GREETING_TIMEOUT = 2.0
 """Seconds for a master to answer the first words; for others it is SILENT, as reads need not wait for them."""
 REAP_EVERY = 15.0
@@ -55,8 +58,17 @@ class Stage(Enum):
 class Server:
     """Its listeners, its clients, and the lanes they share."""
 
-    def __init__(self, policy: Policy, *, limits: Limits, log: Log, first_number: int = 1) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        limits: Limits,
+        log: Log,
+        first_number: int = 1,
+        resolver: Resolver | None = None,
+    ) -> None:
         self.limits = limits
+        self.resolver = resolver or Resolver()
         self.lease = Lease()
         self.stats = Stats(clients_memory_limit=limits.memory)
         self.log = log
@@ -144,8 +156,14 @@ class Server:
             self._ear.cancel()
         for task in self._tasks:
             task.cancel()
+        self.resolver.follow(self, ())
         await asyncio.sleep(0)  # the loop learns of closed connections in its next turn
         return cut_off
+
+    def apply(self, topology: Topology) -> None:
+        """Follow another topology; the addresses of its servers are looked up before they are needed."""
+        self.resolver.follow(self, {node.host for node in topology.nodes})
+        self.router.apply(topology, self.now())
 
     # --- what the core asks for (rfproxy.router.Shell)
 
@@ -174,14 +192,13 @@ class Server:
     async def _connect(self, lane: Lane, opening: Opening) -> None:
         node = lane.key.node
         try:
+            await self.resolver.locate(node.host)
             async with asyncio.timeout(CONNECT_TIMEOUT):
-                await self._loop.create_connection(
-                    lambda: cast(asyncio.Protocol, Upstream(self, lane, opening)), node.host, node.port
-                )
+                await self.resolver.connect(node, lambda: cast(asyncio.Protocol, Upstream(self, lane, opening)))
         except TimeoutError:
             reason = f"no connection within {CONNECT_TIMEOUT:g} s"
             lane.unanswered(self.now(), reason)
-        except (OSError, UnicodeError) as error:
+        except (OSError, ValueError, NodeUnreachable) as error:
             reason = failure(error)
             lane.lose(self.now(), reason=reason)
         else:

@@ -28,9 +28,11 @@ from rfprotocol import logs
 from rfprotocol.errors import ConfigError
 from rfprotocol.glance import COMPILED
 from rfprotocol.paths import Paths
+from rfprotocol.resolver import Resolver
 from rfprotocol.store import TopologyStore
 from rfprotocol.zkstore import ZkStore
 from rfproxy import admission, descriptors, gathering
+from rfproxy.addressfile import AddressFile
 from rfproxy.admission import ClientAuth
 from rfproxy.cache import TopologyCache
 from rfproxy.config import ProxyConfig
@@ -88,6 +90,7 @@ class _Orders:
         self.retire = asyncio.Event()
         self.end = asyncio.Event()
         self.failed = False
+        self.leaving = False
         self._supervisor = os.pidfd_open(supervisor)  # readable when that process has ended
         loop = asyncio.get_running_loop()
         loop.add_reader(self._supervisor, self._orphaned)
@@ -110,9 +113,21 @@ class _Orders:
 
     def _begun(self, beginning: asyncio.Task[None]) -> None:
         if not beginning.cancelled() and (error := beginning.exception()) is not None:
-            structlog.get_logger().error("worker_failed", error=f"it cannot begin to serve: {error!r}")
-            self.failed = True
-            self._end()
+            self._fail(f"it cannot begin to serve: {error!r}")
+
+    def need(self, manager: asyncio.Task[None]) -> None:
+        """End this worker when that task ends before it: nothing would be failed over any more."""
+        manager.add_done_callback(self._manager_ended)
+
+    def _manager_ended(self, manager: asyncio.Task[None]) -> None:
+        if not self.leaving:
+            error = None if manager.cancelled() else manager.exception()
+            self._fail(f"the manager inside has ended: {error or 'for no known reason'}")
+
+    def _fail(self, why: str) -> None:
+        structlog.get_logger().error("worker_failed", error=why)
+        self.failed = True
+        self._end()
 
     def _end(self) -> None:
         self.end.set()
@@ -138,14 +153,19 @@ async def _work(
     loop = asyncio.get_running_loop()
     repeats.later = lambda seconds, ring: loop.call_soon_threadsafe(loop.call_later, seconds, ring)
     limits, policy = affordable(limits_of(config), policy_of(config, [address_of(sock).host for sock in sockets]))
-    server = Server(policy, limits=limits, log=log, first_number=first_number(os.getpid()))
+    resolver = Resolver()
+    server = Server(policy, limits=limits, log=log, first_number=first_number(os.getpid()), resolver=resolver)
     server.stats.log = repeats.limiter
     address = address_of(sockets[0])
     async with contextlib.AsyncExitStack() as stack:
+        stack.callback(resolver.close)
         await stack.enter_async_context(_joined(server, siblings))
         if not relieves:
             await server.listen(sockets)
-        store, group = await stack.enter_async_context(_store(config))
+        store, group = await stack.enter_async_context(_store(config, orders, resolver))
+        addresses = AddressFile(config.state_dir, group)
+        resolver.remember(addresses.load())
+        resolver.subscribe(addresses.save)
         name = f"{socket.gethostname()}-{address.port}-{os.getpid()}-{uuid4().hex[:6]}"
         membership = Membership(server, store, Paths(config.znode_path), name, TopologyCache(config.state_dir, group))
         core = "compiled" if COMPILED else "interpreted"
@@ -186,7 +206,7 @@ async def _retire(server: Server, orders: _Orders, timeout: float) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _store(config: ProxyConfig) -> AsyncIterator[tuple[TopologyStore, str]]:
+async def _store(config: ProxyConfig, orders: _Orders, resolver: Resolver) -> AsyncIterator[tuple[TopologyStore, str]]:
     """The store, and what tells the group of servers from others."""
     if not config.embedded:
         store = ZkStore(config.zookeeper, session_timeout=config.session_timeout)
@@ -194,8 +214,13 @@ async def _store(config: ProxyConfig) -> AsyncIterator[tuple[TopologyStore, str]
         return
     from rfproxy.embedded import Embedded  # noqa: PLC0415 - the manager takes 8 MB, which others need not have
 
-    async with Embedded(config) as embedded:
-        yield embedded, "embedded-" + "-".join(map(str, sorted(config.nodes)))
+    manager = Embedded(config, resolver)
+    async with manager as embedded:
+        orders.need(manager.task)
+        try:
+            yield embedded, "embedded-" + "-".join(map(str, sorted(config.nodes)))
+        finally:
+            orders.leaving = True
 
 
 @contextlib.asynccontextmanager

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from rfmanager.daemon import Daemon, Settings
+from rfprotocol.errors import ManagerFailed
 from rfprotocol.memstore import MemStore, MemTree
 from rfprotocol.paths import Paths
 from rfprotocol.records import ManualRequest, ProxyRecord, Receipt
@@ -44,7 +45,7 @@ class Manager:
         if self.task is not None and not self.task.done():
             await self.daemon.stop()
         if self.task is not None:
-            with contextlib.suppress(BaseExceptionGroup):
+            with contextlib.suppress(ManagerFailed):
                 await self.task
         await self.store.close()
 
@@ -58,7 +59,7 @@ class Manager:
     async def bury(self) -> None:
         """Wait for its death at the failpoint, then let the store notice."""
         assert self.task is not None
-        with contextlib.suppress(BaseExceptionGroup):
+        with contextlib.suppress(ManagerFailed):
             await self.task
         self.store.expire()
 

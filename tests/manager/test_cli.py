@@ -110,6 +110,29 @@ def test_a_group_is_run_looked_at_switched_paused_and_resumed(managers: Managers
     assert len(managers.command("history", "-n", "1").stdout.splitlines()) == 2
 
 
+def test_daemon__one_of_its_tasks_dies__ends_with_1_and_says_why(zookeeper_hosts: str) -> None:
+    """It would watch one server less, and look as if all were well."""
+    code = """
+import sys
+from rfmanager import cli
+from rfmanager.prober import Prober
+
+async def probe(self):
+    raise RuntimeError("nobody thought of this")
+
+Prober._probe = probe
+sys.exit(cli.main(sys.argv[1:]))
+"""
+    words = ["--nodes", "127.0.0.1:1", "--zk", zookeeper_hosts, "--log-format", "json"]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    *lines, last = done.stderr.splitlines()
+    died = [line for line in map(json.loads, lines) if line["event"].startswith("a task of the manager has died")]
+    assert [line["task"] for line in died] == ["prober of 127.0.0.1:1"]
+    assert "Traceback" in died[0]["exception"]
+    assert last.startswith("rfmanager: the prober of 127.0.0.1:1 of the manager has died: RuntimeError(")
+
+
 def test_status__all_servers_down__exits_1(managers: Managers) -> None:
     empty = managers.command("status")
     assert empty.returncode == 1
@@ -204,6 +227,8 @@ def test_a_reader_that_has_seen_enough_is_no_error(managers: Managers) -> None:
         (["status", "--zk", "h:1", "--max-failures", "2"], "--max-failures: not expected here"),
         (["--zk", "h:1"], "nodes is missing"),
         (["restart"], "restart"),
+        (["--zk", "h:1", "-n", "a:1,db..example:6379"], "'db..example:6379' has no host name that can be looked up"),
+        (["failover", "--zk", "h:1", "--to", "a" * 64 + ":6379"], "more than 63 characters"),
     ],
 )
 def test_wrong_words_are_one_line_and_status_2(

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 
 import pytest
 import redis
+import structlog
 
 from rfmanager import daemon
+from rfmanager.addressrecord import AddressRecord
 from rfmanager.config import ManagerConfig
 from rfmanager.daemon import Settings
 from rfmanager.detector import Limits, Verdict
+from rfmanager.prober import Prober
 from rfmanager.quorum import Rule, Strategy
 from rfmanager.steps import Policy
 from rfmanager.tenure import State
-from rfprotocol.errors import NodeUnreachable, StoreError
+from rfprotocol.errors import ManagerFailed, NodeUnreachable, StoreError
+from rfprotocol.memstore import MemStore
 from rfprotocol.records import Occupation, Outcome, ProxyRecord, Receipt
+from rfprotocol.resolver import Resolver
 from rfprotocol.store import Change, Delete, Fence, Put
 from rfprotocol.topology import Kind, ManagerReport, Node, NodeReport, Phase, Topology
 from tests.manager.group import PATHS, Site, site
 from tests.support.eventually import eventually
+from tests.support.names import LookUps
 from tests.support.redis import RedisGroup, RedisServer
 
 
@@ -574,6 +582,86 @@ async def test_a_replica_loses_its_place_in_the_list_while_its_link_is_down(plac
     topology = await place.until(lambda topology: len(topology.replicas) == 1)
     assert replica.node in topology.unavailable
     assert topology.epoch == 1
+
+
+@pytest.mark.parametrize("how", ["raises", "ends", "is cancelled from within"])
+async def test_manager__one_of_its_tasks_dies__says_why_gives_up_its_role_and_ends(
+    place: Site, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = await place.manager()
+    await place.until_serving(2)
+    assert manager.task is not None
+
+    async def die(_: Prober) -> None:
+        if how == "raises":
+            raise RuntimeError("nobody thought of this")
+        if how == "is cancelled from within":
+            raise asyncio.CancelledError
+
+    with structlog.testing.capture_logs() as lines:
+        monkeypatch.setattr(Prober, "run", die)
+        other = await place.manager()
+        assert other.task is not None
+        with pytest.raises(ManagerFailed, match="has died"):
+            await other.task
+    died = [line for line in lines if line["event"].startswith("a task of the manager has died")]
+    assert {line["task"] for line in died} == {f"prober of {node}" for node in place.group.nodes}
+    assert all(line["log_level"] == "error" for line in died)
+    if how == "raises":
+        assert died[0]["error"] == "RuntimeError('nobody thought of this')"
+    assert manager.daemon.tenure.state is State.PRIMARY
+    assert not manager.task.done()
+
+
+async def test_manager__a_server_of_the_record_cannot_be_looked_up__unresolved_and_others_are_served(
+    place: Site,
+) -> None:
+    await place.manager()
+    topology = await place.until_serving(2)
+    lost = Node("db..example", 6379)
+    await place.managers[0].stop()
+    entry = await place.store.read(PATHS.nodes)
+    assert entry is not None
+    record = replace(topology, unavailable=(lost,)).encode()
+    await place.store.commit(Put(PATHS.nodes, record, entry.version))
+    manager = await place.manager()
+    await place.report(
+        "manager1", lambda report: any(node.node == lost and node.condition == "unresolved" for node in report.nodes)
+    )
+    assert manager.task is not None
+    assert not manager.task.done()
+    place.group.master.kill()
+    assert (await place.until_serving(1, other_than=place.group.master.node)).master is not None
+
+
+async def test_manager__all_unresolved_until_the_store_comes__takes_nobody_for_lost(
+    place: Site, redis_group: RedisGroup
+) -> None:
+    """What it found out before it knew the addresses that another manager kept does not count."""
+    nodes = tuple(Node(f"redis-{number}", server.port) for number, server in enumerate(redis_group.servers))
+    await AddressRecord(place.store, PATHS.addresses).save({node.host: ["127.0.0.1"] for node in nodes}, time.time())
+    run_id, replid = redis_group.master.info("server")["run_id"], redis_group.master.info()["master_replid"]
+    await place.store.commit(
+        Put(PATHS.nodes, Topology(1, Phase.SERVING, nodes[0], nodes[1:], (), run_id, replid).encode())
+    )
+    failure = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+    resolver = Resolver(look_up=LookUps({node.host: failure for node in nodes}).look_up)
+    store = MemStore(place.tree)
+    await store.start()
+    store.suspend()
+    started = daemon.Daemon(Settings(nodes), store, "manager", resolver=resolver)
+    task = asyncio.create_task(started.run())
+    await eventually(started._all_seen.is_set)
+    assert {report.condition for report in started._seen().values()} == {"unresolved"}
+    store.resume()
+    await eventually(lambda: started.tenure.state is State.PRIMARY)
+    await eventually(lambda: all(report.available for report in started._seen().values()))
+    topology = await place.topology()
+    assert topology is not None
+    assert (topology.epoch, topology.phase, topology.master) == (1, Phase.SERVING, nodes[0])
+    await started.stop()
+    await task
+    resolver.close()
 
 
 def test_the_options_of_the_program_become_settings_and_the_password_stays_secret() -> None:

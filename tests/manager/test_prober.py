@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 import pytest
 import uvloop
@@ -14,8 +14,11 @@ import uvloop
 from rfmanager.detector import HEARTBEAT, Excuse, Limits, Verdict
 from rfmanager.prober import Prober
 from rfmanager.redis_admin import RedisAdmin
+from rfprotocol.resolver import Resolver
 from rfprotocol.topology import Node
+from tests.support.eventually import eventually
 from tests.support.hosts import Network
+from tests.support.names import LookUps
 from tests.support.redis import RedisServer
 
 
@@ -33,11 +36,11 @@ SELDOM = Limits(probe_interval=30.0, probe_timeout=0.2)
 class Watch:
     """A running prober; `until` waits for a verdict or anything else that a probe shows."""
 
-    def __init__(self, node: Node, limits: Limits = SELDOM) -> None:
+    def __init__(self, node: Node, limits: Limits = SELDOM, resolver: Resolver | None = None) -> None:
         self.probed = asyncio.Event()
         self.news = 0
         self.samples = 0
-        self.prober = Prober(RedisAdmin(node), limits, time.monotonic, self._sampled)
+        self.prober = Prober(RedisAdmin(node, resolver=resolver), limits, time.monotonic, self._sampled)
 
     def _sampled(self, significant: bool) -> None:
         self.news += significant
@@ -143,8 +146,9 @@ async def test_a_connection_that_is_closed_as_soon_as_it_is_accepted_is_no_reaso
 
 
 @contextlib.asynccontextmanager
-async def watching(node: Node, limits: Limits = OFTEN) -> AsyncIterator[Watch]:
-    watch = Watch(node, limits)
+async def watching(node: Node, limits: Limits = OFTEN, names: LookUps | None = None) -> AsyncIterator[Watch]:
+    resolver = Resolver(look_up=names.look_up) if names else Resolver()
+    watch = Watch(node, limits, resolver)
     task = asyncio.create_task(watch.prober.run())
     yield watch
     task.cancel()
@@ -313,3 +317,65 @@ async def test_prober__a_host_that_is_gone__is_known_within_a_second(network: Ne
             if frozen:
                 server.thaw()
             await watch.until(watch.verdict_is(Verdict.AVAILABLE))
+
+
+def failing_lookups() -> Sequence[Exception]:
+    return (
+        socket.gaierror(socket.EAI_NONAME, "Name or service not known"),
+        socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"),
+        UnicodeError("label empty or too long"),
+    )
+
+
+@pytest.mark.parametrize("error", failing_lookups(), ids=str)
+async def test_prober__name_cannot_be_looked_up__unresolved_and_it_goes_on(
+    error: Exception, redis_server: RedisServer
+) -> None:
+    names = LookUps({"redis": error})
+    async with watching(Node("redis", redis_server.port), names=names) as watch:
+        await watch.until(watch.verdict_is(Verdict.UNAVAILABLE))
+        assert watch.prober.detector.report is not None
+        assert watch.prober.detector.report.condition == "unresolved"
+        names.says["redis"] = ["127.0.0.1"]
+        await watch.until(watch.verdict_is(Verdict.AVAILABLE))
+
+
+async def test_prober__name_service_silent__killed_server_is_found_out_as_quickly(redis_server: RedisServer) -> None:
+    names = LookUps({"redis": ["127.0.0.1"]})
+    async with watching(Node("redis", redis_server.port), names=names) as watch:
+        await watch.until(watch.verdict_is(Verdict.AVAILABLE))
+        asked = len(names.asked)
+        names.speaks.clear()
+        await eventually(lambda: len(names.asked) > asked)
+        redis_server.kill()
+        before = time.monotonic()
+        await watch.until(watch.verdict_is(Verdict.UNAVAILABLE))
+        assert time.monotonic() - before < OFTEN.probe_timeout
+        assert watch.prober.detector.report is not None
+        assert watch.prober.detector.report.condition == "refused"
+
+
+async def test_prober__first_look_up_slow__no_time_of_the_probe_lost(redis_server: RedisServer) -> None:
+    names = LookUps({"redis": ["127.0.0.1"]})
+    names.speaks.clear()
+    hasty = Limits(probe_interval=0.02, probe_timeout=0.1)
+    async with watching(Node("redis", redis_server.port), hasty, names) as watch:
+        await asyncio.sleep(2 * hasty.longest)  # it would be dead by then
+        assert watch.prober.detector.verdict is Verdict.UNKNOWN
+        names.speaks.set()
+        await watch.until(watch.verdict_is(Verdict.AVAILABLE))
+        assert watch.news == 1
+
+
+async def test_prober__server_moves_with_its_name__followed_within_2_seconds(redis_server: RedisServer) -> None:
+    names = LookUps({"redis": ["127.0.0.1"]})
+    async with watching(Node("redis", redis_server.port), names=names) as watch:
+        await watch.until(watch.verdict_is(Verdict.AVAILABLE))
+        run_id = redis_server.info("server")["run_id"]
+        with RedisServer(bind="127.0.0.2", port=redis_server.port):
+            redis_server.kill()
+            names.says["redis"] = ["127.0.0.2"]
+            before = time.monotonic()
+            detector = watch.prober.detector
+            await watch.until(lambda: detector.report is not None and detector.report.run_id != run_id)
+            assert time.monotonic() - before < 2.0

@@ -14,8 +14,11 @@ import uvloop
 
 from rfmanager.redis_admin import Canary, Credentials, RedisAdmin, failure_of, info_fields, parse_info
 from rfprotocol.errors import Failure, NodeRefused, NodeUnreachable
+from rfprotocol.resolver import Resolver
 from rfprotocol.topology import Node, NodeReport
+from tests.support.eventually import eventually
 from tests.support.hosts import Network
+from tests.support.names import LookUps
 from tests.support.redis import RedisGroup, RedisServer, free_port
 
 
@@ -327,6 +330,55 @@ async def test_admin__an_unknown_name__is_unresolved() -> None:
     admin = RedisAdmin(Node("no-such-host.invalid", 1))
     with pytest.raises(NodeUnreachable) as unreachable:
         await admin.probe()
+    assert unreachable.value.reason is Failure.UNRESOLVED
+    await admin.close()
+
+
+async def test_admin__name_service_fails__last_known_address_under_its_name(redis_server: RedisServer) -> None:
+    names = LookUps({"redis": ["127.0.0.1"]})
+    resolver, node = Resolver(look_up=names.look_up), Node("redis", redis_server.port)
+    admin = RedisAdmin(node, timeout=0.5, resolver=resolver)
+    await admin.locate()
+    names.says["redis"] = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+    resolver.doubt("redis")
+    await eventually(lambda: len(names.asked) == 2)
+    names.speaks.clear()
+    report = await admin.probe()
+    assert (report.node, report.role) == (node, "master")
+    canary = await Canary.connect(node, lambda: None, resolver)
+    assert canary.alive
+    canary.close()
+    redis_server.kill()
+    with contextlib.suppress(NodeUnreachable):  # the connection that was open is closed
+        await admin.probe()
+    with pytest.raises(NodeUnreachable, match=f"redis:{redis_server.port} cannot be reached") as unreachable:
+        await admin.probe()
+    assert unreachable.value.reason is Failure.REFUSED
+    await admin.close()
+    names.speaks.set()
+    resolver.close()
+
+
+async def test_admin__name_service_silent_from_the_beginning__unresolved_and_no_dead_server() -> None:
+    names = LookUps({"redis": ["127.0.0.1"]})
+    names.speaks.clear()
+    admin = RedisAdmin(Node("redis", 1), timeout=0.05, resolver=Resolver(look_up=names.look_up))
+    with pytest.raises(NodeUnreachable, match="redis:1 cannot be reached: the name service did not answer") as silent:
+        await admin.probe()
+    assert silent.value.reason is Failure.UNRESOLVED
+    names.speaks.set()
+    await admin.close()
+
+
+@pytest.mark.parametrize("host", ["db..example", "a" * 64, "a\0b"])
+async def test_admin__host_that_cannot_be_looked_up__unresolved(host: str) -> None:
+    admin = RedisAdmin(Node(host, 1))
+    for ask in (admin.locate, admin.probe):
+        with pytest.raises(NodeUnreachable, match="cannot be reached: its name cannot be looked up") as unreachable:
+            await ask()
+        assert unreachable.value.reason is Failure.UNRESOLVED
+    with pytest.raises(NodeUnreachable) as unreachable:
+        await Canary.connect(Node(host, 1), lambda: None)
     assert unreachable.value.reason is Failure.UNRESOLVED
     await admin.close()
 

@@ -19,6 +19,7 @@ def test_every_record_lives_below_the_root() -> None:
     assert paths.proxies == "/other/group/proxies"
     assert paths.history == "/other/group/history"
     assert paths.paused == "/other/group/paused"
+    assert paths.addresses == "/other/group/addresses"
     assert paths.manager("m1") == "/other/group/manager_node_state/m1"
     assert paths.proxy("p1") == "/other/group/proxies/p1"
 

@@ -125,6 +125,34 @@ class TestNode:
             Node.parse(text)
         assert repr(text) in str(caught.value)
 
+    @pytest.mark.parametrize(
+        ("host", "why"),
+        [
+            ("db..example", "nothing stands before a dot"),
+            (".example", "nothing stands before a dot"),
+            (".", "nothing stands before a dot"),
+            ("a" * 64 + ".example", "a part between dots has more than 63 characters"),
+            ("ü" * 60, "a part between dots has more than 63 characters"),
+            ("a\ud800", "one that host names cannot have"),
+            (".".join(["a" * 63] * 4), "it has more than 253 characters"),
+        ],
+    )
+    def test_host_that_cannot_be_looked_up__refused_in_one_line(self, host: str, why: str) -> None:
+        with pytest.raises(ConfigError, match=why) as caught:
+            Node.parse(f"{host}:6379")
+        assert "\n" not in str(caught.value)
+        assert Node.recorded(f"{host}:6379") == Node(host, 6379)
+
+    @pytest.mark.parametrize("host", ["a", "a_b", "-a-", "db.example.", "a" * 63, "bücher.example", "10.0.0.1", "x--y"])
+    def test_host_that_may_exist__accepted(self, host: str) -> None:
+        assert Node.parse(f"{host}:6379").host == host
+        host.encode("idna")
+
+    @given(st.text())
+    def test_accepted_host__can_be_asked_for(self, text: str) -> None:
+        with contextlib.suppress(ConfigError):
+            Node.parse(f"{text}:1").host.encode("idna")
+
     @given(st.text())
     def test_no_text_raises_anything_else(self, text: str) -> None:
         with contextlib.suppress(ConfigError):
@@ -218,6 +246,23 @@ class TestTopology:
         assert SERVING.nodes == {Node("a", 1), Node("b", 2), Node("::1", 3)}
         change = Change(Kind.FAILOVER, "x", former=Node("a", 1), target=Node("b", 2))
         assert Topology(8, Phase.PROMOTING, change=change).nodes == {Node("a", 1), Node("b", 2)}
+
+
+@pytest.mark.parametrize("host", ["db..example", "a" * 64])
+def test_record_with_a_host_that_cannot_be_looked_up__is_read_all_the_same(host: str) -> None:
+    """A release that accepted it, or the gem, may have written it: the other servers must not be lost for that."""
+    lost = Node(host, 6379)
+    topology = Topology(1, Phase.SERVING, Node("a", 1), (Node("b", 2),), (lost,))
+    assert Topology.decode(topology.encode()) == topology
+    report = ManagerReport("m", 1, (NodeReport(lost, available=False, condition="unresolved"),))
+    assert ManagerReport.decode("m", report.encode()) == report
+
+
+@pytest.mark.parametrize("host", ["db..example", "a b", "a" * 300, "", "x[y]", "::1"])
+def test_replica_that_was_pointed_to_nonsense__report_is_read_all_the_same(host: str) -> None:
+    """Redis accepts any text as the host of its master."""
+    report = ManagerReport("m", 1, (NodeReport(Node("a", 1), available=True, role="slave", follows=Node(host, 6379)),))
+    assert ManagerReport.decode("m", report.encode()) == report
 
 
 class TestReports:

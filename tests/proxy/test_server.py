@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 import uvloop
 
 from deploy.processes import free_port
+from rfprotocol.resolver import Resolver
 from rfprotocol.topology import Node, Phase, Topology
 from rfproxy import opening as opening_module
 from rfproxy import server as server_module
@@ -22,6 +24,7 @@ from rfproxy.policy import Policy
 from rfproxy.server import Server
 from tests.support.eventually import eventually
 from tests.support.front import Front, fronting
+from tests.support.names import LookUps
 from tests.support.playbook import SilentLog
 from tests.support.redis import RedisServer
 
@@ -122,6 +125,72 @@ async def test_a_server_that_is_not_there_is_tried_again(front: Front, server: S
     assert front.log.events("lane_lost")[0]["reason"] == "Connection refused"
     with RedisServer(port=port):
         assert await reader.readline() == b"+OK\r\n"
+    writer.close()
+
+
+async def test_connect__name_service_silent__last_known_address_and_no_time_of_the_connect_lost(
+    front: Front, server: Server, address: Node, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "CONNECT_TIMEOUT", 0.1)
+    names = LookUps({"redis": ["127.0.0.1"]})
+    server.resolver = Resolver(look_up=names.look_up)
+    names.speaks.clear()
+    server.apply(Topology(2, Phase.SERVING, Node("redis", redis_server.port)))
+    await eventually(lambda: names.asked)
+    reader, writer = await connect(address)
+    writer.write(b"SET k v\r\n")
+    await asyncio.sleep(0.15)  # longer than a connect may take
+    assert not front.log.events("lane_lost")
+    names.speaks.set()
+    assert await reader.readline() == b"+OK\r\n"
+    names.speaks.clear()
+    server.resolver.doubt("redis")
+    await eventually(lambda: len(names.asked) == 2)
+    writer.write(b"SELECT 1\r\nSET k v\r\n")  # another connection
+    assert [await reader.readline() for _ in range(2)] == [b"+OK\r\n"] * 2
+    assert not front.log.events("lane_lost")
+    names.speaks.set()
+    writer.close()
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_connect__name_has_several_addresses__reaches_the_one_that_accepts(
+    loop: Callable[[], asyncio.AbstractEventLoop], redis_server: RedisServer
+) -> None:
+    """By a socket of our own, of which the kernel is asked as of any other."""
+
+    async def trial() -> None:
+        async with fronting(Node("redis", redis_server.port)) as front:
+            server = front.server
+            server.resolver = Resolver(look_up=LookUps({"redis": ["::1", "127.0.0.9", "127.0.0.1"]}).look_up)
+            reader, writer = await connect(front.address)
+            writer.write(b"SET k v\r\n")
+            assert await reader.readline() == b"+OK\r\n"
+            (lane,) = server.router.lanes
+            info = server.kernel(lane)
+            assert info is not None
+            assert info.unacked == 0
+            lane.lose(server.now())
+            await eventually(lambda: server.kernel(lane) is None)
+            writer.close()
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(trial())
+
+
+async def test_connect__name_unknown__said_and_tried_until_it_is_known(
+    front: Front, server: Server, address: Node, redis_server: RedisServer
+) -> None:
+    names = LookUps({"redis": socket.gaierror(socket.EAI_NONAME, "Name or service not known")})
+    server.resolver = Resolver(look_up=names.look_up)
+    server.apply(Topology(2, Phase.SERVING, Node("redis", redis_server.port)))
+    reader, writer = await connect(address)
+    writer.write(b"SET k v\r\n")
+    await eventually(lambda: front.log.events("lane_lost"))
+    reason = "its name cannot be looked up: Name or service not known"
+    assert front.log.events("lane_lost")[0]["reason"] == reason
+    names.says["redis"] = ["127.0.0.1"]
+    assert await reader.readline() == b"+OK\r\n"
     writer.close()
 
 

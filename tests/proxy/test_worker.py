@@ -142,6 +142,32 @@ raise SystemExit(worker.main(config, [sock], os.getppid(), relieves=True))
     assert "Address already in use" in line["error"]
 
 
+def test_worker__manager_inside_dies__ends_and_says_why(tmp_path: Path) -> None:
+    """The proxy would go on, and nothing would ever be failed over."""
+    code = """
+import os, socket, sys
+from rfmanager.prober import Prober
+from rfproxy import worker
+from rfproxy.config import ProxyConfig
+
+async def probe(self):
+    raise RuntimeError("nobody thought of this")
+
+Prober._probe = probe
+config = ProxyConfig.model_validate({"nodes": "127.0.0.1:1", "state_dir": sys.argv[1], "log_format": "json"})
+sock = socket.create_server(("127.0.0.1", 0))
+raise SystemExit(worker.main(config, [sock], os.getppid()))
+"""
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False)
+    assert done.returncode == worker.FAILED
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    (died,) = [line for line in lines if line["event"].startswith("a task of the manager has died")]
+    assert "RuntimeError: nobody thought of this" in died["exception"]
+    (failed,) = [line["error"] for line in lines if line["event"] == "worker_failed"]
+    assert failed.startswith("the manager inside has ended: the prober of 127.0.0.1:1 of the manager has died")
+    assert "stopped" in [line["event"] for line in lines]
+
+
 def test_each_worker_has_its_part_of_what_is_for_all() -> None:
     config = ProxyConfig.model_validate({"zkservers": "z:1", "workers": 3, "max_clients": 10, "hold_bytes": "9mb"})
     assert limits_of(config).clients == 4
