@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from rfmanager.candidates import continues, reach
 from rfprotocol.errors import ConfigError, RecordError
@@ -109,6 +110,8 @@ def looked(before: LastKnown | None, topology: Topology | None, sights: Mapping[
     for node, sight in sights.items():
         was = known.members.get(node) if known else None
         member = _member(was, sight, at_master)
+        if was is not None and before is not None and _is_strange(before, sight.report):
+            member = STRANGER
         if node != topology.master and member is not None:
             members[node] = member
     newest = (topology.replid2, topology.replid, at_master.report.replid2, at_master.report.replid)
@@ -118,6 +121,17 @@ def looked(before: LastKnown | None, topology: Topology | None, sights: Mapping[
 
 def _is_master(report: NodeReport, topology: Topology) -> bool:
     return report.available and report.role == "master" and report.run_id == topology.run_id
+
+
+STRANGER: Final = Member("")
+"""In the place of a member another server was seen: an append-only file there is not taken for this group's."""
+
+
+def _is_strange(known: LastKnown, report: NodeReport) -> bool:
+    copies = report.role == "slave" and report.follows == known.master
+    return (
+        report.available and report.role != "" and report.condition == "ok" and not (copies or belongs(known, report))
+    )
 
 
 def _member(was: Member | None, sight: Sight, at_master: Sight) -> Member | None:
@@ -210,7 +224,7 @@ def belongs(known: LastKnown | None, report: NodeReport) -> bool:
     if report.node == known.master:
         return report.run_id == known.run_id or report.aof
     member = known.members.get(report.node)
-    return member is not None and (member.run_id == report.run_id or report.aof)
+    return member is not None and member != STRANGER and (member.run_id == report.run_id or report.aof)
 
 
 def holding(report: NodeReport) -> str:

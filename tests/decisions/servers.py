@@ -135,7 +135,7 @@ class Server:
             data=data,
             priority=self.priority,
             isolated=self.isolated,
-            aof=start is Start.STRANGE,
+            aof=start is Start.STRANGE and not self.strange,  # one that was never seen at all cannot be told apart
             strange=self.strange and data != (),
         )
         return fresh.new_history()

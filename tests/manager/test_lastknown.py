@@ -9,6 +9,7 @@ import pytest
 
 from rfmanager.lastknown import (
     HISTORIES,
+    STRANGER,
     LastKnown,
     Member,
     Sight,
@@ -86,9 +87,12 @@ def test_look__replica_started_anew_and_follows__its_new_process_is_a_member_wit
     assert member(look(KNOWN, seen(MASTER, 12.0), seen(anew, 11.0))) == Member("b2", 5)
 
 
-def test_look__stranger_at_the_address_of_a_member__does_not_become_one() -> None:
+def test_look__stranger_at_the_address_of_a_member__ends_the_membership() -> None:
     stranger = NodeReport(B, True, role="master", run_id="x", replid="strange", offset=7)
-    assert member(look(KNOWN, seen(MASTER, 12.0), seen(stranger, 11.0))) == Member("b1", 90)
+    after = look(KNOWN, seen(MASTER, 12.0), seen(stranger, 11.0))
+    assert member(after) == STRANGER
+    assert member(look(after, seen(MASTER, 14.0), seen(REPLICA, 13.0))) == Member("b1", 90, True)
+    assert not belongs(after, replace(stranger, run_id="y", replid="z", aof=True)), "it restarts from its own file"
 
 
 def test_look__full_transfer_is_under_way__is_not_linked() -> None:
