@@ -72,7 +72,7 @@ def _proxy(group: RedisGroup, port: int) -> Iterator[Process]:
             *("--nodes", ",".join(map(str, group.nodes))),
             *("--listen", f"{HOST}:{port}"),
             *("--log-format", "text"),
-            *("--state-dir", group.folder / "proxy"),
+            *("--state-dir", _state(group)),
         ],
         # What the user has set for other proxies is not meant for this one.
         env={name: value for name, value in os.environ.items() if not name.startswith("RFPROXY_")},
@@ -98,7 +98,12 @@ def _wait_for_answer(proxy: Process, port: int) -> None:
     wait_until(answered, f"rfproxy on {HOST}:{port}")
 
 
+def _state(group: RedisGroup) -> Path:
+    return group.folder / "proxy"
+
+
 def _welcome(group: RedisGroup, port: int) -> str:
+    rfmanager = Path(sys.executable).with_name("rfmanager")
     servers = "\n".join(
         f"  redis-server  {server.node}  pid {server.pid}  {'master' if server is group.master else 'replica'}"
         for server in group.servers
@@ -110,6 +115,8 @@ Below {group.folder}:
 
 Try it:                         redis-cli -p {port} set k v
                                 redis-cli -p {port} get k
+Look at it, move the master:    {rfmanager} status --state-dir {_state(group)}
+                                {rfmanager} failover --state-dir {_state(group)}
 Kill the master, and go on:     kill -9 {group.master.pid}; redis-cli -p {port} set k w
 Stop everything:                Ctrl-C
 """

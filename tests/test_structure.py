@@ -25,6 +25,9 @@ MODULES = {
 SHELL = {
     "rfprotocol.clock": "the clock of leases",
     "rfprotocol.resolver": "looks up host names ahead, and connects to what they stand for",
+    "rfprotocol.treekeeper": "keeps the records of a store in memory in a file, in a thread of its own",
+    "rfprotocol.storeserver": "serves a store to other processes, over a unix socket",
+    "rfprotocol.remotestore": "the client of such a server",
     "rfprotocol.zklink": "the connection to ZooKeeper, which kazoo runs in a thread of its own",
     "rfprotocol.zkstore": "the store on top of it: coroutines that are bounded in time",
     "rfproxy.addressfile": "writes a file in a thread",

@@ -30,8 +30,10 @@ from rfprotocol.errors import ConfigError, OperationFailed, RfError
 from rfprotocol.optionparser import OptionParser, Parsed
 from rfprotocol.options import STORE_OPTIONS
 from rfprotocol.records import Outcome
+from rfprotocol.remotestore import RemoteStore
 from rfprotocol.store import StoreState, TopologyStore
 from rfprotocol.topology import Node
+from rfprotocol.wire import SOCKET
 from rfprotocol.zkstore import ZkStore
 
 DONE, NOT_DONE, INTERRUPTED = 0, 1, 130
@@ -94,9 +96,13 @@ def _client_command(
     *extend: Callable[[argparse.ArgumentParser], None],
     more: Sequence[str] = (),
 ) -> None:
-    command = options.command(name, help, (*STORE_OPTIONS, *more))
+    command = options.command(name, help, (*STORE_OPTIONS, "state_dir", *more), (("zkservers", "state_dir"),))
     command.add_argument(
-        "--connect-timeout", type=_seconds, default=5.0, metavar="SECONDS", help="for ZooKeeper (default: 5)"
+        "--connect-timeout",
+        type=_seconds,
+        default=5.0,
+        metavar="SECONDS",
+        help="for ZooKeeper, or rfproxy in embedded mode (default: 5)",
     )
     for add in extend:
         add(command)
@@ -207,9 +213,20 @@ async def _command(parsed: Parsed[ManagerConfig]) -> int:
     # What the store says of its connection would only be in the way of the answer.
     level: logs.Level = config.log_level if "log_level" in config.model_fields_set else "error"
     logs.configure(config.log_format, level)
-    store = ZkStore(config.zookeeper, session_timeout=config.session_timeout)
-    async with operations.connected(store, arguments.connect_timeout, config.zookeeper):
-        return await COMMANDS[parsed.command](store, config, arguments)
+    if config.state_dir is None:
+        store = ZkStore(config.zookeeper, session_timeout=config.session_timeout)
+        async with operations.connected(store, arguments.connect_timeout, config.zookeeper):
+            return await COMMANDS[parsed.command](store, config, arguments)
+    inside = RemoteStore(config.state_dir / SOCKET, session_timeout=config.session_timeout)
+    async with operations.connected(inside, arguments.connect_timeout, str(inside.path), lambda: _absence(inside)):
+        if inside.notice:
+            _complain(inside.notice, NOT_DONE)
+        return await COMMANDS[parsed.command](inside, config, arguments)
+
+
+def _absence(store: RemoteStore) -> str:
+    why = store.trouble or "no answer"
+    return f"{store.path}: {why}: does an rfproxy run with --nodes and this --state-dir?"
 
 
 async def _status(store: TopologyStore, config: ManagerConfig, arguments: argparse.Namespace) -> int:

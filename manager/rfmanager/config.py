@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import model_validator
@@ -17,6 +18,17 @@ class ManagerConfig(CommonOptions):
     env_prefix: ClassVar[str] = "RFMANAGER_"
 
     nodes: Annotated[Servers, Flag("the servers to manage", ("-n", "--nodes"), "HOST:PORT,...", "Redis servers")] = ()
+
+    state_dir: Annotated[
+        Path | None,
+        Flag(
+            "instead of ZooKeeper, for commands: the --state-dir of an rfproxy in embedded mode, to reach the manager "
+            "inside it",
+            (),
+            "PATH",
+            "ZooKeeper",
+        ),
+    ] = None
 
     max_failures: Annotated[
         Count, Flag("refusals or timeouts in a row that make a server unavailable", (), "COUNT", "detection")
@@ -100,6 +112,14 @@ class ManagerConfig(CommonOptions):
     history_limit: Annotated[Count, Flag("receipts of changes that are kept", (), "COUNT", "changing the master")] = 100
 
     verbose: Annotated[bool, Flag("the same as --log-level debug", ("-v", "--verbose"), "", "log")] = False
+
+    @model_validator(mode="after")
+    def _one_store(self) -> ManagerConfig:
+        if self.state_dir and self.zkservers:
+            raise ValueError(
+                "--zk and --state-dir: not both; the latter is for commands to an rfproxy in embedded mode"
+            )
+        return self
 
     @model_validator(mode="after")
     def _samples_are_frequent_enough(self) -> ManagerConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -26,10 +26,12 @@ _LAST_CHANCE = 2.0
 
 
 @asynccontextmanager
-async def connected(store: TopologyStore, timeout: float, where: str) -> AsyncIterator[None]:
+async def connected(
+    store: TopologyStore, timeout: float, where: str, absent: Callable[[], str] | None = None
+) -> AsyncIterator[None]:
     """Start `store`, wait until it is connected, and close it in the end.
 
-    Raises OperationFailed, which names `where`, when that takes longer than `timeout` seconds.
+    Raises OperationFailed, which says `absent()` or names `where`, when that takes longer than `timeout` seconds.
     """
     up = asyncio.Event()
 
@@ -45,7 +47,8 @@ async def connected(store: TopologyStore, timeout: float, where: str) -> AsyncIt
             async with asyncio.timeout(timeout):
                 await up.wait()
         except TimeoutError:
-            raise OperationFailed(f"ZooKeeper at {where} does not answer (waited {timeout:g} s)") from None
+            what = absent() if absent else f"ZooKeeper at {where} does not answer"
+            raise OperationFailed(f"{what} (waited {timeout:g} s)") from None
         yield
     finally:
         await store.close()

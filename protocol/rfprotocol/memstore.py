@@ -3,16 +3,18 @@
     tree = MemTree(asyncio.Event)
     manager, proxy = MemStore(tree), MemStore(tree)
 
-The embedded mode runs on it. Tests use it as a stand-in for ZooKeeper, down to its faults: a session can be cut
-off, expire on the other side, and lose a request or the answer to one.
+The embedded mode runs on it, with a `Keeper` that lets the records outlive the process. Tests use it as a stand-in
+for ZooKeeper, down to its faults: a session can be cut off, expire on the other side, and lose a request or the answer
+to one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from enum import Enum
-from itertools import count
+from typing import Protocol
 
 from rfprotocol import election
 from rfprotocol.election import Event
@@ -50,19 +52,51 @@ _STATES = {
 }
 
 
-class MemTree:
-    """The records, and who is told of their changes. `new_event` makes what a campaign waits on."""
+@dataclass(frozen=True, slots=True)
+class TreeState:
+    """What of a tree outlives its sessions."""
 
-    def __init__(self, new_event: Callable[[], Event]) -> None:
+    last: int = 0  # the greatest number that was given out
+    records: Mapping[str, Entry] = field(default_factory=dict)  # by path, without the root
+
+
+class Keeper(Protocol):
+    """Puts the state of a tree where the next process finds it."""
+
+    def changed(self, state: TreeState, changes: tuple[Change, ...]) -> None:
+        """From now on this is the state, because of these changes. Returns at once."""
+
+    async def kept(self) -> None:
+        """Return when what has changed so far is not forgotten any more, as far as that is to be waited for."""
+
+
+class MemTree:
+    """The records, and who is told of their changes. `new_event` makes what a campaign waits on.
+
+    With a `keeper` a commit returns when its changes are kept, and a read when what it has read is: nobody acts upon
+    what could still be forgotten. `state` is what an earlier tree has left.
+    """
+
+    def __init__(
+        self, new_event: Callable[[], Event], keeper: Keeper | None = None, state: TreeState | None = None
+    ) -> None:
+        state = state or TreeState()
         self.new_event = new_event
         self.sessions: set[int] = set()
-        self._records = {"/": Entry(b"", 0, 0, 0)}
-        self._count = count(1)
+        self._keeper = keeper
+        self._records = {"/": Entry(b"", 0, 0, 0), **state.records}
+        self._last = state.last
         self._listeners: list[Callable[[str], None]] = []
 
     def next_number(self) -> int:
         """A number that was never given out before, greater than all that were."""
-        return next(self._count)
+        self._last += 1
+        return self._last
+
+    async def kept(self) -> None:
+        """Return when nothing of what `get` and `children` return now can be forgotten."""
+        if self._keeper is not None:
+            await self._keeper.kept()
 
     def open_session(self) -> int:
         """Begin a session and return its identity."""
@@ -79,6 +113,11 @@ class MemTree:
     def listen(self, listener: Callable[[str], None]) -> None:
         """Call `listener` with the path of each record that changes."""
         self._listeners.append(listener)
+
+    def unlisten(self, listener: Callable[[str], None]) -> None:
+        """Call `listener` no more."""
+        if listener in self._listeners:
+            self._listeners.remove(listener)
 
     def get(self, path: str) -> Entry | None:
         """The record at `path`, or None."""
@@ -102,6 +141,7 @@ class MemTree:
                 if _parent(path) not in created:
                     self._make_parents(path)
             self._transact(changes)
+        self._keep(*changes)
         for change in changes:
             self._tell(change.path)
 
@@ -115,6 +155,8 @@ class MemTree:
             if old:
                 self._delete(Delete(path))
             self._create(path, data, session)
+            if old and not old.owner:
+                self._keep(Delete(path))
         self._tell(path)
 
     def enlist(self, stem: str, data: bytes, session: int) -> None:
@@ -126,7 +168,9 @@ class MemTree:
 
     def remove(self, path: str) -> None:
         """Remove a record, if it is there."""
-        if self._records.pop(path, None):
+        if old := self._records.pop(path, None):
+            if not old.owner:
+                self._keep(Delete(path))
             self._tell(path)
 
     def _transact(self, changes: tuple[Change, ...]) -> None:
@@ -180,8 +224,13 @@ class MemTree:
             self._create(parent, b"", owner=0)
             self._tell(parent)
 
+    def _keep(self, *changes: Change) -> None:
+        if self._keeper is not None and changes:
+            lasting = {path: entry for path, entry in self._records.items() if path != "/" and not entry.owner}
+            self._keeper.changed(TreeState(self._last, lasting), changes)
+
     def _tell(self, path: str) -> None:
-        for listener in self._listeners:
+        for listener in list(self._listeners):
             listener(path)
 
 
@@ -227,6 +276,7 @@ class MemStore:
     async def close(self) -> None:
         """End the session; what it announced vanishes at once."""
         self._tree.end_session(self._session)
+        self._tree.unlisten(self._record_changed)
         self._move(_Link.CLOSED)
         for waiting in self._campaigns:
             waiting.set()
@@ -234,17 +284,20 @@ class MemStore:
     async def read(self, path: str) -> Entry | None:
         """The record at `path`, or None."""
         with self._call():
-            return self._tree.get(path)
+            entry = self._tree.get(path)
+            await self._tree.kept()
+            return entry
 
     async def read_children(self, path: str) -> Mapping[str, Entry]:
         """The records directly below `path`, by name."""
         with self._call():
-            return self._tree.children(path)
+            children = self._tree.children(path)
+            await self._tree.kept()
+            return children
 
     async def read_some(self, path: str, names: Collection[str]) -> Mapping[str, Entry]:
         """Those of the records `names` directly below `path` that are there."""
-        with self._call():
-            return {name: entry for name, entry in self._tree.children(path).items() if name in names}
+        return {name: entry for name, entry in (await self.read_children(path)).items() if name in names}
 
     async def commit(self, *changes: Change, fence: Fence | None = None) -> None:
         """Apply all changes or none. Raises FenceLost, StoreConflict, StoreUnavailable."""
@@ -252,6 +305,7 @@ class MemStore:
             if fence and self._tree.get(fence.path) is None:
                 raise FenceLost(f"the leadership behind {fence.path} is over")
             self._tree.apply(changes)
+            await self._tree.kept()
 
     def watch(self, path: str, changed: Callable[[], None]) -> Callable[[], None]:
         """Call `changed` after each change at or directly below `path`, and after each (re)connection."""

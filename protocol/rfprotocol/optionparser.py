@@ -37,6 +37,9 @@ _NUMBER = re.compile(r"-[0-9.]+")  # a value, if a wrong one
 
 M = TypeVar("M", bound=Options)
 
+Needed = str | tuple[str, ...]
+"""An option that must be given, or several of which one must be."""
+
 
 @dataclass(frozen=True, slots=True)
 class Parsed(Generic[M]):
@@ -48,9 +51,10 @@ class Parsed(Generic[M]):
 
 
 class OptionParser(Generic[M]):
-    """The command line of one program. `required` are options that must be given when no command is named."""
+    """The command line of one program. `required` are options that must be given when no command is named; of those
+    that stand together in a tuple, one."""
 
-    def __init__(self, model: type[M], prog: str, description: str = "", required: Sequence[str] = ()) -> None:
+    def __init__(self, model: type[M], prog: str, description: str = "", required: Sequence[Needed] = ()) -> None:
         self._model = model
         self._required = {"": tuple(required)}
         self._root = _ArgumentParser(prog=prog, description=description, allow_abbrev=False)
@@ -60,7 +64,7 @@ class OptionParser(Generic[M]):
         self._commands: Callable[..., _ArgumentParser] | None = None
 
     def command(
-        self, name: str, help: str, options: Sequence[str] = STORE_OPTIONS, required: Sequence[str] = ("zkservers",)
+        self, name: str, help: str, options: Sequence[str] = STORE_OPTIONS, required: Sequence[Needed] = ("zkservers",)
     ) -> argparse.ArgumentParser:
         """Add a command that takes some of the model's options; its own arguments are added to what is returned."""
         if self._commands is None:
@@ -102,7 +106,7 @@ class OptionParser(Generic[M]):
             raise ConfigError(f"{rest[0].partition('=')[0]}: not expected here (try --help)")
         return arguments
 
-    def _load(self, flags: _Layer, environ: Mapping[str, str], required: Sequence[str]) -> M:
+    def _load(self, flags: _Layer, environ: Mapping[str, str], required: Sequence[Needed]) -> M:
         model = self._model
         variables = _from_environment(model, environ)
         path, section = (flags.pop(name, None) or variables.pop(name, None) for name in _META)
@@ -114,10 +118,12 @@ class OptionParser(Generic[M]):
             config = model.model_validate({name: item.value for name, item in given.items()})
         except ValidationError as error:
             raise ConfigError(_explain(error, given)) from None
-        for name in required:
-            if not getattr(config, name):
+        for needed in required:
+            name, *others = (needed,) if isinstance(needed, str) else needed
+            if not any(getattr(config, one) for one in (name, *others)):
                 flag, variable = _flag_name(model.model_fields, name), model.env_prefix + name.upper()
-                raise ConfigError(f"{name} is missing: give {flag}, {variable} or a file (-C) that has it")
+                instead = "".join(f", or else {_flag_name(model.model_fields, other)}" for other in others)
+                raise ConfigError(f"{name} is missing: give {flag}, {variable} or a file (-C) that has it{instead}")
         return config
 
 
@@ -127,7 +133,7 @@ def load(
     *,
     prog: str,
     description: str = "",
-    required: Sequence[str] = (),
+    required: Sequence[Needed] = (),
     environ: Mapping[str, str] | None = None,
 ) -> M:
     """The options of a program without commands. Raises ConfigError."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from rfprotocol import logs
 from rfprotocol.errors import ConfigError
-from rfproxy.config import CHECK, parser
+from rfproxy.config import CHECK, ProxyConfig, parser
 from rfproxy.supervisor import Heritage, Supervisor
 
 
@@ -18,9 +18,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         parsed = parser().parse(argv)
         if parsed.command == CHECK:
             Heritage.take(os.environ)  # of the program that asks before a reload
+            if parsed.config.embedded:
+                _check_record(parsed.config)
             return 0
         logs.configure(parsed.config.log_format, parsed.config.log_level)
         return Supervisor(parsed.config).run()
     except ConfigError as error:
         print(f"rfproxy: {error}", file=sys.stderr)
         return 2
+
+
+def _check_record(config: ProxyConfig) -> None:
+    """Raise ConfigError when the worker could not use what an earlier one has left."""
+    from rfproxy.embedded import recall  # noqa: PLC0415 - it brings the manager
+
+    recall(config)

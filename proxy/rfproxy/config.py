@@ -190,8 +190,9 @@ class ProxyConfig(CommonOptions):
     state_dir: Annotated[
         Path,
         Flag(
-            "folder for the last known servers, to start while ZooKeeper is away; default: $STATE_DIRECTORY, "
-            "$XDG_STATE_HOME/rfproxy or ~/.local/state/rfproxy",
+            "folder for the last known servers, to start while ZooKeeper is away; in embedded mode for all that the "
+            "manager has to remember, and one proxy's own; default: $STATE_DIRECTORY, $XDG_STATE_HOME/rfproxy or "
+            "~/.local/state/rfproxy",
             (),
             "PATH",
             "failover",

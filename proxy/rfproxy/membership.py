@@ -45,13 +45,16 @@ REMINDER = 30.0
 class Membership:
     """Keeps one proxy registered under `name` and its router informed."""
 
-    def __init__(self, server: Server, store: TopologyStore, paths: Paths, name: str, cache: TopologyCache) -> None:
+    def __init__(
+        self, server: Server, store: TopologyStore, paths: Paths, name: str, cache: TopologyCache | None
+    ) -> None:
+        """`cache`: what to start from while the store is away; None for a store that cannot be."""
         self._server = server
         self._store = store
         self._paths = paths
         self._path = paths.proxy(name)
         self._cache = cache
-        self._cache_writer = CacheWriter(cache, self._in_thread)
+        self._cache_writer = CacheWriter(cache, self._in_thread) if cache else None
         self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cache")
         self._saving: asyncio.Task[None] | None = None
         self._address = ""
@@ -174,7 +177,9 @@ class Membership:
         self._known = entry
         self._server.apply(topology)
         self.informed.set()
-        if self._cache_writer.keep(topology):  # not now: writes that were held are sent at the end of this turn
+        if self._cache_writer and self._cache_writer.keep(
+            topology
+        ):  # not now: writes that were held are sent at the end of this turn
             self._saving = asyncio.get_running_loop().create_task(self._cache_writer.write())
 
     async def _in_thread(self, function: Callable[..., object], *arguments: object) -> object:
@@ -188,7 +193,9 @@ class Membership:
 
     def _recall(self) -> None:
         """The store is not there: start from what was known when it last was. Writes still wait for a lease."""
-        if self._server.router.topology is None and (topology := self._cache.load()) is not None:
+        if self._cache is None or self._server.router.topology is not None:
+            return
+        if (topology := self._cache.load()) is not None:
             self._server.log.warning("topology_from_cache", path=str(self._cache.path), epoch=topology.epoch)
             self._server.apply(topology)
             self.informed.set()

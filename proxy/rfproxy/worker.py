@@ -167,7 +167,9 @@ async def _work(
         resolver.remember(addresses.load())
         resolver.subscribe(addresses.save)
         name = f"{socket.gethostname()}-{address.port}-{os.getpid()}-{uuid4().hex[:6]}"
-        membership = Membership(server, store, Paths(config.znode_path), name, TopologyCache(config.state_dir, group))
+        # The store of the embedded mode remembers by itself, and more than the topology.
+        cache = None if config.embedded else TopologyCache(config.state_dir, group)
+        membership = Membership(server, store, Paths(config.znode_path), name, cache)
         core = "compiled" if COMPILED else "interpreted"
         log.info("relieving" if relieves else "listening", address=str(address), name=name, store=group, core=core)
         await membership.start(str(address))
@@ -212,13 +214,12 @@ async def _store(config: ProxyConfig, orders: _Orders, resolver: Resolver) -> As
         store = ZkStore(config.zookeeper, session_timeout=config.session_timeout)
         yield store, config.zookeeper + config.znode_path
         return
-    from rfproxy.embedded import Embedded  # noqa: PLC0415 - the manager takes 8 MB, which others need not have
+    from rfproxy.embedded import embedded  # noqa: PLC0415 - the manager takes 8 MB, which others need not have
 
-    manager = Embedded(config, resolver)
-    async with manager as embedded:
-        orders.need(manager.task)
+    async with embedded(config, resolver) as (inside, manager):
+        orders.need(manager)
         try:
-            yield embedded, "embedded-" + "-".join(map(str, sorted(config.nodes)))
+            yield inside, "embedded-" + "-".join(map(str, sorted(config.nodes)))
         finally:
             orders.leaving = True
 

@@ -14,7 +14,7 @@ from rfprotocol.topology import Node
 from tests.support.samples import DEPLOY, options_set, options_shown
 
 SAMPLE = "rfmanager.yml"
-EXAMPLES = {"username", "password", "password_file", "chroot"}
+EXAMPLES = {"username", "password", "password_file", "chroot", "state_dir"}
 """Shown in the sample with a made-up value."""
 
 
@@ -103,7 +103,7 @@ def test_what_the_sample_shows_as_default_is_the_default(option: str, value: str
 
 def test_examples_in_the_sample_are_of_the_right_form(tmp_path: Path) -> None:
     sample, shown = DEPLOY / SAMPLE, options_shown(SAMPLE)
-    lines = "".join(f"{name}: {shown[name]}\n" for name in EXAMPLES - {"password_file"})
+    lines = "".join(f"{name}: {shown[name]}\n" for name in EXAMPLES - {"password_file", "state_dir"})
     (tmp_path / "c.yml").write_text(f"{sample.read_text()}\n{lines}")
     assert read("-C", str(tmp_path / "c.yml")).username == shown["username"]
 

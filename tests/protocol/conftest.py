@@ -2,11 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
 from rfprotocol.memstore import MemStore, MemTree
+from rfprotocol.remotestore import RemoteStore
 from rfprotocol.store import StoreState, TopologyStore
+from rfprotocol.storeserver import StoreServer, open_socket
+from rfprotocol.wire import SOCKET
 from rfprotocol.zkstore import ZkStore
 from tests.fuzz.conftest import build
 from tests.support.stores import States
@@ -17,12 +21,25 @@ NewStore = Callable[[], TopologyStore]
 Connect = Callable[[], Awaitable[TopologyStore]]
 
 
-@pytest.fixture(params=["memory", "zookeeper"])
+@pytest.fixture
+async def served(tmp_path: Path) -> AsyncIterator[Path]:
+    """The socket of a server with a tree in memory."""
+    tree = MemTree(asyncio.Event)
+    server = StoreServer(lambda: MemStore(tree))
+    await server.open(open_socket(tmp_path / SOCKET))
+    yield tmp_path / SOCKET
+    await server.close()
+
+
+@pytest.fixture(params=["memory", "zookeeper", "remote"])
 def new_store(request: pytest.FixtureRequest) -> NewStore:
     """Makes one more client of the same tree, not started."""
     if request.param == "memory":
         tree = MemTree(asyncio.Event)
         return lambda: MemStore(tree, session_timeout=4)
+    if request.param == "remote":
+        socket: Path = request.getfixturevalue("served")
+        return lambda: RemoteStore(socket, session_timeout=4)
     hosts = request.getfixturevalue("zookeeper_hosts")
     return lambda: ZkStore(hosts, session_timeout=4)
 

@@ -55,8 +55,8 @@ def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
     assert f"cannot listen on {address}" in done.stderr
 
 
-def test_options_can_be_tried_without_a_start(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", "--nodes", "a:1", "--listen", "127.0.0.1:1"]) == 0
+def test_options_can_be_tried_without_a_start(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["check", "--nodes", "a:1", "--listen", "127.0.0.1:1", "--state-dir", str(tmp_path)]) == 0
     assert capsys.readouterr() == ("", "")
     assert main(["check", "--nodes", "a:1", "--workers", "2"]) == 2
     assert capsys.readouterr().err == "rfproxy: --workers: the embedded mode has one, as only one manager may decide\n"
