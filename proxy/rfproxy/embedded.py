@@ -31,6 +31,7 @@ class Embedded:
             nodes=config.nodes,
             root=config.znode_path,
             credentials=Credentials(config.username, password),
+            password_file=config.password_file,
             limits=Limits(max_failures=config.max_failures),
         )
 
