@@ -244,7 +244,7 @@ class Daemon:
         if not self._keyring.rereadable:
             self._log.warning("nothing is read again: only the content of a --password-file is", manager=self.name)
             return
-        changed = self._keyring.reread()
+        changed = self._keyring.reload()
         if self._keyring.problem:
             self._log.error("the password file cannot be read", manager=self.name, error=self._keyring.problem)
         else:

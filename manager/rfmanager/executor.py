@@ -487,17 +487,21 @@ class Executor:
 
     # What replicas tell their masters. Passwords are changed while servers run, and in any order.
 
-    async def _entrust(self, node: Node, master: Node) -> Credentials | None:
+    async def _entrust(self, node: Node, master: Node, *, insist: bool = False) -> Credentials | None:
         """Let a replica say to its master what that has accepted just now; never what a server has refused.
 
-        Returns what the master accepts; None when it is not known, in which case nothing is changed. Raises
+        What it is configured to say stays if its master accepts that, too; unless `insist`: one may be let in and have
+        no right to copy. Returns what the master accepts of the managers; None when that is nothing. Raises
         NodeUnreachable and NoTenure for the replica's sake; that it refuses is tolerated, as it may be configured.
         """
         try:
             accepted = await self._admins[master].log_in()
+            if accepted.password is not None and not insist and await self._is_let_in(node, master, accepted):
+                self._entrusted.add((node, master))
+                return accepted
         except NodeError as error:
             self._log.warning(
-                "masterauth is left as it is: its master accepts no password of the managers",
+                "masterauth is left as it is: the master accepts no password of the managers",
                 epoch=self.progress.epoch,
                 node=str(node),
                 error=str(error),
@@ -511,6 +515,13 @@ class Executor:
             self._entrusted.add((node, master))
             self._refusals.get(node, {}).pop(Matter.MASTERAUTH, None)
         return accepted
+
+    async def _is_let_in(self, node: Node, master: Node, accepted: Credentials) -> bool:
+        """Whether the master lets the replica in as that is configured."""
+        said = await self._masterauth(node)
+        if said is None or said.password is None:
+            return False
+        return said == accepted or await self._admins[master].admits(said)
 
     def tend(self, seen: Mapping[Node, NodeReport], now: float) -> None:
         """Look after links between replicas and their master that stay down. `seen`: the own reports, at `now`."""
@@ -526,13 +537,14 @@ class Executor:
                 self._refusals.get(node, {}).pop(Matter.LINK, None)
             elif now >= self._look_at_link.setdefault(node, now + LINK_DOWN) and node not in self.progress.busy:
                 self._look_at_link[node] = now + MEND_EVERY
-                self._in_background(self._mend(node, topology.master))
+                again = Matter.LINK in self._refusals.get(node, {})
+                self._in_background(self._mend(node, topology.master, insist=again))
 
-    async def _mend(self, node: Node, master: Node) -> None:
+    async def _mend(self, node: Node, master: Node, *, insist: bool) -> None:
         """The link of a replica stays down: mend what can be, and find out the reason."""
         try:
             before = await self._masterauth(node)
-            accepted = await self._entrust(node, master)
+            accepted = await self._entrust(node, master, insist=insist)
             after = await self._masterauth(node)
             if after != before and after is not None and after == accepted:
                 self._log.info("set masterauth of a replica", node=str(node), master=str(master))

@@ -264,15 +264,15 @@ class RedisAdmin:
         nothing that we know."""
         if self._keyring.current.password is None and not self._keyring.rereadable:
             return self._keyring.current
-        await self._try(self._greet)
-        return self._keyring.accepted_by(self.node) or self._keyring.of(self.node)
+        return await self._try(lambda connection: self._introduce(connection, self._keyring.newest))
 
     async def admits(self, said: Credentials) -> bool:
         """Whether the server lets somebody in who says this."""
 
-        async def greet(connection: Any) -> None:
+        async def greet(connection: Any) -> Credentials:
             connection.credential_provider = _Login(said)
             await connection.on_connect()
+            return said
 
         try:
             await self._try(greet)
@@ -282,20 +282,30 @@ class RedisAdmin:
             return error.code == "NOPERM"  # a user for replication need not be able to do anything else
         return True
 
-    async def _try(self, greet: Callable[[Any], Awaitable[None]]) -> None:
-        connection = ResetConnection(**{**self._pool.connection_kwargs, "redis_connect_func": greet})
+    async def _try(self, greet: Callable[[Any], Awaitable[Credentials]]) -> Credentials:
+        """The same on a connection of its own; returns what was accepted."""
+        accepted = []
+
+        async def note(connection: Any) -> None:
+            accepted.append(await greet(connection))
+
+        connection = ResetConnection(**{**self._pool.connection_kwargs, "redis_connect_func": note})
         try:
             async with self._translated():
                 await connection.connect()  # type: ignore[no-untyped-call]  # redis-py's has no types
         finally:
             with contextlib.suppress(redis_errors.RedisError, OSError):
                 await connection.disconnect()
+        return accepted[-1]
 
     async def _greet(self, connection: Any) -> None:
-        """Log in with what the server is known to accept, or else with whatever else there is: on one connection, as
-        Redis does not close it after a refusal."""
+        await self._introduce(connection, self._keyring.of)
+
+    async def _introduce(self, connection: Any, which: Callable[[Node], Credentials]) -> Credentials:
+        """Log in, with whatever else there is when the server refuses it: on one connection, as Redis does not close it
+        after a refusal."""
         while True:
-            said = self._keyring.of(self.node)
+            said = which(self.node)
             connection.credential_provider = _Login(said)
             try:
                 await connection.on_connect()
@@ -304,22 +314,18 @@ class RedisAdmin:
                     raise
             else:
                 self._keyring.accepted(self.node, said)
-                return
+                return said
 
     async def master_credentials(self) -> Credentials:
         """With what the server follows its master, as configured. Raises NodeRefused where that may not be asked."""
-        said = {name: await self._ask("CONFIG GET", name) for name in ("masteruser", "masterauth")}
-        user, password = (said[name].get(name, "") for name in ("masteruser", "masterauth"))
-        return Credentials(user or None, password or None)
+        said = await self._ask("CONFIG GET", "master*")
+        return Credentials(said.get("masteruser") or None, said.get("masterauth") or None)
 
     async def set_master_credentials(self, credentials: Credentials) -> None:
         """Without these a replica cannot follow a protected master. Raises NodeRefused."""
-        password = credentials.password
-        with contextlib.suppress(NodeRefused):  # who may set them and not read them sets them
-            if password is None or await self.master_credentials() == credentials:
-                return
-        await self._ask("CONFIG", "SET", "masteruser", credentials.username or "")
-        await self._ask("CONFIG", "SET", "masterauth", password or "")
+        if credentials.password is not None:
+            await self._ask("CONFIG", "SET", "masteruser", credentials.username or "")
+            await self._ask("CONFIG", "SET", "masterauth", credentials.password)
 
     # What all have in common.
 

@@ -3,8 +3,9 @@
     current     what the options, or the password file, said last
     former      what servers had accepted before that
 
-A server is told the current one, and the former one while it refuses that. After a refusal the file is read again.
-What is wrong with the file is kept in `problem`, and the last good content stays in force.
+A server is told what it accepted last, and the other one when it refuses that: nothing is refused while it need not
+be. After a refusal the file is read again. What is wrong with the file is kept in `problem`, and the last good content
+stays in force.
 
 No I/O of its own: `read` is what the caller gives.
 """
@@ -24,13 +25,14 @@ Key = TypeVar("Key")
 class Keyring(Generic[Key]):
     """Of one process, for all servers."""
 
-    def __init__(self, key: Key, read: Callable[[], Key] | None = None) -> None:
-        """`read` returns what the password file says now, or raises ConfigError; None: there is no file."""
+    def __init__(self, key: Key, read: Callable[[], Key] | None = None, former: Key | None = None) -> None:
+        """`read` returns what the password file says now, or raises ConfigError; None: there is no file. `former`: what
+        the program said that this one took over from."""
         self.current = key
         self.problem = ""
         """Why the file could not be read the last time, in one line; empty: it could, or there is none."""
         self._read = read
-        self._former: Key | None = None
+        self._former = former
         self._accepted: dict[Node, Key] = {}
         self._refused: dict[Node, set[Key]] = {}
 
@@ -39,8 +41,14 @@ class Keyring(Generic[Key]):
         """Whether there is a file."""
         return self._read is not None
 
-    def reread(self) -> bool:
-        """Read the file again; whether it says something new."""
+    def reload(self) -> bool:
+        """Read the file again, and tell all servers first what it says; whether that is something new."""
+        changed = self._reread()
+        self._accepted.clear()
+        self._refused.clear()
+        return changed
+
+    def _reread(self) -> bool:
         if self._read is None:
             return False
         try:
@@ -59,6 +67,11 @@ class Keyring(Generic[Key]):
 
     def of(self, node: Node) -> Key:
         """What to tell this server."""
+        last = self._accepted.get(node)
+        return last if last is not None and last in self._known else self.newest(node)
+
+    def newest(self, node: Node) -> Key:
+        """The current one, unless this server is known to refuse it."""
         refused = self._refused.get(node, set())
         return next((key for key in self._known if key not in refused), self.current)
 
@@ -76,7 +89,7 @@ class Keyring(Generic[Key]):
         if self._accepted.get(node) == key:  # its password was changed: what it refused before proves nothing
             del self._accepted[node]
             self._refused.pop(node, None)
-        self.reread()
+        self._reread()
         refused = self._refused.setdefault(node, set())
         refused.add(key)
         if any(known not in refused for known in self._known):

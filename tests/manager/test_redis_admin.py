@@ -189,7 +189,7 @@ async def test_greeting__password_for_a_server_without_one__the_former_state_is_
         admin = RedisAdmin(server.node, keyring, timeout=30.0)
         await admin.probe()
         said[0] = Credentials(password="new")
-        assert keyring.reread()
+        assert keyring.reload()
         await admin.close()
         assert (await admin.probe()).role == "master"
         change_password(server, "new")
@@ -227,16 +227,13 @@ async def test_admits__asks_the_server_itself() -> None:
             assert await admin.admits(Credentials("copies", "c")), "it may copy, and nothing else"
 
 
-async def test_master_credentials__are_read__and_written_only_when_they_differ(redis_server: RedisServer) -> None:
+async def test_master_credentials__are_read_as_they_were_written(redis_server: RedisServer) -> None:
     async with admin_of(redis_server) as admin:
         assert await admin.master_credentials() == Credentials()
         await admin.set_master_credentials(Credentials("u", "p"))
         assert await admin.master_credentials() == Credentials("u", "p")
-        await admin.set_master_credentials(Credentials("u", "p"))
         await admin.set_master_credentials(Credentials())
         assert await admin.master_credentials() == Credentials("u", "p"), "who has no password sets none"
-    statistics = redis_server.info("commandstats")
-    assert statistics["cmdstat_config|set"]["calls"] == 2
 
 
 async def test_a_missing_or_wrong_password_is_an_answer_and_never_shown() -> None:

@@ -49,11 +49,28 @@ def test_file_ahead_of_the_servers__each_server_hears_what_it_knows() -> None:
     keyring = Keyring("old", file.read)
     told(keyring, A, "old")
     file.content = "new"
-    assert keyring.reread()
+    assert keyring.reload()
     assert told(keyring, B, "new") == ["new"]
     assert told(keyring, A, "old") == ["new", "old"]
     assert told(keyring, A, "old") == ["old"], "no second refusal in the server's log"
     assert told(keyring, A, "new") == ["old", "new"], "it was changed there, too"
+
+
+def test_file_ahead_of_the_servers__nobody_said_so__servers_hear_what_they_accepted() -> None:
+    file = File("old")
+    keyring = Keyring("old", file.read)
+    told(keyring, A, "old")
+    told(keyring, B, "old")
+    file.content = "new"
+    assert told(keyring, B, "new") == ["old", "new"]
+    assert told(keyring, A, "old") == ["old"]
+    assert keyring.newest(A) == "new"
+
+
+def test_former_key_of_the_program_before__is_told_to_servers_that_know_no_other() -> None:
+    keyring = Keyring("new", former="old")
+    assert told(keyring, A, "old") == ["new", "old"]
+    assert told(keyring, B, "new") == ["new"]
 
 
 def test_everything_refused__begins_anew() -> None:
@@ -76,7 +93,7 @@ def test_file_written_wrong_and_put_right__what_servers_had_accepted_is_kept() -
     keyring = Keyring("old", file.read)
     told(keyring, A, "old")
     file.content = "typo"
-    keyring.reread()
+    keyring.reload()
     file.content = "new"
     assert told(keyring, A, "old") == ["typo", "new", "old"]
 
@@ -97,8 +114,8 @@ def test_file_says_again_what_it_said_before__is_told_again() -> None:
     told(keyring, A, "old")
     file.content = "new"
     assert told(keyring, A, "old") == ["old"]
-    keyring.reread()
+    keyring.reload()
     assert told(keyring, A, "old") == ["new", "old"]
     file.content = "old"
-    assert keyring.reread()
+    assert keyring.reload()
     assert told(keyring, A, "old") == ["old"]

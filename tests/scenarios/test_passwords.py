@@ -199,6 +199,35 @@ async def test_masterauth_stale__managers_password_refused__is_not_written_and_t
     await place.report(one.daemon.name, lambda said: not any(report.refusal for report in said.nodes))
 
 
+async def test_masterauth_of_the_site__master_accepts_it__is_left_alone(place: Site, tmp_path: Path) -> None:
+    await manager(place, password_file(tmp_path, OLD))
+    before = await place.until_serving(2)
+    for server in place.group.servers:
+        server.command("ACL", "SETUSER", "copies", "on", ">own", "+psync", "+replconf", "+ping")
+        server.command("CONFIG", "SET", "masteruser", "copies")
+        server.command("CONFIG", "SET", "masterauth", "own")
+    await place.ask(None)
+    await place.until_serving(2, other_than=before.master)
+    assert [masterauth(server) for server in place.group.servers] == ["own"] * 3
+
+
+async def test_masterauth_of_the_site__may_not_copy__the_managers_set_theirs(
+    place: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor_module, "LINK_DOWN", 0.1)
+    monkeypatch.setattr(executor_module, "MEND_EVERY", 0.1)
+    await manager(place, password_file(tmp_path, OLD))
+    await place.until_serving(2)
+    replica = place.group.replicas[0]
+    place.group.master.command("ACL", "SETUSER", "copies", "on", ">own", "+ping")
+    replica.command("CONFIG", "SET", "masteruser", "copies")
+    replica.command("CONFIG", "SET", "masterauth", "own")
+    cut_links(place.group.master)
+    await place.until(lambda topology: replica.node not in topology.replicas)
+    await place.until_serving(2)
+    assert masterauth(replica) == OLD
+
+
 async def test_masterauth__new_at_the_servers__switchover_with_both_valid_keeps_links(
     place: Site, tmp_path: Path
 ) -> None:
