@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
+import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from bench.load import Load
+from bench.seen import Result
 from rfmanager import daemon as daemon_module
 from rfmanager import executor as executor_module
 from rfmanager.redis_admin import Credentials
 from rfprotocol.topology import ManagerReport, Node, Topology
 from tests.manager.group import Manager, Site, site
+from tests.scenarios.test_failover import CONNECTIONS, progress, stop
 from tests.support.eventually import eventually
+from tests.support.installation import Installation
 from tests.support.redis import RedisGroup, RedisServer
 
 OLD, NEW = "old-secret", "new-secret"
@@ -245,3 +252,199 @@ async def test_masterauth__new_at_the_servers__switchover_with_both_valid_keeps_
         server.options["requirepass"] = NEW
         server.command("CLIENT", "KILL", "TYPE", "replica")
     await eventually(lambda: sum(map(is_linked, place.group.servers)) == 2)
+
+
+# --- a whole installation, step by step as docs/passwords.md has it
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "passwords.md").read_text()
+
+
+def documented() -> tuple[str, list[str]]:
+    """The function at the head of the block, and the commands of each step."""
+    block = DOCUMENT.partition("```sh\n")[2].partition("```")[0]
+    head, *steps = block.strip().split("\n\n")
+    assert [step.partition(".")[0] for step in steps] == [f"# {number}" for number in range(1, 8)]
+    return head, steps
+
+
+class Rotation:
+    """An operator's shell, on a host on which everything runs."""
+
+    def __init__(self, site: Installation, folder: Path) -> None:
+        self._site = site
+        self._head, self.steps = documented()
+        self.files = {name: folder / f"password-{name}" for name in ("rfmanager", "rfproxy")}
+        for file in self.files.values():
+            file.write_text(OLD)
+        for process in site.managers:
+            process.argv += ["--password-file", str(self.files["rfmanager"])]
+        for process in site.proxies.values():
+            process.argv += ["--password-file", str(self.files["rfproxy"])]
+
+    async def step(self, number: int) -> None:
+        """One step, and what it says must have been done."""
+        words = self.steps[number - 1]
+        for name, file in self.files.items():
+            words = words.replace(f"/etc/{name}/password", str(file))
+        done = await asyncio.to_thread(self._run, words)
+        assert "systemctl" not in words or done.startswith("reload")
+        for line in done.splitlines():
+            assert line == "OK" or line.startswith("reload "), done
+        if "reload rfmanager" in done:
+            await self._reload_managers()
+        if "reload rfproxy" in done:
+            await self._reload_proxies()
+
+    def _run(self, words: str) -> str:
+        alive = " ".join(str(server.node) for server in self._site.group.servers if server.alive)
+        script = f"set -eu\nSERVERS='{alive}' OLD='{OLD}' NEW='{NEW}'\nsystemctl() {{ echo \"$@\"; }}\n"
+        done = subprocess.run(
+            ["sh", "-c", f"{script}{self._head}\n{words}"], capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    async def _reload_managers(self) -> None:
+        for manager in self._site.managers:
+            before = self._site.times_said(manager, "server accepts new connections")
+            manager.signal(signal.SIGHUP)
+            alive = sum(server.alive for server in self._site.group.servers)
+            await self._site.said(manager, "server accepts new connections", before + alive)
+
+    async def _reload_proxies(self) -> None:
+        for proxy in self._site.proxies.values():
+            before = self._site.times_said(proxy, '"retiring"')
+            proxy.signal(signal.SIGHUP)
+            await self._site.said(proxy, '"retiring"', before + 1)
+
+
+@pytest.fixture
+async def installed(
+    group: RedisGroup, zookeeper_hosts: str, tmp_path: Path
+) -> AsyncIterator[tuple[Installation, Rotation]]:
+    """Three managers and a proxy that know the former password."""
+    site = Installation(group, zookeeper_hosts, tmp_path)
+    rotation = Rotation(site, tmp_path)
+    async with site:
+        yield site, rotation
+
+
+async def started(site: Installation) -> Load:
+    load = Load(port=site.ports[0], connections=CONNECTIONS, rate=400.0)
+    await asyncio.to_thread(load.start)
+    await progress(load)
+    return load
+
+
+async def switch_over(site: Installation) -> None:
+    await site.serving(lambda topology: len(topology.replicas) == 2)
+    done = await site.command("failover")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def check(site: Installation, result: Result, kills: int) -> None:
+    """Nothing failed but what a killed master costs, nothing got lost, and no log tells a password."""
+    assert {error for _, error in result.errors} <= ({"UNCERTAIN"} if kills else set())
+    assert not [key for key in result.errors if key[0] == "GET"]
+    assert sum(result.errors.values()) <= kills * CONNECTIONS
+    assert result.ledger is not None
+    assert (result.ledger.lost, result.ledger.doubled) == (0, 0)
+    for process in site.processes:
+        assert process.log is not None
+        assert "-secret" not in process.log.read_text()
+
+
+async def test_rotation__step_by_step(installed: tuple[Installation, Rotation]) -> None:
+    site, rotation = installed
+    load = await started(site)
+    await rotation.step(1)
+    await switch_over(site)
+    await rotation.step(2)
+    before = await site.serving(lambda topology: len(topology.replicas) == 2)
+    killed = site.server_of(before)
+    killed.kill()
+    await site.serving(lambda topology: topology.epoch > before.epoch and len(topology.replicas) == 1)
+    await progress(load)
+    await rotation.step(3)
+    await rotation.step(4)
+    killed.restart()  # with the former password, and no other
+    await site.serving(lambda topology: killed.node in topology.replicas)
+    await progress(load)
+    await rotation.step(5)
+    await switch_over(site)
+    await rotation.step(6)
+    for server in site.group.servers:
+        server.options |= {"requirepass": NEW, "masterauth": NEW}
+    for server in site.group.servers:  # all who are connected have to come anew, one server after the other
+        server.command("CLIENT", "KILL", "TYPE", "replica")
+    await eventually(lambda: sum(map(is_linked, site.group.servers)) == 2)
+    await switch_over(site)
+    await rotation.step(7)
+    await progress(load)
+    check(site, await stop(load), kills=1)
+    assert [masterauth(server) for server in site.group.servers] == [NEW] * 3
+    said = await site.command("status")
+    assert "trouble" not in said.stdout
+
+
+@pytest.mark.parametrize("order", [(2, 3, 1, 5, 6), (3, 2, 1, 5, 6)], ids=["managers first", "proxies first"])
+async def test_rotation__programs_first__master_killed_while_no_server_knows_the_new_one(
+    installed: tuple[Installation, Rotation], order: tuple[int, ...]
+) -> None:
+    site, rotation = installed
+    load = await started(site)
+    for number in order[:2]:
+        await rotation.step(number)
+        await switch_over(site)
+    before = await site.serving(lambda topology: len(topology.replicas) == 2)
+    killed = site.server_of(before)
+    killed.kill()
+    await site.serving(lambda topology: topology.epoch > before.epoch and len(topology.replicas) == 1)
+    killed.restart()
+    await site.serving(lambda topology: killed.node in topology.replicas)
+    await progress(load)
+    for number in order[2:]:
+        await rotation.step(number)
+        await switch_over(site)
+    for server in site.group.servers:
+        server.options |= {"requirepass": NEW, "masterauth": NEW}
+    check(site, await stop(load), kills=1)
+    assert [masterauth(server) for server in site.group.servers] == [NEW] * 3
+
+
+async def test_rotation__servers_first_in_one_go__master_killed__files_are_read_again(
+    installed: tuple[Installation, Rotation],
+) -> None:
+    site, rotation = installed
+    load = await started(site)
+    for file in rotation.files.values():
+        file.write_text(NEW)
+    for server in site.group.servers:
+        set_password(server, NEW)
+        await progress(load)
+    before = await site.serving(lambda topology: len(topology.replicas) == 2)
+    killed = site.server_of(before)
+    killed.kill()
+    await site.serving(lambda topology: topology.epoch > before.epoch and len(topology.replicas) == 1)
+    await progress(load)
+    killed.restart()
+    await site.serving(lambda topology: killed.node in topology.replicas)
+    await switch_over(site)
+    check(site, await stop(load), kills=1)
+    assert [masterauth(server) for server in site.group.servers] == [NEW] * 3
+
+
+async def test_rotation__nobody_told_the_managers__failover_happens_and_status_says_what_is_wrong(
+    installed: tuple[Installation, Rotation],
+) -> None:
+    site, _ = installed
+    for server in site.group.servers:
+        set_password(server, NEW)
+    before = await site.serving(lambda topology: len(topology.replicas) == 2)
+    site.server_of(before).kill()
+    await site.serving(lambda topology: topology.epoch > before.epoch and len(topology.replicas) == 1)
+    text = ""
+    while "refuses new connections of the managers" not in text:
+        text = (await site.command("status")).stdout
+    assert "WRONGPASS" in text
+    assert "-secret" not in text
