@@ -9,6 +9,9 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+import redis.asyncio as aioredis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from bench.load import Load
 from bench.seen import Result
@@ -312,10 +315,12 @@ class Rotation:
             await self._site.said(manager, "server accepts new connections", before + alive)
 
     async def _reload_proxies(self) -> None:
-        for proxy in self._site.proxies.values():
+        for port, proxy in self._site.proxies.items():
             before = self._site.times_said(proxy, '"retiring"')
             proxy.signal(signal.SIGHUP)
             await self._site.said(proxy, '"retiring"', before + 1)
+            async with aioredis.Redis(port=port, retry=Retry(NoBackoff(), 0)) as newcomer:  # of a new worker
+                assert await newcomer.set("newcomer", "1")
 
 
 @pytest.fixture
