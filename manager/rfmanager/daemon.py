@@ -72,6 +72,7 @@ class Settings:
     root: str = DEFAULT_ROOT
     credentials: Credentials = field(default_factory=Credentials)
     password_file: str | None = None  # where the password came from: it is read again
+    former_credentials: Credentials | None = None  # of the program that this one took over from
     limits: Limits = field(default_factory=Limits)
     rule: Rule = field(default_factory=Rule)
     policy: Policy = field(default_factory=Policy)
@@ -112,10 +113,10 @@ class Settings:
 
     def keyring(self) -> Keyring[Credentials]:
         """The credentials, which change with the file."""
-        path, username = self.password_file, self.credentials.username
+        path, username, former = self.password_file, self.credentials.username, self.former_credentials
         if path is None:
-            return Keyring(self.credentials)
-        return Keyring(self.credentials, lambda: Credentials(username, read_secret(path)))
+            return Keyring(self.credentials, former=former)
+        return Keyring(self.credentials, lambda: Credentials(username, read_secret(path)), former)
 
 
 class Daemon:

@@ -336,9 +336,9 @@ class RedisAdmin:
         async with self._translated():
             try:
                 return await say(self._client)
-            except redis_errors.AuthenticationError as refused:
-                if (client := await self._borrowed()) is None:
-                    raise refused from None
+            except redis_errors.ConnectionError as error:
+                if not _lets_nobody_in(error) or (client := await self._borrowed()) is None:
+                    raise
                 return await say(client)
 
     async def _borrowed(self) -> Any:
@@ -367,6 +367,13 @@ def _unresolved(node: Node, why: object) -> NodeUnreachable:
     return NodeUnreachable(f"{node} cannot be reached: {why}", Failure.UNRESOLVED)
 
 
+def _lets_nobody_in(error: redis_errors.ConnectionError) -> bool:
+    """Whether a new connection was refused, of a server that goes on with those that stand."""
+    return isinstance(error, redis_errors.AuthenticationError) or _TOO_MANY in str(error)
+
+
+_TOO_MANY = "max number of clients"
+
 _CODES: tuple[tuple[type[Exception], str], ...] = (
     (redis_errors.BusyLoadingError, "LOADING"),
     (redis_errors.AuthenticationError, "NOAUTH"),
@@ -382,7 +389,7 @@ def _translate(node: Node, error: Exception) -> NodeUnreachable | NodeRefused:
     code = getattr(error, "status_code", None)
     if not code:
         code = next((code for kind, code in _CODES if isinstance(error, kind)), None)
-    if not code and "max number of clients" in text:
+    if not code and _TOO_MANY in text:
         code = "MAXCLIENTS"
     if not code and isinstance(error, redis_errors.ResponseError):
         first = text.split(" ", 1)[0]

@@ -21,10 +21,13 @@ from rfproxy.config import ProxyConfig
 class Embedded:
     """`async with Embedded(config, resolver) as store`: the manager runs, and `store` is the proxy's way to it.
 
-    `task` is the manager. Whoever enters the block has to watch it: without it there are no failovers.
+    `task` is the manager. Whoever enters the block has to watch it: without it there are no failovers. `former`: user
+    and password before a reload.
     """
 
-    def __init__(self, config: ProxyConfig, resolver: Resolver | None = None) -> None:
+    def __init__(
+        self, config: ProxyConfig, resolver: Resolver | None = None, former: tuple[str, str] | None = None
+    ) -> None:
         self._resolver = resolver
         password = config.password.get_secret_value() if config.password else None
         self._settings = Settings(
@@ -32,6 +35,7 @@ class Embedded:
             root=config.znode_path,
             credentials=Credentials(config.username, password),
             password_file=config.password_file,
+            former_credentials=Credentials(former[0] or None, former[1]) if former else None,
             limits=Limits(max_failures=config.max_failures),
         )
 

@@ -171,7 +171,7 @@ async def _work(
         await stack.enter_async_context(_joined(server, siblings))
         if not relieves:
             await server.listen(sockets)
-        store, group = await stack.enter_async_context(_store(config, orders, resolver))
+        store, group = await stack.enter_async_context(_store(config, orders, resolver, former))
         addresses = AddressFile(config.state_dir, group)
         resolver.remember(addresses.load())
         resolver.subscribe(addresses.save)
@@ -215,7 +215,9 @@ async def _retire(server: Server, orders: _Orders, timeout: float) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _store(config: ProxyConfig, orders: _Orders, resolver: Resolver) -> AsyncIterator[tuple[TopologyStore, str]]:
+async def _store(
+    config: ProxyConfig, orders: _Orders, resolver: Resolver, former: Login | None
+) -> AsyncIterator[tuple[TopologyStore, str]]:
     """The store, and what tells the group of servers from others."""
     if not config.embedded:
         store = ZkStore(config.zookeeper, session_timeout=config.session_timeout)
@@ -223,7 +225,7 @@ async def _store(config: ProxyConfig, orders: _Orders, resolver: Resolver) -> As
         return
     from rfproxy.embedded import Embedded  # noqa: PLC0415 - the manager takes 8 MB, which others need not have
 
-    manager = Embedded(config, resolver)
+    manager = Embedded(config, resolver, former)
     async with manager as embedded:
         orders.need(manager.task)
         try:

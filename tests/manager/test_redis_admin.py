@@ -217,6 +217,20 @@ async def test_command__new_connections_refused__borrows_one_that_stands(redis_g
     await commands.close()
 
 
+async def test_command__server_is_full__borrows_a_connection_that_stands(redis_group: RedisGroup) -> None:
+    replica = redis_group.replicas[0]
+    probing, commands = (RedisAdmin(replica.node, timeout=30.0) for _ in range(2))
+    commands.stand_in = probing
+    await probing.probe()
+    with replica.client() as operator:
+        full = int(operator.info("clients")["connected_clients"])
+        operator.config_set("maxclients", full)
+        assert (await commands.seal()).role == "slave"
+        operator.config_set("maxclients", full + 100)
+    await probing.close()
+    await commands.close()
+
+
 async def test_admits__asks_the_server_itself() -> None:
     with RedisServer(requirepass="right") as server:
         server.command("ACL", "SETUSER", "copies", "on", ">c", "+psync", "+replconf", "+ping")

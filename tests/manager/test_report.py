@@ -116,8 +116,12 @@ def test_an_unreadable_topology_is_said_instead_of_a_master() -> None:
 STUCK = replace(
     HEALTHY,
     managers={
-        "m1": ManagerReport("m1", 5, (MASTER, replace(REPLICA, refusal="cannot be detached: WRONGPASS")), "not yet"),
-        "m2": ManagerReport("m2", 9, (replace(MASTER, refusal="refuses new connections: NOAUTH"), REPLICA), "mine"),
+        "m1": ManagerReport(
+            "m1", 5, (MASTER, replace(REPLICA, refusal="cannot be detached: WRONGPASS")), waits_for="not yet"
+        ),
+        "m2": ManagerReport(
+            "m2", 9, (replace(MASTER, refusal="refuses new connections: NOAUTH"), REPLICA), waits_for="mine"
+        ),
     },
 )
 

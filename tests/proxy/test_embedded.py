@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 import redis.asyncio as aioredis
+from pydantic import SecretStr
 
 from rfprotocol.paths import Paths
-from rfprotocol.topology import Node
+from rfprotocol.topology import Node, Topology
 from rfproxy.cache import TopologyCache
 from rfproxy.config import ProxyConfig
 from rfproxy.embedded import Embedded
@@ -63,3 +64,15 @@ async def test_no_acknowledged_write_is_lost_when_the_replicas_had_it(address: N
 async def test_nobody_waits_when_nothing_happens(address: Node) -> None:
     async with aioredis.Redis(host=address.host, port=address.port) as client:
         assert await asyncio.gather(*(client.incr("n") for _ in range(20)))
+
+
+async def test_reloaded_with_a_password_that_no_server_knows_yet__the_manager_says_the_former_one() -> None:
+    with RedisGroup(2, requirepass="former", masterauth="former") as group:
+        config = ProxyConfig(nodes=group.nodes, password=SecretStr("new"))
+        async with Embedded(config, former=("", "former")) as store:
+            topology = None
+            while topology is None or topology.master is None or not topology.replicas:
+                entry = await store.read(Paths(config.znode_path).nodes)
+                topology = Topology.decode(entry.data) if entry else None
+                await asyncio.sleep(0.01)
+            assert topology.master == group.master.node

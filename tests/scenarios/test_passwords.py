@@ -18,6 +18,7 @@ from bench.seen import Result
 from rfmanager import daemon as daemon_module
 from rfmanager import executor as executor_module
 from rfmanager.redis_admin import Credentials
+from rfprotocol.loglimit import FIRST
 from rfprotocol.topology import ManagerReport, Node, Topology
 from tests.manager.group import Manager, Site, site
 from tests.scenarios.test_failover import CONNECTIONS, progress, stop
@@ -453,3 +454,27 @@ async def test_rotation__nobody_told_the_managers__failover_happens_and_status_s
         text = (await site.command("status")).stdout
     assert "WRONGPASS" in text
     assert "-secret" not in text
+
+
+async def test_refused_command__master_killed__status_has_its_words_and_the_log_is_not_flooded(
+    installed: tuple[Installation, Rotation],
+) -> None:
+    site, _ = installed
+    before = await site.serving(lambda topology: len(topology.replicas) == 2)
+    for node in before.replicas:
+        site.group[node].command("ACL", "SETUSER", "default", "-replicaof")
+    site.server_of(before).kill()
+    text = ""
+    while text.count("cannot be detached from its master: answered NOPERM") < 2 or "next step waits" not in text:
+        text = (await site.command("status")).stdout
+    primary = await site.primary()
+    await site.said(primary, '"repeated"')  # the end of a window
+    lines = [line for line in site.log(primary) if line["event"] == "cannot detach a server from its master"]
+    told = [line for line in lines if "repeated" not in line]
+    assert sum(line["repeated"] for line in lines if "repeated" in line) > len(told)
+    assert len(told) <= 2 * 2 * FIRST
+    for node in before.replicas:
+        site.group[node].command("ACL", "SETUSER", "default", "+replicaof")
+    after = await site.serving(lambda topology: topology.epoch > before.epoch)
+    while f"{after.master}: cannot" in text:
+        text = (await site.command("status")).stdout
