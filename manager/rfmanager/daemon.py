@@ -400,6 +400,8 @@ class Daemon:
 
     def _with_refusal(self, report: NodeReport) -> NodeReport:
         """The report, and what the server refuses to do, as far as its condition does not say it."""
+        if not report.available:
+            return report
         shut_out = self._shut_out.get(report.node, "") if report.condition == "ok" else ""
         login = f"refuses new connections of the managers: {shut_out}" if shut_out else ""
         said = "; ".join(filter(None, (login, self._executor.refusal(report.node))))

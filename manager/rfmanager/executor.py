@@ -532,6 +532,8 @@ class Executor:
         serves = at_master is not None and at_master.available and at_master.role == "master"
         for node, report in seen.items():
             is_replica = report.available and report.role == "slave" and report.follows == topology.master
+            if node == topology.master or (is_replica and report.link_up):
+                self._refusals.pop(node, None)  # it is what it should be
             if not (serves and is_replica) or report.link_up or report.syncing:
                 self._look_at_link.pop(node, None)
                 self._refusals.get(node, {}).pop(Matter.LINK, None)

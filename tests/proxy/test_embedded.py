@@ -70,9 +70,11 @@ async def test_reloaded_with_a_password_that_no_server_knows_yet__the_manager_sa
     with RedisGroup(2, requirepass="former", masterauth="former") as group:
         config = ProxyConfig(nodes=group.nodes, password=SecretStr("new"))
         async with Embedded(config, former=("", "former")) as store:
+            await store.start()
             topology = None
             while topology is None or topology.master is None or not topology.replicas:
                 entry = await store.read(Paths(config.znode_path).nodes)
                 topology = Topology.decode(entry.data) if entry else None
                 await asyncio.sleep(0.01)
             assert topology.master == group.master.node
+            await store.close()
