@@ -261,6 +261,8 @@ class Daemon:
             asked, before = self._logins_due.is_set(), self._keyring.current
             self._logins_due.clear()
             await asyncio.gather(*(self._log_in(node, admin, asked) for node, admin in list(self._admins.items())))
+            if self._keyring.problem:
+                self._log.warning("the password file cannot be read", manager=self.name, error=self._keyring.problem)
             if self._keyring.current != before:
                 self._log.info("the password file says something new", manager=self.name)
 

@@ -113,6 +113,7 @@ class Executor:
         self._refusals: dict[Node, dict[Matter, str]] = {}
         self._entrusted: set[tuple[Node, Node]] = set()  # replicas that were given what this master accepts, this epoch
         self._look_at_link: dict[Node, float] = {}  # when to ask why it is down
+        self._down_since: dict[Node, float] = {}  # when it was first seen to be so
 
     def begin(self, epoch: int) -> None:
         """Forget what was achieved in another epoch. To be called with the epoch of the record before deciding."""
@@ -138,6 +139,7 @@ class Executor:
         self._open_receipt = None
         self._refusals.clear()
         self._look_at_link.clear()
+        self._down_since.clear()
 
     def refusal(self, node: Node) -> str:
         """What the server has refused to do the last time, in its own words; empty when it obeys."""
@@ -395,9 +397,9 @@ class Executor:
         await self._halt((step.former, step.target))
         limit = self._policy.catch_up_timeout
         former, target = self._admins[step.former], self._admins[step.target]
-        await self._entrust(step.former, step.target)  # before its writes are paused
         try:
             async with asyncio.timeout(limit):
+                await self._entrust(step.former, step.target)  # before its writes are paused
                 # Long enough for everything up to the demotion; it ends by itself if all managers die meanwhile.
                 await self._command(step.former, lambda admin: admin.pause_writes(limit + 1.0))
                 last = await former.probe()
@@ -496,9 +498,6 @@ class Executor:
         """
         try:
             accepted = await self._admins[master].log_in()
-            if accepted.password is not None and not insist and await self._is_let_in(node, master, accepted):
-                self._entrusted.add((node, master))
-                return accepted
         except NodeError as error:
             self._log.warning(
                 "masterauth is left as it is: the master accepts no password of the managers",
@@ -507,6 +506,9 @@ class Executor:
                 error=str(error),
             )
             return None
+        if accepted.password is not None and not insist and await self._is_let_in(node, master, accepted):
+            self._entrusted.add((node, master))
+            return accepted
         try:
             await self._command(node, lambda admin: admin.set_master_credentials(accepted))
         except NodeRefused as error:
@@ -521,7 +523,12 @@ class Executor:
         said = await self._masterauth(node)
         if said is None or said.password is None:
             return False
-        return said == accepted or await self._admins[master].admits(said)
+        if said == accepted:
+            return True
+        try:
+            return await self._admins[master].admits(said)
+        except NodeError:
+            return False
 
     def tend(self, seen: Mapping[Node, NodeReport], now: float) -> None:
         """Look after links between replicas and their master that stay down. `seen`: the own reports, at `now`."""
@@ -536,9 +543,11 @@ class Executor:
                 self._refusals.pop(node, None)  # it is what it should be
             if not (serves and is_replica) or report.link_up or report.syncing:
                 self._look_at_link.pop(node, None)
+                self._down_since.pop(node, None)
                 self._refusals.get(node, {}).pop(Matter.LINK, None)
             elif now >= self._look_at_link.setdefault(node, now + LINK_DOWN) and node not in self.progress.busy:
                 self._look_at_link[node] = now + MEND_EVERY
+                self._down_since.setdefault(node, now - LINK_DOWN)
                 again = Matter.LINK in self._refusals.get(node, {})
                 self._in_background(self._mend(node, topology.master, insist=again))
 
@@ -556,8 +565,10 @@ class Executor:
         except (NodeError, NoTenure) as error:
             self._log.warning("cannot mend a link", node=str(node), master=str(master), error=str(error))
             return
-        if node in self._look_at_link:  # else it came back meanwhile
-            self._refusals.setdefault(node, {})[Matter.LINK] = f"its link to {master} stays down: {why}"
+        if (since := self._down_since.get(node)) is not None:  # else it came back meanwhile
+            seconds = round(time.monotonic() - since)
+            said = f"its link to {master} has been down for {seconds} s: {why}"
+            self._refusals.setdefault(node, {})[Matter.LINK] = said
             self._log.warning("link stays down", node=str(node), master=str(master), error=why)
 
     async def _masterauth(self, node: Node) -> Credentials | None:
@@ -571,7 +582,7 @@ class Executor:
         if said is None:
             return "the managers may not ask it for its masterauth (CONFIG GET), its own log says why"
         if await self._admins[master].admits(said):
-            return "its master accepts its masterauth, its own log says why"
+            return "its master lets it in, its own log says why"
         return "its master refuses its password" if said.password else "it has no masterauth for its master's password"
 
     # What all have in common.
