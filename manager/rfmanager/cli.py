@@ -178,6 +178,7 @@ async def _daemon(config: ManagerConfig) -> int:
     daemon = Daemon(Settings.of(config), store, _unique_name(), log)
     log.info("started", manager=daemon.name, nodes=config.nodes, zookeeper=config.zookeeper, root=config.znode_path)
     waiting = asyncio.create_task(_say_that_it_waits(store, config))
+    loop.add_signal_handler(signal.SIGHUP, daemon.reload)
     try:
         await store.start()
         await daemon.run()

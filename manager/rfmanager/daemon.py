@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import structlog
@@ -32,12 +32,23 @@ from rfmanager.membership import Membership
 from rfmanager.mirror import Mirror
 from rfmanager.prober import Prober
 from rfmanager.quorum import Roll, Rule, Standing, Strategy, judge, outseen
-from rfmanager.redis_admin import Credentials, RedisAdmin
+from rfmanager.redis_admin import REFUSED, Credentials, RedisAdmin
 from rfmanager.steps import Policy, Resign, View, Wait
 from rfmanager.tenure import Event, State, Tenure
 from rfmanager.trail import Trail
 from rfprotocol import clock
-from rfprotocol.errors import Failure, FenceLost, ManagerFailed, StoreConflict, StoreError, StoreUnavailable
+from rfprotocol.configfile import read_secret
+from rfprotocol.errors import (
+    Failure,
+    FenceLost,
+    ManagerFailed,
+    NodeError,
+    NodeRefused,
+    StoreConflict,
+    StoreError,
+    StoreUnavailable,
+)
+from rfprotocol.keyring import Keyring
 from rfprotocol.paths import DEFAULT_ROOT, Paths
 from rfprotocol.resolver import Resolver
 from rfprotocol.store import Fence, StoreState, TopologyStore
@@ -49,6 +60,8 @@ COMMAND_TIMEOUT = 1.0  # seconds at most for one command to a server; the tenure
 TRAIL = 5.0  # seconds of the master's offsets that are remembered, at least
 ADDRESSES = 60.0  # seconds between looks at whether addresses are to be kept again
 RETRY = 0.1  # seconds, when the store lost an answer
+SHUT_OUT = (*REFUSED, "NOPERM", "MAXCLIENTS")  # words for new connections; others are about what is asked on them
+LOGIN_INTERVAL = 5.0  # seconds between two looks whether servers let this manager in anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +71,8 @@ class Settings:
     nodes: tuple[Node, ...]
     root: str = DEFAULT_ROOT
     credentials: Credentials = field(default_factory=Credentials)
+    password_file: str | None = None  # where the password came from: it is read again
+    former_credentials: Credentials | None = None  # of the program that this one took over from
     limits: Limits = field(default_factory=Limits)
     rule: Rule = field(default_factory=Rule)
     policy: Policy = field(default_factory=Policy)
@@ -83,6 +98,7 @@ class Settings:
             nodes=config.nodes,
             root=config.znode_path,
             credentials=Credentials(config.username, password),
+            password_file=config.password_file,
             limits=limits,
             rule=rule,
             policy=Policy(
@@ -94,6 +110,13 @@ class Settings:
             history_limit=config.history_limit,
             max_staleness=config.max_staleness,
         )
+
+    def keyring(self) -> Keyring[Credentials]:
+        """The credentials, which change with the file."""
+        path, username, former = self.password_file, self.credentials.username, self.former_credentials
+        if path is None:
+            return Keyring(self.credentials, former=former)
+        return Keyring(self.credentials, lambda: Credentials(username, read_secret(path)), former)
 
 
 class Daemon:
@@ -130,6 +153,10 @@ class Daemon:
         self._trail = Trail(TRAIL + 2 * (settings.max_staleness or 0.0))
         self._probers: dict[Node, Prober] = {}
         self._admins: dict[Node, RedisAdmin] = {}
+        self._keyring = settings.keyring()
+        self._logins_due = asyncio.Event()
+        self._shut_out: dict[Node, str] = {}  # servers that refuse new connections of this manager, and their words
+        self._waits_for = ""
         self._tasks: list[asyncio.Task[None]] = []
         self._watching: dict[Node, asyncio.Task[None]] = {}
         self._gone: list[RedisAdmin] = []  # of servers that are watched no more: to be closed in the end
@@ -168,6 +195,8 @@ class Daemon:
                 self._start(group, "announcer", self._announce)
                 self._start(group, "lease keeper", self._prove)
                 self._start(group, "executor", partial(self._act, group))
+                if self._keyring.current.password is not None or self._keyring.rereadable:
+                    self._start(group, "login keeper", self._keep_logins)
                 await self._stopping.wait()
                 for task in (*self._tasks, *self._watching.values()):
                     task.cancel()
@@ -211,6 +240,48 @@ class Daemon:
         )
         raise ManagerFailed(f"the {name} of the manager has died: {why}")
 
+    def reload(self) -> None:
+        """Read the password file again, and say which servers accept what it says."""
+        if not self._keyring.rereadable:
+            self._log.warning("nothing is read again: only the content of a --password-file is", manager=self.name)
+            return
+        changed = self._keyring.reload()
+        if self._keyring.problem:
+            self._log.error("the password file cannot be read", manager=self.name, error=self._keyring.problem)
+        else:
+            self._log.info("read the password file again", manager=self.name, changed=changed)
+        self._shut_out.clear()  # so that each is told again
+        self._logins_due.set()
+
+    async def _keep_logins(self) -> None:
+        """A server whose password was changed goes on with the connections that stand. That it would refuse the next
+        one is found out before that is needed, and the password file is read again."""
+        while True:
+            await _wait(self._logins_due, LOGIN_INTERVAL)
+            asked, before = self._logins_due.is_set(), self._keyring.current
+            self._logins_due.clear()
+            await asyncio.gather(*(self._log_in(node, admin, asked) for node, admin in list(self._admins.items())))
+            if self._keyring.problem:
+                self._log.warning("the password file cannot be read", manager=self.name, error=self._keyring.problem)
+            if self._keyring.current != before:
+                self._log.info("the password file says something new", manager=self.name)
+
+    async def _log_in(self, node: Node, admin: RedisAdmin, asked: bool) -> None:
+        try:
+            said = await admin.log_in()
+        except NodeRefused as error:
+            if error.code not in SHUT_OUT:
+                return
+            if node not in self._shut_out:
+                self._log.warning("server refuses new connections", node=str(node), error=str(error))
+            self._shut_out[node] = str(error).removeprefix(f"{node} ")
+        except NodeError:
+            pass  # that is for the detector
+        else:
+            if self._shut_out.pop(node, None) or asked:
+                password = "the current one" if said == self._keyring.current else "the former one"
+                self._log.info("server accepts new connections", node=str(node), password=password)
+
     async def _withdraw(self) -> None:
         fence = self.tenure.fence
         self.tenure.move(Event.ENDED)
@@ -227,8 +298,9 @@ class Daemon:
             return
         settings = self._settings
         # Two sets of connections: a probe may take as long as operators like, a command must fit into the tenure.
-        probing = RedisAdmin(node, settings.credentials, settings.limits.probe_timeout * 2, self._resolver)
-        commands = RedisAdmin(node, settings.credentials, self._command_timeout, self._resolver)
+        probing = RedisAdmin(node, self._keyring, settings.limits.probe_timeout * 2, self._resolver)
+        commands = RedisAdmin(node, self._keyring, self._command_timeout, self._resolver)
+        probing.stand_in, commands.stand_in = commands, probing
         prober = Prober(probing, settings.limits, time.monotonic, lambda significant: self._sampled(node, significant))
         self._admins[node], self._probers[node] = commands, prober
         self._watching[node] = group.create_task(self._essential(f"prober of {node}", prober.run))
@@ -325,7 +397,17 @@ class Daemon:
         }
 
     def _own_report(self) -> ManagerReport:
-        return ManagerReport(self.name, self._sequence, tuple(self._seen().values()), self._settings.nodes)
+        nodes = tuple(self._with_refusal(report) for report in self._seen().values())
+        return ManagerReport(self.name, self._sequence, nodes, self._settings.nodes, self._waits_for)
+
+    def _with_refusal(self, report: NodeReport) -> NodeReport:
+        """The report, and what the server refuses to do, as far as its condition does not say it."""
+        if not report.available:
+            return report
+        shut_out = self._shut_out.get(report.node, "") if report.condition == "ok" else ""
+        login = f"refuses new connections of the managers: {shut_out}" if shut_out else ""
+        said = "; ".join(filter(None, (login, self._executor.refusal(report.node))))
+        return replace(report, refusal=said) if said else report
 
     async def _announce(self) -> None:
         while True:
@@ -385,6 +467,7 @@ class Daemon:
     def _end_tenure(self, why: str) -> None:
         if self.tenure.move(Event.ENDED):
             self._executor.forget()
+            self._waits_for = ""
             self._log.warning("lost the role of primary manager", manager=self.name, why=why)
         self._tenure_over.set()
 
@@ -452,8 +535,10 @@ class Daemon:
                     return None
                 await self._executor.complete_receipt()
                 await self._executor.note_returns(self._seen(), time.time())
+                self._executor.tend(self._seen(), time.monotonic())
                 view = self._view()
                 step = decide(view, self._settings.policy)
+                self._waits_for = step.reason if isinstance(step, Wait) else ""
                 if isinstance(step, Wait):
                     self._say(step.reason)
                     return None if step.until is None else max(0.0, step.until - view.now)

@@ -14,6 +14,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import asdict, replace
+from enum import Enum
 from typing import TypeVar
 
 from structlog.typing import FilteringBoundLogger
@@ -22,7 +23,7 @@ from rfmanager.brake import RETURN
 from rfmanager.change import most_disturbed
 from rfmanager.lastknown import LastKnown, belongs, holding
 from rfmanager.mirror import Mirror
-from rfmanager.redis_admin import RedisAdmin
+from rfmanager.redis_admin import Credentials, RedisAdmin
 from rfmanager.steps import (
     CatchUp,
     Demote,
@@ -49,7 +50,21 @@ Result = TypeVar("Result")
 
 POLL = 0.002  # seconds between two looks at an offset
 LINK_UP = 0.5  # seconds that a new replica's link is looked at closely
+LINK_DOWN = 2.0  # seconds that a link may take to come back by itself: Redis tries once a second
+MEND_EVERY = 5.0  # seconds between two looks at the reason why a link stays down
 SETTLE = 0.1  # seconds that a replica is given to read what its master has sent before it is sealed
+
+
+LONGEST_REFUSAL = 300  # characters of it that are told to operators
+
+
+class Matter(Enum):
+    """What a server can refuse, each until it obeys."""
+
+    ROLE = "role"  # to be detached or promoted; the next epoch begins anew
+    FOLLOW = "follow"  # to become a replica
+    MASTERAUTH = "masterauth"  # to be told it
+    LINK = "link"  # its link to its master does not come up
 
 
 class NoTenure(Exception):
@@ -95,11 +110,18 @@ class Executor:
         self._obsolete: dict[str, int] = {}  # versions of receipts to be overwritten
         self._background: set[asyncio.Task[None]] = set()
         self._pointing: dict[Node, asyncio.Task[None]] = {}
+        self._refusals: dict[Node, dict[Matter, str]] = {}
+        self._entrusted: set[tuple[Node, Node]] = set()  # replicas that were given what this master accepts, this epoch
+        self._look_at_link: dict[Node, float] = {}  # when to ask why it is down
+        self._down_since: dict[Node, float] = {}  # when it was first seen to be so
 
     def begin(self, epoch: int) -> None:
         """Forget what was achieved in another epoch. To be called with the epoch of the record before deciding."""
         if epoch != self.progress.epoch:
             since, before = time.monotonic(), self.progress
+            self._entrusted.clear()
+            for said in self._refusals.values():
+                said.pop(Matter.ROLE, None)
             self.progress = Progress(epoch=epoch, since=since, tenure=before.tenure, busy=before.busy)
 
     def look_at(self, proxies: Mapping[str, ProxyRecord]) -> None:
@@ -115,6 +137,13 @@ class Executor:
         """A tenure begins or is over: what was achieved before proves nothing any more."""
         self.progress = Progress(tenure=time.monotonic())
         self._open_receipt = None
+        self._refusals.clear()
+        self._look_at_link.clear()
+        self._down_since.clear()
+
+    def refusal(self, node: Node) -> str:
+        """What the server has refused to do the last time, in its own words; empty when it obeys."""
+        return "; ".join(self._refusals.get(node, {}).values())
 
     async def stop(self) -> None:
         """Cancel what runs in the background."""
@@ -328,6 +357,7 @@ class Executor:
         except NodeError as error:
             self._log.warning("cannot detach a server from its master", epoch=epoch, node=str(node), error=str(error))
             self._failed(node)
+            self._refused(node, Matter.ROLE, "cannot be detached from its master", error)
             return
         # A full transfer that had only begun is over and has changed nothing; else the offset says so.
         self.progress = replace(self.progress, sealed={**self.progress.sealed, node: after})
@@ -354,6 +384,7 @@ class Executor:
         except NodeError as error:
             self._log.warning("cannot promote", epoch=self.progress.epoch, node=str(node), error=str(error))
             self._failed(node, trouble=f"{node} could not be promoted: {error}")
+            self._refused(node, Matter.ROLE, "cannot be promoted", error)
             return
         self.progress = replace(self.progress, promoted=promoted)
         self._note("promoted")
@@ -368,6 +399,7 @@ class Executor:
         former, target = self._admins[step.former], self._admins[step.target]
         try:
             async with asyncio.timeout(limit):
+                await self._entrust(step.former, step.target)  # before its writes are paused
                 # Long enough for everything up to the demotion; it ends by itself if all managers die meanwhile.
                 await self._command(step.former, lambda admin: admin.pause_writes(limit + 1.0))
                 last = await former.probe()
@@ -387,11 +419,13 @@ class Executor:
 
     async def _demote(self, step: Demote) -> None:
         try:
-            await self._command(step.former, RedisAdmin.set_master_credentials)
+            if (step.former, step.target) not in self._entrusted:
+                await self._entrust(step.former, step.target)
             await self._command(step.former, lambda admin: admin.demote_and_unpause(step.target))
         except NodeError as error:
             # No proxy writes to it any more; it is made a replica when it can be reached again.
             self._log.warning("cannot demote", epoch=self.progress.epoch, node=str(step.former), error=str(error))
+            self._refused(step.former, Matter.FOLLOW, f"cannot be made a replica of {step.target}", error)
         else:
             self._in_background(self._linked(step.former))
         self.progress = replace(self.progress, stage=Stage.DEMOTED)
@@ -417,14 +451,18 @@ class Executor:
         epoch = self.progress.epoch
         try:
             self._require_ours(await self._admins[node].probe())
-            await self._command(node, RedisAdmin.set_master_credentials)
+            await self._entrust(node, master)
+            self._require_ours(await self._admins[node].probe())  # right before the command: that took a while
             await self._command(node, lambda admin: admin.replicate(master))
         except (NodeError, NoTenure) as error:
             self._log.warning("cannot make it a replica", epoch=epoch, node=str(node), error=str(error))
             self._failed(node)
+            if isinstance(error, NodeError):
+                self._refused(node, Matter.FOLLOW, f"cannot be made a replica of {master}", error)
         else:
             self._log.info("made a replica", epoch=epoch, node=str(node), master=str(master))
             self._in_background(self._end_adoption(node))
+            self._refusals.get(node, {}).pop(Matter.FOLLOW, None)
             await self._linked(node)
         finally:
             self.progress = replace(self.progress, busy=self.progress.busy - {node})
@@ -449,6 +487,104 @@ class Executor:
                 await _poll(self._admins[node], lambda report: report.link_up)
         self._changed(node)
 
+    # What replicas tell their masters. Passwords are changed while servers run, and in any order.
+
+    async def _entrust(self, node: Node, master: Node, *, insist: bool = False) -> Credentials | None:
+        """Let a replica say to its master what that has accepted just now; never what a server has refused.
+
+        What it is configured to say stays if its master accepts that, too; unless `insist`: one may be let in and have
+        no right to copy. Returns what the master accepts of the managers; None when that is nothing. Raises
+        NodeUnreachable and NoTenure for the replica's sake; that it refuses is tolerated, as it may be configured.
+        """
+        try:
+            accepted = await self._admins[master].log_in()
+        except NodeError as error:
+            self._log.warning(
+                "masterauth is left as it is: the master accepts no password of the managers",
+                epoch=self.progress.epoch,
+                node=str(node),
+                error=str(error),
+            )
+            return None
+        if accepted.password is not None and not insist and await self._is_let_in(node, master, accepted):
+            self._entrusted.add((node, master))
+            return accepted
+        try:
+            await self._command(node, lambda admin: admin.set_master_credentials(accepted))
+        except NodeRefused as error:
+            self._refused(node, Matter.MASTERAUTH, "cannot be told its masterauth", error)
+        else:
+            self._entrusted.add((node, master))
+            self._refusals.get(node, {}).pop(Matter.MASTERAUTH, None)
+        return accepted
+
+    async def _is_let_in(self, node: Node, master: Node, accepted: Credentials) -> bool:
+        """Whether the master lets the replica in as that is configured."""
+        said = await self._masterauth(node)
+        if said is None or said.password is None:
+            return False
+        if said == accepted:
+            return True
+        try:
+            return await self._admins[master].admits(said)
+        except NodeError:
+            return False
+
+    def tend(self, seen: Mapping[Node, NodeReport], now: float) -> None:
+        """Look after links between replicas and their master that stay down. `seen`: the own reports, at `now`."""
+        topology = self._mirror.topology
+        if topology is None or topology.phase is not Phase.SERVING or topology.master is None or self._mirror.paused:
+            return
+        at_master = seen.get(topology.master)
+        serves = at_master is not None and at_master.available and at_master.role == "master"
+        for node, report in seen.items():
+            is_replica = report.available and report.role == "slave" and report.follows == topology.master
+            if node == topology.master or (is_replica and report.link_up):
+                self._refusals.pop(node, None)  # it is what it should be
+            if not (serves and is_replica) or report.link_up or report.syncing:
+                self._look_at_link.pop(node, None)
+                self._down_since.pop(node, None)
+                self._refusals.get(node, {}).pop(Matter.LINK, None)
+            elif now >= self._look_at_link.setdefault(node, now + LINK_DOWN) and node not in self.progress.busy:
+                self._look_at_link[node] = now + MEND_EVERY
+                self._down_since.setdefault(node, now - LINK_DOWN)
+                again = Matter.LINK in self._refusals.get(node, {})
+                self._in_background(self._mend(node, topology.master, insist=again))
+
+    async def _mend(self, node: Node, master: Node, *, insist: bool) -> None:
+        """The link of a replica stays down: mend what can be, and find out the reason."""
+        try:
+            before = await self._masterauth(node)
+            accepted = await self._entrust(node, master, insist=insist)
+            after = await self._masterauth(node)
+            if after != before and after is not None and after == accepted:
+                self._log.info("set masterauth of a replica", node=str(node), master=str(master))
+                return  # the replica tries it within a second
+            why = await self._why_down(after, master)
+            why += "" if accepted else "; the managers' own is refused there, too"
+        except (NodeError, NoTenure) as error:
+            self._log.warning("cannot mend a link", node=str(node), master=str(master), error=str(error))
+            return
+        if (since := self._down_since.get(node)) is not None:  # else it came back meanwhile
+            seconds = round(time.monotonic() - since)
+            said = f"its link to {master} has been down for {seconds} s: {why}"
+            self._refusals.setdefault(node, {})[Matter.LINK] = said
+            self._log.warning("link stays down", node=str(node), master=str(master), error=why)
+
+    async def _masterauth(self, node: Node) -> Credentials | None:
+        """What the replica is configured to say; None when it does not tell."""
+        try:
+            return await self._admins[node].master_credentials()
+        except NodeRefused:
+            return None
+
+    async def _why_down(self, said: Credentials | None, master: Node) -> str:
+        if said is None:
+            return "the managers may not ask it for its masterauth (CONFIG GET), its own log says why"
+        if await self._admins[master].admits(said):
+            return "its master lets it in, its own log says why"
+        return "its master refuses its password" if said.password else "it has no masterauth for its master's password"
+
     # What all have in common.
 
     async def _command(self, node: Node, command: Callable[[RedisAdmin], Awaitable[Result]]) -> Result:
@@ -467,6 +603,11 @@ class Executor:
         failed = {**self.progress.failed, node: time.monotonic()}
         self.progress = replace(self.progress, failed=failed, trouble=self.progress.trouble or trouble)
         self._changed(node)
+
+    def _refused(self, node: Node, matter: Matter, what: str, error: NodeError) -> None:
+        """Keep its words for operators."""
+        said = str(error).removeprefix(f"{node} ")
+        self._refusals.setdefault(node, {})[matter] = f"{what}: {said}"[:LONGEST_REFUSAL]
 
     def _note(self, step: str) -> None:
         if step not in dict(self.progress.steps):

@@ -84,7 +84,7 @@ class Inspector(RedisAdmin):
         return {name: "set" if name == "masterauth" and said[name] else said[name] for name in SETTINGS if name in said}
 
     async def _rights(self) -> tuple[str, Mapping[str, str] | None]:
-        user = self._credentials.username or "default"
+        user = self._keyring.current.username or "default"
         try:
             user = str(await self._ask("ACL", "WHOAMI"))
             await self._ask("ACL", "DRYRUN", user, "PING")

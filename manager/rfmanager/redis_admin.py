@@ -14,7 +14,7 @@ import re
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -23,11 +23,16 @@ from redis import exceptions as redis_errors
 from redis.asyncio.connection import Connection, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.credentials import CredentialProvider
 
 from rfprotocol.errors import Failure, NodeRefused, NodeUnreachable, without_arguments
+from rfprotocol.keyring import Keyring
 from rfprotocol.resolver import Resolver
 from rfprotocol.tcpinfo import Unacknowledged, look
 from rfprotocol.topology import Node, NodeReport
+
+REFUSED = ("NOAUTH", "WRONGPASS")
+"""The words of a server that does not let somebody in."""
 
 SERVER_CLOSED = "Connection closed by server"
 """redis-py's words for the end of a stream."""
@@ -82,13 +87,59 @@ class Credentials:
     password: str | None = field(default=None, repr=False)
 
 
+class _Login(CredentialProvider):
+    """What one connection says, in redis-py's form; nothing when there is no account."""
+
+    def __init__(self, said: Credentials) -> None:
+        self._said = said
+
+    def get_credentials(self) -> Any:
+        """See `get_credentials_async`."""
+        if self._said.username:
+            return self._said.username, self._said.password or ""
+        return () if self._said.password is None else (self._said.password,)
+
+    async def get_credentials_async(self) -> Any:
+        """The arguments of AUTH."""
+        return self.get_credentials()
+
+
+class _Pool(ConnectionPool):
+    """That of redis-py; whoever is logged in comes first.
+
+    A server whose password was changed goes on with the connections that stand, and refuses new ones.
+    """
+
+    def get_available_connection(self) -> Any:
+        """As in redis-py, which takes the last one."""
+        self._available_connections.sort(key=lambda connection: connection.is_connected)
+        return super().get_available_connection()  # type: ignore[no-untyped-call]  # redis-py's has no types
+
+    @property
+    def idle(self) -> bool:
+        """Whether somebody who is logged in has nothing to do."""
+        return any(connection.is_connected for connection in self._available_connections)
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody who is logged in has something to do."""
+        return any(connection.is_connected for connection in self._in_use_connections)
+
+
+LEND = 0.002  # seconds between two looks whether another's connection is free
+
+
 class RedisAdmin:
-    """The administrative connections to one server. `timeout` bounds each command, in seconds."""
+    """The administrative connections to one server. `timeout` bounds each command, in seconds.
+
+    `credentials` may be a keyring that all servers have in common, and that changes. `stand_in`: whose connections are
+    taken while the server refuses new ones.
+    """
 
     def __init__(
         self,
         node: Node,
-        credentials: Credentials = Credentials(),
+        credentials: Credentials | Keyring[Credentials] = Credentials(),
         timeout: float = 1.0,
         resolver: Resolver | None = None,
     ) -> None:
@@ -96,14 +147,14 @@ class RedisAdmin:
         self.timeout = timeout
         self.resolver = resolver or Resolver()
         self.resolver.follow(self, (node.host,))
-        self._credentials = credentials
-        pool = ConnectionPool(
+        self.stand_in: RedisAdmin | None = None
+        self._keyring = credentials if isinstance(credentials, Keyring) else Keyring(credentials)
+        self._pool = _Pool(
             connection_class=ResetConnection,
             host=node.host,
             port=node.port,
             resolver=self.resolver,
-            username=credentials.username,
-            password=credentials.password,
+            redis_connect_func=self._greet,
             protocol=2,
             decode_responses=True,
             encoding_errors="replace",
@@ -112,7 +163,7 @@ class RedisAdmin:
             retry=Retry(NoBackoff(), 0),  # whether to try again is for the caller to decide, who knows the tenure
             client_name="rfmanager",
         )
-        self._client: Any = redis.asyncio.Redis.from_pool(pool)  # its methods are not fully typed
+        self._client: Any = redis.asyncio.Redis.from_pool(self._pool)  # its methods are not fully typed
         # redis-py guesses the type of each of the 180 fields, of which a handful is needed: half the cost of a probe.
         self._client.set_response_callback("INFO", lambda response, **options: response)
 
@@ -168,16 +219,20 @@ class RedisAdmin:
 
     async def _replicaof(self, host: str, port: str) -> NodeReport:
         """The state after the command, which is asked for together with it: clients wait."""
-        asked = time.perf_counter()
-        async with self._translated(), self._client.pipeline(transaction=False) as pipe:
-            pipe.execute_command("REPLICAOF", host, port)
-            pipe.execute_command("INFO")
-            done, info = await pipe.execute(raise_on_error=False)
+
+        async def say(client: Any) -> Any:
+            async with client.pipeline(transaction=False) as pipe:
+                pipe.execute_command("REPLICAOF", host, port)
+                pipe.execute_command("INFO")
+                done, info = await pipe.execute(raise_on_error=False)
             if isinstance(done, Exception):
                 raise done
             if isinstance(info, Exception):
                 raise info
-        return self._read(info, asked)
+            return info
+
+        asked = time.perf_counter()
+        return self._read(await self._say(say), asked)
 
     async def replicate(self, master: Node) -> None:
         """Make the server a replica of `master`; it copies the whole data when it cannot resume."""
@@ -193,22 +248,107 @@ class RedisAdmin:
 
     async def demote_and_unpause(self, master: Node) -> None:
         """Make the server a replica and release the paused clients in one step, so that no write slips in between."""
-        async with self._translated(), self._client.pipeline(transaction=True) as pipe:
-            pipe.execute_command("REPLICAOF", master.host, str(master.port))
-            pipe.execute_command("CLIENT", "UNPAUSE")
-            await pipe.execute()
 
-    async def set_master_credentials(self) -> None:
-        """Without these a replica cannot follow a protected master. Refusal is tolerated: they may be configured."""
-        if self._credentials.password is None:
-            return
-        with contextlib.suppress(NodeRefused):
-            await self._ask("CONFIG", "SET", "masteruser", self._credentials.username or "")
-            await self._ask("CONFIG", "SET", "masterauth", self._credentials.password)
+        async def say(client: Any) -> Any:
+            async with client.pipeline(transaction=True) as pipe:
+                pipe.execute_command("REPLICAOF", master.host, str(master.port))
+                pipe.execute_command("CLIENT", "UNPAUSE")
+                return await pipe.execute()
+
+        await self._say(say)
+
+    # Who lets whom in.
+
+    async def log_in(self) -> Credentials:
+        """What the server accepts now, tried on a new connection if there is a choice. Raises NodeRefused when it is
+        nothing that we know."""
+        if self._keyring.current.password is None and not self._keyring.rereadable:
+            return self._keyring.current
+        return await self._try(lambda connection: self._introduce(connection, self._keyring.newest))
+
+    async def admits(self, said: Credentials) -> bool:
+        """Whether the server lets somebody in who says this."""
+
+        async def greet(connection: Any) -> Credentials:
+            connection.credential_provider = _Login(said)
+            await connection.on_connect()
+            return said
+
+        try:
+            await self._try(greet)
+        except NodeRefused as error:
+            if error.code not in (*REFUSED, "NOPERM"):
+                raise
+            return error.code == "NOPERM"  # a user for replication need not be able to do anything else
+        return True
+
+    async def _try(self, greet: Callable[[Any], Awaitable[Credentials]]) -> Credentials:
+        """The same on a connection of its own; returns what was accepted."""
+        accepted = []
+
+        async def note(connection: Any) -> None:
+            accepted.append(await greet(connection))
+
+        connection = ResetConnection(**{**self._pool.connection_kwargs, "redis_connect_func": note})
+        try:
+            async with self._translated():
+                await connection.connect()  # type: ignore[no-untyped-call]  # redis-py's has no types
+        finally:
+            with contextlib.suppress(redis_errors.RedisError, OSError):
+                await connection.disconnect()
+        return accepted[-1]
+
+    async def _greet(self, connection: Any) -> None:
+        await self._introduce(connection, self._keyring.of)
+
+    async def _introduce(self, connection: Any, which: Callable[[Node], Credentials]) -> Credentials:
+        """Log in, with whatever else there is when the server refuses it: on one connection, as Redis does not close it
+        after a refusal."""
+        while True:
+            said = which(self.node)
+            connection.credential_provider = _Login(said)
+            try:
+                await connection.on_connect()
+            except redis_errors.AuthenticationError:
+                if not self._keyring.refused(self.node, said):
+                    raise
+            else:
+                self._keyring.accepted(self.node, said)
+                return said
+
+    async def master_credentials(self) -> Credentials:
+        """With what the server follows its master, as configured. Raises NodeRefused where that may not be asked."""
+        said = await self._ask("CONFIG GET", "master*")
+        return Credentials(said.get("masteruser") or None, said.get("masterauth") or None)
+
+    async def set_master_credentials(self, credentials: Credentials) -> None:
+        """Without these a replica cannot follow a protected master. Raises NodeRefused."""
+        if credentials.password is not None:
+            await self._ask("CONFIG", "SET", "masteruser", credentials.username or "")
+            await self._ask("CONFIG", "SET", "masterauth", credentials.password)
+
+    # What all have in common.
 
     async def _ask(self, *command: str) -> Any:
+        return await self._say(lambda client: client.execute_command(*command))
+
+    async def _say(self, say: Callable[[Any], Awaitable[Any]]) -> Any:
         async with self._translated():
-            return await self._client.execute_command(*command)
+            try:
+                return await say(self._client)
+            except redis_errors.ConnectionError as error:
+                if not _lets_nobody_in(error) or (client := await self._borrowed()) is None:
+                    raise
+                return await say(client)
+
+    async def _borrowed(self) -> Any:
+        """The stand-in's connections, when one of them is free that is logged in; None when there is none."""
+        pool = self.stand_in._pool if self.stand_in is not None else None
+        while pool is not None and not pool.idle:
+            if not pool.busy:
+                return None
+            await asyncio.sleep(LEND)
+        return self.stand_in._client if self.stand_in is not None else None
 
     @contextlib.asynccontextmanager
     async def _translated(self) -> AsyncIterator[None]:
@@ -227,6 +367,13 @@ def _unresolved(node: Node, why: object) -> NodeUnreachable:
     return NodeUnreachable(f"{node} cannot be reached: {why}", Failure.UNRESOLVED)
 
 
+def _lets_nobody_in(error: redis_errors.ConnectionError) -> bool:
+    """Whether a new connection was refused, of a server that goes on with those that stand."""
+    return isinstance(error, redis_errors.AuthenticationError) or _TOO_MANY in str(error)
+
+
+_TOO_MANY = "max number of clients"
+
 _CODES: tuple[tuple[type[Exception], str], ...] = (
     (redis_errors.BusyLoadingError, "LOADING"),
     (redis_errors.AuthenticationError, "NOAUTH"),
@@ -242,7 +389,7 @@ def _translate(node: Node, error: Exception) -> NodeUnreachable | NodeRefused:
     code = getattr(error, "status_code", None)
     if not code:
         code = next((code for kind, code in _CODES if isinstance(error, kind)), None)
-    if not code and "max number of clients" in text:
+    if not code and _TOO_MANY in text:
         code = "MAXCLIENTS"
     if not code and isinstance(error, redis_errors.ResponseError):
         first = text.split(" ", 1)[0]

@@ -72,6 +72,7 @@ def status_json(snapshot: Snapshot) -> str:
             "request": snapshot.request.encode().decode() if snapshot.request else None,
             "unreadable": dict(snapshot.unreadable),
             "slowed_down": asdict(snapshot.brake) if snapshot.brake.on else None,
+            "waits_for": _waits_for(snapshot) or None,
             "servers": [_plain_server(server) for server in snapshot.servers],
             "managers": [
                 {"name": name, "primary": name == snapshot.primary, "sequence": manager.sequence}
@@ -202,6 +203,7 @@ def _summary(snapshot: Snapshot) -> list[tuple[str, str]]:
     rows = [("master", master)]
     rows += [("trouble", trouble) for trouble in _troubles(snapshot)]
     rows += [("slowed down", _slowed_down(snapshot.brake))] if snapshot.brake.on else []
+    rows += [("next step waits", waits)] if (waits := _waits_for(snapshot)) else []
     if topology:
         rows += [("phase", topology.phase.value), ("epoch", str(topology.epoch))]
         rows += [("change", change) for change in [_change(topology)] if change]
@@ -212,6 +214,12 @@ def _summary(snapshot: Snapshot) -> list[tuple[str, str]]:
     return rows
 
 
+def _waits_for(snapshot: Snapshot) -> str:
+    """Why the primary manager does not take its next step."""
+    primary = snapshot.managers.get(snapshot.primary)
+    return primary.waits_for if primary else ""
+
+
 def _slowed_down(brake: Brake) -> str:
     given = f"a silent master is given {brake.factor} times the usual time until {moment(brake.until)}"
     return f"{brake.reason}: {given}; raise --probe-timeout if it is often silent for so long"
@@ -220,7 +228,11 @@ def _slowed_down(brake: Brake) -> str:
 def _troubles(snapshot: Snapshot) -> list[str]:
     """What an operator should look at first, one line each."""
     listed = {"master": "the master ", "replica": "replica "}
-    troubles = [(server, _trouble(server, snapshot.proxies)) for server in snapshot.servers]
+    troubles = [
+        (server, trouble)
+        for server in snapshot.servers
+        for trouble in (_trouble(server, snapshot.proxies), *_refusals(server))
+    ]
     lines = [f"{listed.get(server.listed, '')}{server.node}: {trouble}" for server, trouble in troubles if trouble]
     lines += [f"{report.node}: {holding(report)}" for report in snapshot.strangers]
     proxies = sorted(snapshot.proxies.items())
@@ -241,6 +253,13 @@ def _trouble(server: Server, proxies: Mapping[str, ProxyRecord]) -> str:
         return ""
     overdue = f"; it was busy with {report.busy_with}, its patience is over" if report.busy_with else ""
     return f"{_TROUBLES.get(report.condition, report.condition)}{overdue}"
+
+
+def _refusals(server: Server) -> list[str]:
+    """What it refuses to do, in its words. Of managers whose view is not shown only what is new, with their names."""
+    shown = server.report.refusal if server.report else ""
+    others = {name: report.refusal for name, report in sorted(server.seen.items()) if report.refusal not in ("", shown)}
+    return [*filter(None, [shown]), *(f"{said} (says manager {name})" for name, said in others.items())]
 
 
 def _change(topology: Topology) -> str:
@@ -344,6 +363,7 @@ def _plain_server(server: Server) -> dict[str, Any]:
             "priority": report.priority,
             "run_id": report.run_id,
             "replid": report.replid,
+            "refusal": report.refusal or None,
         }
     return {
         "address": str(server.node),
@@ -351,7 +371,11 @@ def _plain_server(server: Server) -> dict[str, Any]:
         **known,
         "lag": server.lag,
         "managers": {
-            name: {"available": said.available, "condition": said.condition}
+            name: {
+                "available": said.available,
+                "condition": said.condition,
+                **({"refusal": said.refusal} if said.refusal else {}),
+            }
             for name, said in sorted(server.seen.items())
         },
     }

@@ -297,7 +297,10 @@ class MemStore:
 
     async def read_some(self, path: str, names: Collection[str]) -> Mapping[str, Entry]:
         """Those of the records `names` directly below `path` that are there."""
-        return {name: entry for name, entry in (await self.read_children(path)).items() if name in names}
+        with self._call():
+            children = self._tree.children(path)
+            await self._tree.kept()
+            return {name: entry for name, entry in children.items() if name in names}
 
     async def commit(self, *changes: Change, fence: Fence | None = None) -> None:
         """Apply all changes or none. Raises FenceLost, StoreConflict, StoreUnavailable."""

@@ -208,6 +208,7 @@ class NodeReport:
     aof: bool = False  # it keeps an append-only file, which it starts from
     keys: int = 0  # in all its databases
     clients: int = 0  # connections, those of managers and replicas among them
+    refusal: str = ""  # what it refuses to do for this manager, in its own words
 
     def encode(self) -> dict[str, Any]:
         """Plain data for JSON, without what has its default value."""
@@ -238,12 +239,16 @@ _REPORT_DEFAULTS: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class ManagerReport:
-    """All servers as one manager sees them. `sequence` grows with each report, so that age can be told."""
+    """All servers as one manager sees them. `sequence` grows with each report, so that age can be told.
+
+    `waits_for`: why the primary manager does not take its next step yet; empty when there is none to take.
+    """
 
     manager: str
     sequence: int = 0
     nodes: tuple[NodeReport, ...] = field(default=())
     configured: tuple[Node, ...] | None = None  # the servers that it is configured with; None: it does not say
+    waits_for: str = ""
 
     def encode(self) -> bytes:
         """JSON for `manager_node_state/<id>`: the gem's two keys, and the details beside them."""
@@ -255,6 +260,7 @@ class ManagerReport:
                 "sequence": self.sequence,
                 "nodes": {str(n.node): n.encode() for n in self.nodes},
                 **({} if self.configured is None else {"configured": [str(node) for node in self.configured]}),
+                **({"waits_for": self.waits_for} if self.waits_for else {}),
             }
         ).encode()
 
@@ -276,6 +282,7 @@ class ManagerReport:
                 whole_number(record.get("sequence", 0)),
                 tuple(nodes),
                 None if configured is None else node_list(configured),
+                str(record.get("waits_for", "")),
             )
         except (ValueError, TypeError, AttributeError, ConfigError) as error:
             raise RecordError(f"the report of manager {manager} cannot be read: {error}") from None

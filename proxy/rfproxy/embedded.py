@@ -61,11 +61,12 @@ def recall(config: ProxyConfig) -> TreeState | None:
 
 @contextlib.asynccontextmanager
 async def embedded(
-    config: ProxyConfig, resolver: Resolver | None = None
+    config: ProxyConfig, resolver: Resolver | None = None, former: tuple[str, str] | None = None
 ) -> AsyncIterator[tuple[TopologyStore, asyncio.Task[None]]]:
     """The manager runs, operators can reach it, and the store is the proxy's way to it. Raises ConfigError.
 
-    The task is the manager. Whoever enters has to watch it: without it there are no failovers.
+    The task is the manager. Whoever enters has to watch it: without it there are no failovers. `former`: user and
+    password before a reload.
     """
     file = TreeFile(config.state_dir)
     async with contextlib.AsyncExitStack() as stack:
@@ -74,7 +75,7 @@ async def embedded(
         keeper = TreeKeeper(file.save, str(file.path), partial(_may_be_forgotten, Paths(config.znode_path)))
         stack.push_async_callback(keeper.close)
         tree = MemTree(asyncio.Event, keeper, state)
-        manager = await stack.enter_async_context(_manager(config, tree, resolver))
+        manager = await stack.enter_async_context(_manager(config, tree, resolver, former))
         server = StoreServer(lambda: MemStore(tree), lambda: _notice(file, keeper))
         await stack.enter_async_context(_served(server, file))
         yield MemStore(tree), manager
@@ -99,13 +100,17 @@ async def _claimed(file: TreeFile) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def _manager(config: ProxyConfig, tree: MemTree, resolver: Resolver | None) -> AsyncIterator[asyncio.Task[None]]:
+async def _manager(
+    config: ProxyConfig, tree: MemTree, resolver: Resolver | None, former: tuple[str, str] | None
+) -> AsyncIterator[asyncio.Task[None]]:
     """A manager is at work: the task."""
     password = config.password.get_secret_value() if config.password else None
     settings = Settings(
         nodes=config.nodes,
         root=config.znode_path,
         credentials=Credentials(config.username, password),
+        password_file=config.password_file,
+        former_credentials=Credentials(former[0] or None, former[1]) if former else None,
         limits=Limits(max_failures=config.max_failures),
     )
     store = MemStore(tree)

@@ -140,17 +140,19 @@ class Greeting:
         account: Account | None = None,
         asker: Asker = Asker.PROXY,
         skip: frozenset[bytes] = frozenset(),
+        says: tuple[Account, Account] | None = None,
     ) -> None:
         """`run_id` is that of the process which the topology takes for the master; empty when unknown.
 
         `account` is the proxy's, or that of the OTHER; `skip`: questions, or SELECT, that it is known to have no
-        right to.
+        right to. `says`: an account, and what is said for it, as its password has been changed.
         """
         self._key = key
         self._run_id = run_id
         self.account = account
         self.asker = asker
         self.skip = skip
+        self.says = says
         self._reader = hiredis.Reader(replyError=_as_error)
         self._words = self._composed()
         self._unanswered = deque(self._words)
@@ -195,8 +197,8 @@ class Greeting:
 
     def _composed(self) -> list[_Word]:
         identity, asker = self._key.identity, self.asker
-        account = [_Word(_Kind.ACCOUNT, _auth(self.account))] if self.account else []
-        user = [_Word(_Kind.USER, _auth(identity.account))] if identity.account and self._becomes_another else []
+        account = [_Word(_Kind.ACCOUNT, self._auth(self.account))] if self.account else []
+        user = [_Word(_Kind.USER, self._auth(identity.account))] if identity.account and self._becomes_another else []
         if asker in (Asker.PROXY, Asker.OTHER) or not user:
             words = account
         else:
@@ -208,6 +210,9 @@ class Greeting:
         if identity.protocol == 3 or asker is Asker.NOBODY:
             words.append(_Word(_Kind.DIALECT, [b"HELLO", b"%d" % identity.protocol]))
         return words
+
+    def _auth(self, account: Account) -> list[bytes]:
+        return _auth(self.says[1] if self.says is not None and account == self.says[0] else account)
 
     def _judge(self, word: _Word, reply: Any) -> Welcome | None:
         """The refusal that this reply is, if it is one."""

@@ -72,6 +72,9 @@ class LaneOwner(Protocol):
     def greet_otherwise(self, lane: Lane, welcome: Welcome, now: float) -> bool:
         """Not everything could be asked; whether the lane is being greeted once more, in another way."""
 
+    def lane_refused(self, lane: Lane, welcome: Welcome) -> Welcome:
+        """The server is not to be used; the same, or what to make of it when a password has been changed."""
+
     def lane_ready(self, lane: Lane, now: float) -> None:
         """The server is what it should be; runs are flowing."""
 
@@ -515,9 +518,9 @@ class Lane:
         if welcome is None:
             return
         if welcome.refusal is not None:
-            self.lose(now, welcome)
+            self.lose(now, self._owner.lane_refused(self, welcome))
             return
-        if welcome.unasked and self._owner.greet_otherwise(self, welcome, now):
+        if (welcome.unasked or welcome.account_error) and self._owner.greet_otherwise(self, welcome, now):
             return
         self.welcome = welcome
         self.state = _READY

@@ -3,10 +3,16 @@
 The proxy's own account asks (`greeting`). Where it may not, another account does that is known to be able, since AUTH
 takes a connection from one user to the next: another client's, or the client's own. So nothing is refused that would
 stand in ACL LOG. Where nobody may ask, the lane is used unchecked, and that is said once.
+
+The proxy's password may be changed while it runs. Sessions and lanes know its account by what the options said; a
+server is told what it accepts (`keyring`), and after a refusal the password file is read again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from rfprotocol.keyring import Keyring
 from rfprotocol.topology import Node
 from rfproxy.greeting import CHECKS, NEEDED, Account, Asker, Greeting, Refusal, Welcome
 from rfproxy.lane import Lane
@@ -26,8 +32,13 @@ class Reception:
         self._account = account
         self._log = log
         self._rights = Rights(account)
+        self._keys = Keyring(account)
         self._problems: dict[Node, str] = {}
         self._unchecked: dict[Node, None] = {}
+
+    def rereads(self, read: Callable[[], Account | None] | None, former: Account | None = None) -> None:
+        """`read` tells the proxy's account as it is now, or raises ConfigError; `former`: as it was before a reload."""
+        self._keys = Keyring(self._account, read, former)
 
     @property
     def problems(self) -> str:
@@ -41,14 +52,19 @@ class Reception:
 
     def begin(self, lane: Lane) -> None:
         """A connection stands: greet the server."""
-        plan = self._rights.plan(lane.key)
-        lane.greet(Greeting(lane.key, lane.run_id, account=plan.account, asker=plan.asker, skip=plan.skip))
+        plan, own, said = self._rights.plan(lane.key), self._account, self._keys.of(lane.key.node)
+        says = (own, said) if own is not None and said is not None and said != own else None
+        lane.greet(Greeting(lane.key, lane.run_id, account=plan.account, asker=plan.asker, skip=plan.skip, says=says))
 
     def again(self, lane: Lane, welcome: Welcome, now: float) -> bool:
         """Not everything could be asked; whether the lane is greeted once more, in another way."""
         greeting = lane.greeting
-        done = not welcome.unasked & NEEDED or lane.greetings >= MOST_GREETINGS
-        if greeting is None or greeting.asker is Asker.NOBODY or done:
+        if greeting is None or greeting.asker is Asker.NOBODY or lane.greetings >= MOST_GREETINGS:
+            return False
+        if greeting.asker is Asker.PROXY and welcome.account_error and self._has_another(lane.key.node, greeting):
+            self.begin(lane)
+            return True
+        if not welcome.unasked & NEEDED:
             return False
         self._learn(lane, welcome, now)
         if self._rights.plan(lane.key) == _plan_of(greeting):
@@ -56,13 +72,37 @@ class Reception:
         self.begin(lane)
         return True
 
+    def refused(self, lane: Lane, welcome: Welcome) -> Welcome:
+        """A server does not let somebody in. If it is the proxy, and there is another password to be tried, it is as if
+        the server could not be reached at the moment: nobody hears of it."""
+        greeting, node = lane.greeting, lane.key.node
+        if greeting is None or welcome.refusal is not Refusal.DENIED or lane.key.identity.account != self._account:
+            return welcome
+        is_own = welcome.account_error or welcome.text.startswith("WRONGPASS")
+        if not is_own or not self._has_another(node, greeting):
+            return welcome
+        return Welcome(Refusal.UNFIT, "the password of rfproxy's account was changed there, another one is tried")
+
+    def _has_another(self, node: Node, greeting: Greeting) -> bool:
+        """The server has refused what the proxy said there. Whether something else is to be tried."""
+        said = greeting.says[1] if greeting.says else self._account
+        another = said is not None and self._keys.refused(node, said)
+        if another:
+            self._rights.renew()
+        elif self._keys.problem:
+            self._log.warning("password_file_unreadable", error=self._keys.problem)
+        return another
+
     def ready(self, lane: Lane, now: float) -> None:
         """A lane was greeted, as well as it could be."""
         welcome = lane.welcome
         if welcome is None:
             return
         self._learn(lane, welcome, now)
-        node = lane.key.node
+        node, greeting = lane.key.node, lane.greeting
+        own = self._account if greeting is None or greeting.says is None else greeting.says[1]
+        if own is not None and greeting is not None and greeting.asker is Asker.PROXY and not welcome.account_error:
+            self._keys.accepted(node, own)
         if not welcome.unasked & CHECKS:
             self._unchecked.pop(node, None)
         elif not welcome.stranger and node not in self._unchecked:

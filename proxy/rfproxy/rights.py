@@ -72,6 +72,11 @@ class Rights:
             if asked is not None:
                 self._remember(key.node, asked, able=not welcome.unasked & CHECKS)
 
+    def renew(self) -> None:
+        """The proxy says another password: what its account was refused proves nothing any more."""
+        for place in [place for place in self._denied if place[1] == self._account]:
+            del self._since[place], self._denied[place]
+
     def forget(self, now: float) -> None:
         """Forget what was refused long ago."""
         for place in [place for place, since in self._since.items() if now - since >= FORGET]:

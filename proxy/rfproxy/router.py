@@ -300,6 +300,10 @@ class Router:
         """Not everything could be asked; whether the lane is being greeted once more, in another way."""
         return self.reception.again(lane, welcome, now)
 
+    def lane_refused(self, lane: Lane, welcome: Welcome) -> Welcome:
+        """Whoever speaks is not let in: it may be the proxy itself, with a password that has been changed."""
+        return self.reception.refused(lane, welcome)
+
     def lane_ready(self, lane: Lane, now: float) -> None:
         """The server is what it should be."""
         self.reception.ready(lane, now)

@@ -48,6 +48,7 @@ class Heritage:
     workers: Sequence[int]
     embedded: bool
     siblings: str = ""
+    logins: int = -1  # a file of `_leave`, for what cannot be in an environment
 
     @classmethod
     def take(cls, environ: MutableMapping[str, str]) -> Heritage | None:
@@ -75,6 +76,8 @@ class Supervisor:
         alone = config.embedded or (heritage is not None and heritage.embedded)
         self._succession = Succession.ONE_AFTER_ANOTHER if alone else Succession.SIDE_BY_SIDE
         self._crew = Crew(config.workers, heritage.workers if heritage else (), self._succession)
+        self._logins = [*_login_of(config), *(_take(heritage.logins) if heritage else ())]
+        """What is said to servers: by this program, and by the one before."""
         self._siblings = heritage.siblings if heritage else ""
         """The directory in which workers find each other."""
 
@@ -138,7 +141,10 @@ class Supervisor:
         if pid == 0:
             for sock in set(self._sockets) - set(mine):
                 sock.close()
-            os._exit(worker.main(self._config, mine, supervisor, relieves=relieves, siblings=self._siblings))
+            former = next((login for login in self._logins if login not in _login_of(self._config)), None)
+            os._exit(
+                worker.main(self._config, mine, supervisor, relieves=relieves, siblings=self._siblings, former=former)
+            )
         self._crew.started(number, pid, now)
         self._log.info("worker_started", worker=pid)
 
@@ -194,10 +200,10 @@ class Supervisor:
         else:
             self._reload()
 
-    def _bequeathed(self) -> dict[str, str]:
+    def _bequeathed(self, logins: int = -1) -> dict[str, str]:
         """The environment of the program that takes over."""
         fds = [sock.fileno() for sock in self._sockets]
-        heritage = Heritage(self._listen, fds, sorted(self._crew.pids), self._config.embedded, self._siblings)
+        heritage = Heritage(self._listen, fds, sorted(self._crew.pids), self._config.embedded, self._siblings, logins)
         return os.environ | {_VARIABLE: json.dumps(asdict(heritage))}
 
     def _reload(self) -> None:
@@ -205,9 +211,40 @@ class Supervisor:
             sock.set_inheritable(True)
         self._log.info("reloading")
         try:
-            os.execve(sys.executable, _command(), self._bequeathed())
+            with os.fdopen(_leave(self._logins), "rb") as logins:
+                os.execve(sys.executable, _command(), self._bequeathed(logins.fileno()))
         except OSError as error:
             self._log.error("reload_refused", error=f"{sys.executable}: {error.strerror}")
+
+
+_MOST_LOGINS = 2
+
+
+def _login_of(config: ProxyConfig) -> list[worker.Login]:
+    """What the options say."""
+    return [(config.username or "", config.password.get_secret_value())] if config.password else []
+
+
+def _leave(logins: Sequence[worker.Login]) -> int:
+    """A file in memory that has no name, for the next program: an environment is shown to others, and inherited.
+
+    While passwords are changed, a server may know the former one only.
+    """
+    fd = os.memfd_create("logins", 0)  # not closed by exec
+    os.write(fd, json.dumps(list(dict.fromkeys(logins))[:_MOST_LOGINS]).encode())
+    return fd
+
+
+def _take(fd: int) -> list[worker.Login]:
+    """What was left."""
+    if fd < 0:
+        return []
+    try:
+        os.lseek(fd, 0, os.SEEK_SET)
+        with os.fdopen(fd, "rb") as file:
+            return [(str(user), str(password)) for user, password in json.load(file)]
+    except (OSError, ValueError, TypeError):
+        return []  # of a program that does this in another way
 
 
 def _command(*words: str) -> list[str]:

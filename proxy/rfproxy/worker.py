@@ -19,12 +19,14 @@ import time
 import traceback
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from functools import partial
 from uuid import uuid4
 
 import structlog
 import uvloop
 
 from rfprotocol import logs
+from rfprotocol.configfile import read_secret
 from rfprotocol.errors import ConfigError
 from rfprotocol.glance import COMPILED
 from rfprotocol.paths import Paths
@@ -52,6 +54,8 @@ READY = signal.Signals(signal.SIGRTMIN)
 RETIRE = signal.SIGUSR1
 _NOT_FOR_US = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 """What a terminal, or a `pkill`, sends to the supervisor and its workers alike."""
+Login = tuple[str, str]
+"""User, which may be empty, and password."""
 FAILED, MISCONFIGURED = 1, 2
 """Exit statuses."""
 
@@ -63,16 +67,18 @@ def main(
     *,
     relieves: bool = False,
     siblings: str = "",
+    former: Login | None = None,
 ) -> int:
     """The whole life of a worker, in a process just forked by `supervisor`. Returns the exit status.
 
     `relieves`: others serve until this one can, so nobody is let in before. `siblings`: the directory in which workers
-    find each other, if there may be others.
+    find each other, if there may be others. `former`: what the proxy said to servers before a reload.
     """
     try:
         repeats = logs.Repeats(time.monotonic)
         logs.configure(config.log_format, config.log_level, repeats=repeats, worker=os.getpid())
-        status = uvloop.run(_work(config, sockets, supervisor, repeats, relieves=relieves, siblings=siblings))
+        work = _work(config, sockets, supervisor, repeats, relieves=relieves, siblings=siblings, former=former)
+        status = uvloop.run(work)
         repeats.report(all=True)
     except ConfigError as error:
         print(f"rfproxy: {error}", file=sys.stderr)
@@ -147,6 +153,7 @@ async def _work(
     *,
     relieves: bool,
     siblings: str,
+    former: Login | None,
 ) -> int:
     orders = _Orders(supervisor)
     log = structlog.get_logger()
@@ -156,13 +163,15 @@ async def _work(
     resolver = Resolver()
     server = Server(policy, limits=limits, log=log, first_number=first_number(os.getpid()), resolver=resolver)
     server.stats.log = repeats.limiter
+    read = partial(account_of, config, config.password_file) if config.password_file is not None else None
+    server.router.reception.rereads(read, Account(*(word.encode() for word in former)) if former else None)
     address = address_of(sockets[0])
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(resolver.close)
         await stack.enter_async_context(_joined(server, siblings))
         if not relieves:
             await server.listen(sockets)
-        store, group = await stack.enter_async_context(_store(config, orders, resolver))
+        store, group = await stack.enter_async_context(_store(config, orders, resolver, former))
         addresses = AddressFile(config.state_dir, group)
         resolver.remember(addresses.load())
         resolver.subscribe(addresses.save)
@@ -208,7 +217,9 @@ async def _retire(server: Server, orders: _Orders, timeout: float) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _store(config: ProxyConfig, orders: _Orders, resolver: Resolver) -> AsyncIterator[tuple[TopologyStore, str]]:
+async def _store(
+    config: ProxyConfig, orders: _Orders, resolver: Resolver, former: Login | None
+) -> AsyncIterator[tuple[TopologyStore, str]]:
     """The store, and what tells the group of servers from others."""
     if not config.embedded:
         store = ZkStore(config.zookeeper, session_timeout=config.session_timeout)
@@ -216,7 +227,7 @@ async def _store(config: ProxyConfig, orders: _Orders, resolver: Resolver) -> As
         return
     from rfproxy.embedded import embedded  # noqa: PLC0415 - the manager takes 8 MB, which others need not have
 
-    async with embedded(config, resolver) as (inside, manager):
+    async with embedded(config, resolver, former) as (inside, manager):
         orders.need(manager)
         try:
             yield inside, "embedded-" + "-".join(map(str, sorted(config.nodes)))
@@ -281,8 +292,7 @@ def allow_descriptors(wanted: int) -> int:
 
 def policy_of(config: ProxyConfig, hosts: Sequence[str] = ()) -> Policy:
     """The options that the core of one worker needs; `hosts` are the addresses that it listens on."""
-    password = config.password.get_secret_value() if config.password else ""
-    account = Account((config.username or "").encode(), password.encode()) if password else None
+    account = account_of(config)
     return Policy(
         reads=Reads(config.reads),
         hold_timeout=config.hold_timeout,
@@ -295,6 +305,13 @@ def policy_of(config: ProxyConfig, hosts: Sequence[str] = ()) -> Policy:
         spares=config.spare_connections,
         durable=durability_of(config),
     )
+
+
+def account_of(config: ProxyConfig, file: str | None = None) -> Account | None:
+    """The proxy's own, as its options say, or as the password file says now. Raises ConfigError."""
+    given = config.password.get_secret_value() if config.password else ""
+    password = read_secret(file) if file is not None else given
+    return Account((config.username or "").encode(), password.encode()) if password else None
 
 
 def client_auth_of(config: ProxyConfig, account: Account | None, hosts: Sequence[str]) -> ClientAuth:

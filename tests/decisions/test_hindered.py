@@ -157,7 +157,10 @@ class Admin:
     async def replicate(self, master: Node) -> None:
         (await self._server()).follow(master)
 
-    async def set_master_credentials(self) -> None:
+    async def log_in(self) -> Credentials:
+        return self._credentials
+
+    async def set_master_credentials(self, credentials: Credentials) -> None:
         await self._server()
 
     async def close(self) -> None:

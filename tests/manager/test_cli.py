@@ -189,6 +189,23 @@ def test_the_daemon_waits_for_zookeeper_says_so_and_can_be_stopped_meanwhile(
     assert process.stop() == 0
 
 
+def test_daemon__sighup__reads_the_password_file_again(managers: Managers, tmp_path: Path) -> None:
+    path = tmp_path / "password"
+    path.write_text("first-secret")
+    for server in managers.group.servers:
+        server.command("ACL", "SETUSER", "default", "resetpass", ">first-secret", ">second-secret")
+    manager = managers.start("--password-file", str(path))
+    managers.wait_until_serving()
+    path.write_text("second-secret")
+    manager.signal(signal.SIGHUP)
+    wait_until(lambda: said(manager, "the current one"), "servers accept it")
+    assert said(manager, "read the password file again")
+    path.write_text("")
+    manager.signal(signal.SIGHUP)
+    wait_until(lambda: said(manager, "the password file cannot be read"), "it says what is wrong")
+    assert not said(manager, "-secret")
+
+
 def test_an_interrupted_failover_takes_its_request_back(managers: Managers) -> None:
     manager = managers.start("--session-timeout", "30")
     managers.wait_until_serving()

@@ -20,7 +20,7 @@ from rfmanager.mirror import Mirror
 from rfmanager.redis_admin import RedisAdmin
 from rfmanager.steps import CatchUp, Demote, Policy, Promote, Record, Repoint, Seal, Stage, Unpause, Wait
 from rfmanager.tenure import Event, Tenure
-from rfprotocol.errors import FenceLost, StoreConflict, StoreError, StoreUnavailable
+from rfprotocol.errors import FenceLost, NodeUnreachable, StoreConflict, StoreError, StoreUnavailable
 from rfprotocol.memstore import MemStore, MemTree
 from rfprotocol.paths import Paths
 from rfprotocol.records import ManualRequest, Outcome, ProxyRecord, Receipt
@@ -342,7 +342,7 @@ async def test_a_replica_is_not_repointed_when_setting_its_credentials_took_what
     async def replicate(master: Node) -> None:
         pointed.append(master)
 
-    monkeypatch.setattr(RedisAdmin, "set_master_credentials", lambda admin: outlasts_the_lease())
+    monkeypatch.setattr(RedisAdmin, "set_master_credentials", lambda admin, said: outlasts_the_lease())
     monkeypatch.setattr(admin, "replicate", replicate)
     await bench.executor.execute(Repoint((replica,), bench.group.master.node))
     while bench.executor.progress.busy:
@@ -351,6 +351,34 @@ async def test_a_replica_is_not_repointed_when_setting_its_credentials_took_what
         await asyncio.sleep(0)
     assert not pointed
     assert replica in bench.executor.progress.failed
+
+
+async def test_what_a_server_refuses_is_kept_in_its_words_until_it_obeys_or_the_epoch_ends(bench: Bench) -> None:
+    bench.executor.begin(1)
+    replica = bench.group.replicas[0]
+    replica.command("CONFIG", "SET", "requirepass", "secret")
+    await bench.executor.execute(Seal((replica.node,)))
+    said = bench.executor.refusal(replica.node)
+    assert said.startswith("cannot be detached from its master: ")
+    assert "NOAUTH" in said
+    assert str(replica.node) not in said, "whoever shows it names the server"
+    bench.executor.begin(2)
+    assert bench.executor.refusal(replica.node) == ""
+
+
+async def test_catching_up_fails_when_the_former_master_cannot_be_told_its_masterauth_and_pauses_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    master, target = bench.group.master, bench.group.replicas[0].node
+
+    async def unreachable() -> None:
+        raise NodeUnreachable(f"{master.node} did not answer in time")
+
+    monkeypatch.setattr(RedisAdmin, "set_master_credentials", lambda admin, said: unreachable())
+    bench.executor.begin(1)
+    await bench.executor.execute(CatchUp(master.node, target))
+    assert "did not answer in time" in bench.executor.progress.trouble
+    assert master.command("SET", "k", "v"), "its writes are not paused"
 
 
 async def test_another_operators_request_outlives_the_answer_to_a_withdrawn_one(bench: Bench) -> None:

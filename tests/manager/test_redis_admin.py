@@ -14,6 +14,7 @@ import uvloop
 
 from rfmanager.redis_admin import Canary, Credentials, RedisAdmin, failure_of, info_fields, parse_info
 from rfprotocol.errors import Failure, NodeRefused, NodeUnreachable
+from rfprotocol.keyring import Keyring
 from rfprotocol.resolver import Resolver
 from rfprotocol.topology import Node, NodeReport
 from tests.support.eventually import eventually
@@ -133,7 +134,7 @@ async def test_unpausing_lets_writes_through(redis_server: RedisServer) -> None:
 async def test_a_password_is_used_for_the_servers_and_between_them() -> None:
     with RedisGroup(0), RedisServer(requirepass="secret") as master, RedisServer(requirepass="secret") as replica:
         async with admin_of(replica, Credentials(password="secret")) as admin:
-            await admin.set_master_credentials()
+            await admin.set_master_credentials(await admin.log_in())
             await admin.replicate(master.node)
             await until(admin, linked)
 
@@ -144,9 +145,109 @@ async def test_a_replication_user_of_the_site_is_replaced_together_with_its_pass
             with replica.client() as client:
                 client.config_set("masteruser", "replication")
                 client.config_set("masterauth", "its-own")
-            await admin.set_master_credentials()
+            await admin.set_master_credentials(await admin.log_in())
             await admin.replicate(master.node)
             await until(admin, linked)
+
+
+def change_password(server: RedisServer, password: str) -> None:
+    """Whoever is connected stays so."""
+    server.command("CONFIG", "SET", "requirepass", password)
+    server.options["requirepass"] = password
+
+
+async def test_log_in__password_changed__is_refused_although_the_connection_stands() -> None:
+    with RedisServer(requirepass="old") as server:
+        async with admin_of(server, Credentials(password="old")) as admin:
+            assert await admin.log_in() == Credentials(password="old")
+            await admin.probe()
+            change_password(server, "new")
+            await admin.probe()
+            with pytest.raises(NodeRefused) as refused:
+                await admin.log_in()
+    assert refused.value.code == "WRONGPASS"
+
+
+async def test_log_in__no_password_known__nothing_is_tried() -> None:
+    assert await RedisAdmin(Node("no-such-host.invalid", 1)).log_in() == Credentials()
+
+
+async def test_greeting__refused__says_the_new_password_on_the_same_connection() -> None:
+    with RedisServer(requirepass="new") as server:
+        keyring = Keyring(Credentials(password="old"), lambda: Credentials(password="new"))
+        admin = RedisAdmin(server.node, keyring, timeout=30.0)
+        assert (await admin.probe()).role == "master"
+        assert keyring.accepted_by(server.node) == Credentials(password="new")
+        assert int(server.info("stats")["total_connections_received"]) <= 4, "the start, this question, and one more"
+        await admin.close()
+
+
+async def test_greeting__password_for_a_server_without_one__the_former_state_is_remembered() -> None:
+    with RedisServer() as server:
+        said = [Credentials()]
+        keyring = Keyring(said[0], lambda: said[0])
+        admin = RedisAdmin(server.node, keyring, timeout=30.0)
+        await admin.probe()
+        said[0] = Credentials(password="new")
+        assert keyring.reload()
+        await admin.close()
+        assert (await admin.probe()).role == "master"
+        change_password(server, "new")
+        await admin.close()
+        assert (await admin.probe()).role == "master"
+        await admin.close()
+
+
+async def test_command__new_connections_refused__borrows_one_that_stands(redis_group: RedisGroup) -> None:
+    replica = redis_group.replicas[0]
+    replica.command("CONFIG", "SET", "requirepass", "old")
+    replica.options["requirepass"] = "old"
+    probing, commands = (RedisAdmin(replica.node, Credentials(password="old"), timeout=30.0) for _ in range(2))
+    commands.stand_in = probing
+    await probing.probe()
+    change_password(replica, "new")
+    with pytest.raises(NodeRefused):
+        await probing.log_in()
+    both = await asyncio.gather(probing.probe(), commands.seal(), commands.probe())
+    assert [report.role for report in both] == ["slave"] * 3
+    await commands.demote_and_unpause(redis_group.master.node)
+    await probing.close()
+    with pytest.raises(NodeRefused):
+        await commands.seal()
+    await commands.close()
+
+
+async def test_command__server_is_full__borrows_a_connection_that_stands(redis_group: RedisGroup) -> None:
+    replica = redis_group.replicas[0]
+    probing, commands = (RedisAdmin(replica.node, timeout=30.0) for _ in range(2))
+    commands.stand_in = probing
+    await probing.probe()
+    with replica.client() as operator:
+        full = int(operator.info("clients")["connected_clients"])
+        operator.config_set("maxclients", full)
+        assert (await commands.seal()).role == "slave"
+        operator.config_set("maxclients", full + 100)
+    await probing.close()
+    await commands.close()
+
+
+async def test_admits__asks_the_server_itself() -> None:
+    with RedisServer(requirepass="right") as server:
+        server.command("ACL", "SETUSER", "copies", "on", ">c", "+psync", "+replconf", "+ping")
+        async with admin_of(server) as admin:
+            assert await admin.admits(Credentials(password="right"))
+            assert not await admin.admits(Credentials(password="wrong"))
+            assert not await admin.admits(Credentials())
+            assert await admin.admits(Credentials("copies", "c")), "it may copy, and nothing else"
+
+
+async def test_master_credentials__are_read_as_they_were_written(redis_server: RedisServer) -> None:
+    async with admin_of(redis_server) as admin:
+        assert await admin.master_credentials() == Credentials()
+        await admin.set_master_credentials(Credentials("u", "p"))
+        assert await admin.master_credentials() == Credentials("u", "p")
+        await admin.set_master_credentials(Credentials())
+        assert await admin.master_credentials() == Credentials("u", "p"), "who has no password sets none"
 
 
 async def test_a_missing_or_wrong_password_is_an_answer_and_never_shown() -> None:

@@ -113,6 +113,37 @@ def test_an_unreadable_topology_is_said_instead_of_a_master() -> None:
     assert "the nodes record is not JSON" in text
 
 
+STUCK = replace(
+    HEALTHY,
+    managers={
+        "m1": ManagerReport(
+            "m1", 5, (MASTER, replace(REPLICA, refusal="cannot be detached: WRONGPASS")), waits_for="not yet"
+        ),
+        "m2": ManagerReport(
+            "m2", 9, (replace(MASTER, refusal="refuses new connections: NOAUTH"), REPLICA), waits_for="mine"
+        ),
+    },
+)
+
+
+def test_what_servers_refuse_and_what_the_next_step_waits_for_is_said() -> None:
+    text = report.status_text(STUCK)
+    assert cells(text, "next step waits") == ["next step waits", "not yet"]
+    lines = [line.split("  ")[-1].strip() for line in text.splitlines() if line.startswith("trouble")]
+    assert "replica b:6379: cannot be detached: WRONGPASS" in lines
+    assert "the master a:6379: refuses new connections: NOAUTH (says manager m2)" in lines
+
+
+def test_what_servers_refuse_and_what_the_next_step_waits_for_is_in_the_json() -> None:
+    plain = json.loads(report.status_json(STUCK))
+    assert plain["waits_for"] == "not yet"
+    servers = {server["address"]: server for server in plain["servers"]}
+    assert servers["b:6379"]["refusal"] == "cannot be detached: WRONGPASS"
+    assert servers["a:6379"]["refusal"] is None
+    assert servers["a:6379"]["managers"]["m2"]["refusal"] == "refuses new connections: NOAUTH"
+    assert json.loads(report.status_json(HEALTHY))["waits_for"] is None
+
+
 def test_the_status_as_json_has_the_same_facts_as_numbers() -> None:
     plain = json.loads(report.status_json(HEALTHY))
     assert (plain["master"], plain["phase"], plain["epoch"], plain["primary"]) == ("a:6379", "serving", 7, "m1")

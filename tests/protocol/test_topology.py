@@ -87,6 +87,7 @@ MANAGER_REPORTS = st.builds(
     manager=st.just("m1"),
     sequence=COUNTS,
     nodes=st.lists(NODE_REPORTS, max_size=4, unique_by=lambda report: report.node).map(by_availability),
+    waits_for=st.text(max_size=20),
 )
 SERVING = Topology(7, Phase.SERVING, Node("a", 1), (Node("b", 2),), (Node("::1", 3),))
 

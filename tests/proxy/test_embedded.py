@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import redis.asyncio as aioredis
+from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from rfprotocol.errors import ConfigError
@@ -158,3 +159,19 @@ def test_record__a_server_is_added_or_removed__is_still_the_groups(tmp_path: Pat
         assert module.recall(ProxyConfig(nodes=nodes, state_dir=tmp_path)) == TreeState(2, records)
     with pytest.raises(ConfigError, match=r"is about other servers \(a:1, b:1\)"):
         module.recall(ProxyConfig(nodes=(Node("new", 1),), state_dir=tmp_path))
+
+
+async def test_reloaded_with_a_password_that_no_server_knows_yet__the_manager_says_the_former_one(
+    tmp_path: Path,
+) -> None:
+    with RedisGroup(2, requirepass="former", masterauth="former") as group:
+        config = ProxyConfig(nodes=group.nodes, password=SecretStr("new"), state_dir=tmp_path)
+        async with embedded(config, former=("", "former")) as (store, _):
+            await store.start()
+            topology = None
+            while topology is None or topology.master is None or not topology.replicas:
+                entry = await store.read(Paths(config.znode_path).nodes)
+                topology = Topology.decode(entry.data) if entry else None
+                await asyncio.sleep(0.01)
+            assert topology.master == group.master.node
+            await store.close()

@@ -10,6 +10,7 @@ from typing import Self
 import hiredis
 import pytest
 
+from rfprotocol.errors import ConfigError
 from rfprotocol.resp import encode_command
 from rfproxy.greeting import Account
 from rfproxy.policy import Policy
@@ -229,6 +230,98 @@ def test_own_password_refused__users_with_their_own_are_served() -> None:
     assert len(play.log.events("account_refused")) == 1
     refused = [entry for entry in play.server("m:1").acl_log if entry == ("proxy", "AUTH")]
     assert len(refused) == 1, "it is not tried again on each connection"
+
+
+# --- the proxy's password is changed while it runs
+
+
+class File:
+    """What is read again."""
+
+    def __init__(self, play: Playbook, account: Account) -> None:
+        self.account, self.broken = account, False
+        play.router.reception.rereads(self.read)
+
+    def read(self) -> Account:
+        if self.broken:
+            raise ConfigError("password: cannot be read")
+        return self.account
+
+
+def changed(play: Playbook, server: str, password: str) -> None:
+    """The server knows another password, and ends its connections."""
+    play.server(server).users = {"default": User("other"), "proxy": User(password), "app": ADMIN}
+    play.server(server).hangs_up()
+    play.wait(1.0)
+
+
+def test_password_changed__file_has_it__clients_without_auth_notice_nothing() -> None:
+    play = group(Policy(account=OWN), default=User("other"), proxy=User("px"))
+    file = File(play, OWN)
+    client = play.client().says("INCR", "a")
+    play.server("m:1").hears("INCR", "a").answers(b":1\r\n")
+    client.hears(b":1\r\n")
+    file.account = Account(b"proxy", b"new")
+    changed(play, "m:1", "new")
+    client.says("INCR", "b")
+    play.wait(1.0)
+    play.server("m:1").hears("INCR", "b").answers(b":2\r\n")
+    client.hears(b":2\r\n")
+    assert fields(play)["proxy_account_problems"] == ""
+    assert play.log.events("account_refused") == []
+
+
+def test_password_changed__at_one_server_only__each_is_told_what_it_knows() -> None:
+    play = group(Policy(account=OWN), default=User("other"), proxy=User("px"))
+    play.server("r:1").users = {"default": User("other"), "proxy": User("px")}
+    play.topology(2, master="m:1", replicas=["r:1"], run_id="first")
+    file = File(play, OWN)
+    client = play.client().says("GET", "a")
+    play.server("r:1").hears("GET", "a").answers(b"$-1\r\n")
+    client.says("INCR", "a")
+    play.server("m:1").hears("INCR", "a").answers(b":1\r\n")
+    file.account = Account(b"proxy", b"new")
+    changed(play, "m:1", "new")
+    client.says("INCR", "a")
+    play.wait(1.0)
+    play.server("m:1").hears("INCR", "a").answers(b":2\r\n")
+    play.server("r:1").hangs_up()
+    play.wait(1.0)
+    client.says("GET", "a")
+    play.wait(1.0)
+    play.server("r:1").hears("GET", "a").answers(b"$1\r\n2\r\n")
+    client.hears(b"$-1\r\n:1\r\n:2\r\n$1\r\n2\r\n")
+
+
+def test_password_changed__users_of_their_own__the_proxy_still_asks_in_one_greeting() -> None:
+    play = group(Policy(account=OWN), proxy=User("px"), app=LIMITED)
+    file = File(play, OWN)
+    client = login(play, "app")
+    file.account = Account(b"proxy", b"new")
+    play.server("m:1").users["proxy"] = User("new")
+    play.server("m:1").hangs_up()
+    play.wait(1.0)
+    client.says("SET", "k", "v")
+    connection = play.server("m:1").hears("SET", "k", "v")
+    assert connection.greeted[0] == [b"AUTH", b"proxy", b"new"]
+    assert fields(play)["proxy_servers_unchecked"] == fields(play)["proxy_account_problems"] == ""
+
+
+def test_password_changed__file_does_not_have_it__is_told_as_before() -> None:
+    play = group(Policy(account=OWN), default=User("other"), proxy=User("px"))
+    file = File(play, OWN)
+    changed(play, "m:1", "new")
+    play.client().says("GET", "k").hears_error("ERR rfproxy's own password is refused by m:1")
+    assert fields(play)["proxy_account_problems"] == "m:1 refused"
+    file.broken = True
+    play.client().says("GET", "k").hears_error("ERR rfproxy's own password is refused by m:1")
+    assert play.log.events("password_file_unreadable")
+    file.broken, file.account = False, Account(b"proxy", b"new")
+    client = play.client().says("GET", "k")
+    play.wait(1.0)
+    play.server("m:1").hears("GET", "k").answers(b"$-1\r\n")
+    client.hears(b"$-1\r\n")
+    assert fields(play)["proxy_account_problems"] == ""
 
 
 # --- on a real Redis

@@ -267,6 +267,57 @@ def test_heritage__of_a_later_version__is_understood() -> None:
     assert Heritage.take(environ) == Heritage("a:1", [3], [7], embedded=False, siblings="/d")
 
 
+def set_password(server: RedisServer, password: str) -> None:
+    """The only one, and everybody has to come anew."""
+    server.command("CONFIG", "SET", "requirepass", password)
+    server.options["requirepass"] = password
+    server.command("CLIENT", "KILL", "TYPE", "normal")
+
+
+def test_password_file__proxy_reloaded_before_the_server_knows_the_new_one__nobody_notices(
+    start: Start, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "password"
+    file.write_text("first-secret")
+    set_password(redis_server, "first-secret")
+    program = start(password_file=str(file))
+    file.write_text("second-secret")
+    for _ in range(2):  # what is left to the next program is left to the one after that, too
+        program.reload()
+        with program.connect() as client:
+            assert client.incr("k")
+    set_password(redis_server, "second-secret")
+    with program.connect() as client:
+        assert client.incr("k") == 3
+        assert client.info("proxy")["proxy_account_problems"] == ""
+    assert program.events("account_refused") == []
+    assert "-secret" not in program.log.read_text()
+    (worker,) = program.process.workers
+    for pid in (program.process.pid, worker):
+        assert b"-secret" not in Path(f"/proc/{pid}/environ").read_bytes()
+
+
+def test_password_file__changed_for_a_worker_that_retires__it_reads_the_file_again(
+    start: Start, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "password"
+    file.write_text("first-secret")
+    set_password(redis_server, "first-secret")
+    program = start(password_file=str(file))
+    (former,) = program.process.workers
+    with program.connect() as busy:
+        busy.set("k", "v")
+        file.write_text("second-secret")
+        program.process.signal(signal.SIGHUP)
+        program.wait_for("retiring")
+        set_password(redis_server, "second-secret")
+        for _ in range(20):
+            assert busy.get("k") == "v"
+            busy.set("k", "v")
+        assert worker_of(busy) == former
+    program.wait_for("worker_left")
+
+
 def test_in_the_embedded_mode_the_former_worker_is_gone_before_the_next_one_decides(
     redis_server: RedisServer, tmp_path: Path
 ) -> None:
