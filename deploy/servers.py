@@ -119,7 +119,7 @@ def _version(program: Path, product: str) -> str | None:
 
 def fetch(lines: Iterable[Line]) -> dict[Line, str]:
     """Unpack the servers of these lines; returns why, for each that could not be had."""
-    reasons = {}
+    reasons: dict[Line, str] = {}
     for debian, wanted in groupby(sorted(lines, key=attrgetter("debian")), attrgetter("debian")):
         group = list(wanted)
         try:

@@ -124,7 +124,11 @@ MUST_AUTH = b"-NOAUTH HELLO must be called with the client already authenticated
         (Identity(0, 3, Account(b"u", b"pw")), frozenset[bytes](), b"%1\r\n$5\r\nproto\r\n:3\r\n"),
         (Identity(0, 2, Account(b"u", b"pw")), frozenset[bytes](), MUST_AUTH),
         (Identity(3, 2, Account(b"u", b"pw")), frozenset([b"SELECT"]), b"+OK\r\n" + HELLO),
-        (Identity(3, 2, Account(b"u", b"pw")), frozenset([b"SELECT"]), b"-NOPERM no permissions for SELECT\r\n" + HELLO),
+        (
+            Identity(3, 2, Account(b"u", b"pw")),
+            frozenset([b"SELECT"]),
+            b"-NOPERM no permissions for SELECT\r\n" + HELLO,
+        ),
     ],
 )
 def test_greeting__refused_auth_has_no_answer__is_seen_in_the_next_one(

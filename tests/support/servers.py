@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
-from deploy.servers import Server, installed, the
+from deploy.processes import PROGRAMS
+from deploy.servers import Server, the
 
-__all__ = ["Server", "installed", "only", "the"]
+__all__ = ["Server", "chosen", "only"]
+
+
+def chosen(*names: str) -> list[object]:
+    """Parameters: the servers of these lines, or None for those that the environment says (`make matrix`)."""
+    return [pytest.param(None, id="chosen")] if PROGRAMS in os.environ else [only(name) for name in names]
 
 
 def only(*names: str, marks: tuple[pytest.MarkDecorator, ...] = ()) -> object:
