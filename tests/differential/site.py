@@ -24,11 +24,11 @@ LIMITED = ["ACL", "SETUSER", "limited", *_RIGHTS]
 
 
 @contextlib.contextmanager
-def both_sides(folder: Path, reads: str) -> Iterator[Comparison]:
-    """Both, running and empty. `reads`: as the proxy's option."""
+def both_sides(folder: Path, reads: str, program: Path | None = None) -> Iterator[Comparison]:
+    """Both, running and empty. `reads`: as the proxy's option; `program`: of all servers."""
     with contextlib.ExitStack() as stack:
-        plain = stack.enter_context(RedisServer(hz=_HZ))
-        group = stack.enter_context(RedisGroup(3, hz=_HZ))
+        plain = stack.enter_context(RedisServer(program=program, hz=_HZ))
+        group = stack.enter_context(RedisGroup(3, program=program, hz=_HZ))
         proxy = stack.enter_context(EmbeddedProxy(group, folder, "--reads", reads))
         clients = [stack.enter_context(contextlib.closing(each.client())) for each in (plain, *group.servers)]
         for client in clients:

@@ -57,7 +57,7 @@ PARTS = (
     ),
     Part(
         "users, probes",
-        ("tests/proxy/test_reception.py", "tests/scenarios/test_users.py", "tests/manager/test_redis_admin.py", *PLAIN),
+        ("tests/proxy/test_reception.py", "tests/manager/test_redis_admin.py", *PLAIN),
     ),
     Part("as one server", ("--seed", "1", "--commands", "20000"), "tests.differential"),
     Part(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from redis.exceptions import NoPermissionError
 from rfproxy.barrier import counts_writes_only
 from tests.support.embedded import EmbeddedProxy
 from tests.support.installation import Installation
+from tests.support.logged import logged
+from tests.support.rawclient import RawClient
 from tests.support.redis import RedisGroup
 from tests.support.servers import Server, chosen
 
@@ -78,6 +80,29 @@ def test_wait__user_without_the_channel__error(group: RedisGroup, client: Any) -
         return
     with pytest.raises(NoPermissionError, match="SPUBLISH on the channel rfproxy:durable"):
         client.wait(1, 100)
+
+
+def test_auth__wrong_password__is_refused_and_no_server_blamed(group: RedisGroup, tmp_path: Path) -> None:
+    """Since 7.2 a server does not answer a refused AUTH behind other commands, as in the greeting of a connection."""
+    with EmbeddedProxy(group, tmp_path) as proxy, RawClient(proxy.address) as client:
+        for _ in range(3):
+            assert client.ask(b"AUTH nobody wrong\r\n").startswith(b"-WRONGPASS ")
+        assert client.ask(b"SET k v\r\n") == b"+OK\r\n"
+        assert proxy.process.log is not None
+        assert not {line["event"] for line in logged(proxy.process.log)} & {"lane_lost", "replica_silent"}
+
+
+@pytest.mark.parametrize("command", ["READONLY", "READWRITE"])
+def test_readonly__outside_a_cluster__is_answered_as_by_the_server(
+    group: RedisGroup, client: Any, command: str
+) -> None:
+    def answer(ask: Callable[[str], object]) -> str:
+        try:
+            return str(ask(command))
+        except redis.ResponseError as error:
+            return str(error)
+
+    assert answer(client.execute_command) == answer(group.master.command)
 
 
 @pytest.mark.parametrize("client", [("--write-safety", "durable")], indirect=True)
