@@ -6,12 +6,14 @@ import asyncio
 from pathlib import Path
 
 import pytest
+import redis.asyncio as aioredis
 
 from bench.load import Load
 from rfprotocol.records import Outcome
 from rfprotocol.topology import Topology
 from tests.scenarios.faults.trial import Findings, Trial
 from tests.scenarios.faults.users import Users
+from tests.support.eventually import eventually
 from tests.support.installation import Installation
 from tests.support.redis import RedisGroup, RedisServer
 from tests.support.servers import Server, only
@@ -60,6 +62,28 @@ async def test_upgrade__server_by_server_under_load__no_error_and_nothing_lost(
     assert result.ledger is not None
     assert (result.ledger.lost, result.ledger.uncertain, result.ledger.doubled) == (0, 0, 0)
     assert len(result.operations) > 100
+
+
+@pytest.mark.elaborate
+@pytest.mark.parametrize(("old", "new"), [only(OLD, NEW), only(OLD, "Valkey 9")])
+async def test_upgrade__old_server_has_to_copy_from_a_new_one__is_not_read_until_it_is_upgraded(
+    old: Server, new: Server, zookeeper_hosts: str, tmp_path: Path
+) -> None:
+    """It cannot read the new format, and stays empty: managers and proxies do without it."""
+    with RedisGroup(3, program=old.program) as group:
+        async with Installation(group, zookeeper_hosts, tmp_path) as site:
+            for replica in group.replicas:
+                await _upgrade(site, replica, new)
+            await _switch_over(site, group.replicas[0])
+            async with aioredis.Redis(port=site.ports[0], decode_responses=True) as client:
+                await client.set("k", "v")
+                group.master.restart()
+                await eventually(lambda: "format version" in group.master.process.last_words())
+                topology = await site.serving(lambda topology: group.master.node not in topology.replicas)
+                assert topology.master == group.replicas[0].node
+                assert {await client.get("k") for _ in range(50)} == {"v"}
+                await _upgrade(site, group.master, new)
+                assert group.master.command("GET", "k") == "v"
 
 
 async def _upgrade(site: Installation, server: RedisServer, new: Server) -> None:
