@@ -139,16 +139,17 @@ def _unpack(debian: str, lines: Sequence[Line]) -> None:
     with tempfile.TemporaryDirectory(prefix="rf-servers-") as folder:
         for package in _packages(Path(folder), debian, [line.program for line in lines]):
             _run("dpkg-deb", "-x", package, root)
-    loaders = sorted(root.glob("usr/lib/*/ld-linux*.so.*"))
-    if not loaders:
+    # Until Debian 12, packages have a /lib beside /usr/lib.
+    loader = next((path.relative_to(FOLDER) for path in sorted(root.glob("**/lib/*/ld-linux*.so.*"))), None)
+    if loader is None:
         raise FetchError(f"the packages of Debian {debian} brought no loader for programs")
+    architecture = loader.parent.name
+    folders = ":".join(f"$here/{debian}/{library}/{architecture}" for library in ("lib", "usr/lib"))
     for line in lines:
         line.wrapper.parent.mkdir(parents=True, exist_ok=True)
-        inside = Path("..") / loaders[0].relative_to(FOLDER)
+        program = f"$here/{debian}/usr/bin/{line.program}"
         line.wrapper.write_text(
-            "#!/bin/sh\n"
-            f'here=${{0%/*}}\nexec "$here/{inside}" --library-path "$here/{inside.parent}" '
-            f'"$here/../{debian}/usr/bin/{line.program}" "$@"\n'
+            f'#!/bin/sh\nhere=${{0%/*}}/..\nexec "$here/{loader}" --library-path "{folders}" "{program}" "$@"\n'
         )
         line.wrapper.chmod(0o755)
 
