@@ -1,6 +1,7 @@
 # make run   three Redis servers and a proxy on 127.0.0.1:6380 (or PORT=...); Ctrl-C stops everything
 # make test  everything that is checked before a change is accepted
 # make soak  20,000 connections that come and vanish in all manners: what memory and descriptors do
+# make matrix  the system tests with each version of Redis and Valkey that runs here, and in mixed groups
 # make faults  every fault that has to be survived, on real processes; prints a table of what became of them
 # make bench  beside twemproxy, HAProxy and no proxy: CPU time per command, throughput, latency; which targets hold
 # make demo  a ZooKeeper ensemble, managers and proxies, clients, a killed master and a planned switchover
@@ -9,12 +10,12 @@
 
 PORT = 6380
 BIN = .venv/bin
-SETUP = pyproject.toml deploy/setup.sh tests/clients/node/package-lock.json
+SETUP = pyproject.toml deploy/setup.sh deploy/servers.py tests/clients/node/package-lock.json
 
 COMPILED = $(CURDIR)/build/compiled
 CORE = $(COMPILED)/.ready
 
-.PHONY: setup run test test-compiled faults soak bench demo clean
+.PHONY: setup run test test-compiled matrix faults soak bench demo clean
 
 setup: .venv/.ready
 
@@ -36,6 +37,9 @@ test-compiled: $(CORE)
 faults: .venv/.ready-tests
 	@$(BIN)/python -m tests.scenarios.faults
 
+matrix: .venv/.ready-tests
+	@exec $(BIN)/python -m tests.matrix
+
 soak: .venv/.ready
 	@exec $(BIN)/python -m bench.soak
 
@@ -47,7 +51,7 @@ demo: .venv/.ready-tests
 
 clean:
 	rm -rf tests/clients/node/node_modules
-	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .servers build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.ready: $(SETUP)

@@ -18,6 +18,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,6 +32,11 @@ from rfprotocol.topology import Node
 # port free when it is started again, and no client that keeps trying meanwhile connects to itself.
 _PORTS = range(10_000, 32_000)
 _given_out: set[int] = set()
+
+PROGRAMS = "RF_REDIS_SERVERS"
+"""The environment variable with the server programs to run instead of the system's, parted as in PATH. In a group they
+are those of its servers in turn, the last one of all others, and of each that is started again: a group that is in the
+middle of a rolling upgrade."""
 
 
 class ProcessError(Exception):
@@ -170,6 +176,11 @@ def _removal(owner: object, folder: Path) -> Callable[[], object]:
     return weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
 
 
+def server_programs() -> list[str]:
+    """The server programs to run: the system's redis-server, unless the environment says otherwise."""
+    return os.environ.get(PROGRAMS, "redis-server").split(os.pathsep)
+
+
 class RedisServer:
     """A redis-server with a folder of its own, without persistence unless `options` say otherwise.
 
@@ -184,10 +195,10 @@ class RedisServer:
         bind: str = "127.0.0.1",
         port: int | None = None,
         folder: Path | None = None,
-        program: str | Path = "redis-server",
+        program: str | Path | None = None,
         **options: str | int,
     ) -> None:
-        """`program`: the server itself, such as another version, or Valkey's."""
+        """`program`: the server itself, such as another version, or Valkey's; default: the first of those to run."""
         self.bind = bind
         self.folder = folder or Path(tempfile.mkdtemp(prefix="rf-redis-"))
         self.folder.mkdir(exist_ok=True)
@@ -204,7 +215,8 @@ class RedisServer:
         self.front: Node | None = None  # what stands before it and is reached instead, if anything
         self._fixed_port = port
         self.port = port or free_port(bind)
-        self.process = Process([program, self.folder / "redis.conf"], self.folder / "redis.log")
+        self._program = str(program or server_programs()[0])
+        self.process = Process([self._program, self.folder / "redis.conf"], self.folder / "redis.log")
 
     @property
     def node(self) -> Node:
@@ -234,6 +246,11 @@ class RedisServer:
                 break
             self.port = free_port(self.bind)
         raise ProcessError(f"redis-server on {self.node} ended: {self.process.last_words()}")
+
+    def upgrade(self, program: str | Path) -> None:
+        """Another program, from the next start on."""
+        self.process.argv[self.process.argv.index(self._program)] = str(program)
+        self._program = str(program)
 
     def restart(self) -> None:
         """Start it again where it was; a running one is killed first."""
@@ -313,13 +330,14 @@ class RedisGroup:
     """A master and its replicas, all links up. `program` and `options` are those of every server."""
 
     def __init__(
-        self, size: int = 3, *, bind: str = "127.0.0.1", program: str | Path = "redis-server", **options: str | int
+        self, size: int = 3, *, bind: str = "127.0.0.1", program: str | Path | None = None, **options: str | int
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="rf-redis-"))
         self._remove_folder = _removal(self, self.folder)
+        *first, self._last = [str(program)] if program else server_programs()
         self.servers = [
-            RedisServer(bind=bind, port=None, folder=self.folder / f"server-{number}", program=program, **options)
-            for number in range(1, size + 1)
+            RedisServer(bind=bind, port=None, folder=self.folder / f"server-{number}", program=each, **options)
+            for number, each in enumerate(islice(chain(first, repeat(self._last)), size), 1)
         ]
 
     @property
@@ -351,6 +369,8 @@ class RedisGroup:
             # By command, not in the file: after a restart a server is a master, as after a crash in the field.
             replica.command("REPLICAOF", self.master.bind, self.master.port)
         self.wait_in_sync()
+        for server in self.servers:
+            server.upgrade(self._last)
 
     def wait_in_sync(self) -> None:
         """Wait until every replica's link is up and its offset is that of the master it follows."""

@@ -3,7 +3,8 @@
 #
 #   sh deploy/setup.sh           enough for `make run`
 #   sh deploy/setup.sh --tests   also ZooKeeper, a Java runtime, the development tools, the clients that the tests play,
-#                                and the proxies that `make bench` compares with
+#                                the proxies that `make bench` compares with, and, in .servers, the servers of other
+#                                versions than the system's that can be had here
 #
 # Nothing that is installed here is started or enabled as a service. Run it again at any time.
 set -eu
@@ -149,6 +150,8 @@ install_npm_clients() {
     fi
 }
 if [ "$tests" = yes ]; then (PATH=$PWD/.venv/bin:$PATH && install_npm_clients); fi
+
+if [ "$tests" = yes ]; then .venv/bin/python -m deploy.servers | sed 's/^/setup: /'; fi
 
 touch .venv/.ready
 if [ "$tests" = yes ]; then touch .venv/.ready-tests; fi

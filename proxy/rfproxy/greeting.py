@@ -10,7 +10,7 @@ refused would stand in ACL LOG.
     CLIENT ID                                        what does the server call this connection?
     SELECT db                                        when it is not 0; AUTH keeps the database
     AUTH [user] pass                                 when the client's account is another one
-    HELLO 3                                          when it speaks RESP3
+    HELLO 3                                          when it speaks RESP3; HELLO 2 behind the AUTH of another account
 
 ROLE and INFO are what keeps a restarted server from being taken for the one that the topology speaks of: a
 master that comes back empty, or a replica that has not synchronised yet, answers every command with a good
@@ -18,7 +18,8 @@ conscience. `Asker` says who asks where the proxy's account may not. HELLO is op
 command table) and says the role, so it is said where nothing else may be.
 
 The answers are judged one by one: a server that refuses the connection says so once, whatever and how much it was
-asked, and closes.
+asked, and closes. Since Redis 7.2 and Valkey 7.2 a refused AUTH has no answer at all when replies of the same packet
+stand before it (`addAuthErrReply` in acl.c): the reply of the HELLO behind it shows that.
 """
 
 from __future__ import annotations
@@ -207,7 +208,7 @@ class Greeting:
             words = words + [_Word(_Kind.QUESTION, _ASKED[name]) for name in QUESTIONS if name not in self.skip]
         database = [_Word(_Kind.DATABASE, [b"SELECT", b"%d" % identity.db])] if identity.db else []
         words += user + database if b"SELECT" in self.skip else database + user
-        if identity.protocol == 3 or asker is Asker.NOBODY:
+        if identity.protocol == 3 or asker is Asker.NOBODY or user:
             words.append(_Word(_Kind.DIALECT, [b"HELLO", b"%d" % identity.protocol]))
         return words
 
@@ -216,6 +217,8 @@ class Greeting:
 
     def _judge(self, word: _Word, reply: Any) -> Welcome | None:
         """The refusal that this reply is, if it is one."""
+        if self._shows_silent_refusal(word, reply):
+            return Welcome(Refusal.DENIED, _REFUSED, account_error=self._account_error)
         if isinstance(reply, _Error):
             return self._judge_error(word, reply.text)
         problem = ""
@@ -247,6 +250,15 @@ class Greeting:
         elif word.kind is not _Kind.DIALECT or self._key.identity.protocol == 3:
             return Welcome(Refusal.DENIED, text, account_error=self._account_error)
         return None
+
+    def _shows_silent_refusal(self, word: _Word, reply: Any) -> bool:
+        """Whether this is the reply to a later word, since AUTH was refused without one.
+
+        HELLO answers with a list or a map, or wants AUTH before it; SELECT is tried under the account before.
+        """
+        if word.kind is _Kind.USER and isinstance(reply, _Error):
+            return word is not self._words[0] and reply.text.startswith(("NOAUTH", "NOPERM"))
+        return word.kind in (_Kind.USER, _Kind.DATABASE) and isinstance(reply, list | dict)
 
     @property
     def _asked_for_another(self) -> bool:
@@ -295,6 +307,9 @@ def _as_error(text: str) -> Any:
 
 _PASSING = ("LOADING", "MASTERDOWN", "BUSY", "ERR max number of clients", "DENIED")
 """How errors begin that speak of the server, not of the user. DENIED: of Redis' protected mode (networking.c)."""
+
+_REFUSED = "WRONGPASS invalid username-password pair or user is disabled."
+"""What a server says of a refused AUTH, if it says anything."""
 
 _ASKED = {b"ROLE": [b"ROLE"], b"INFO": [b"INFO", b"server"], b"CLIENT": [b"CLIENT", b"ID"]}
 _ROLES = {Duty.MASTER: b"master", Duty.REPLICA: b"replica"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from deploy.processes import Process, ProcessError, RedisGroup, RedisServer, free_port, wait_until
+from deploy.processes import PROGRAMS, Process, ProcessError, RedisGroup, RedisServer, free_port, wait_until
 from rfprotocol.topology import Node
 
 
@@ -19,6 +20,19 @@ def test_a_server_answers_as_soon_as_it_is_started(redis_server: RedisServer) ->
     assert redis_server.command("SET", "k", "v") is True
     assert redis_server.command("GET", "k") == "v"
     assert Node(redis_server.bind, redis_server.port) == redis_server.node
+
+
+def test_group__two_programs__started_again_as_the_later_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    programs = [tmp_path / name / "redis-server" for name in ("old", "new")]
+    for program in programs:
+        program.parent.mkdir()
+        program.symlink_to(str(shutil.which("redis-server")))
+    monkeypatch.setenv(PROGRAMS, f"{programs[0]}:{programs[1]}")
+    with RedisGroup(3) as group:
+        running = [server.info("server")["executable"] for server in group.servers]
+        assert running == [str(programs[number]) for number in (0, 1, 1)]
+        group.master.restart()
+        assert group.master.info("server")["executable"] == str(programs[1])
 
 
 def test_options_are_directives_of_the_configuration_file() -> None:
@@ -85,7 +99,7 @@ def test_a_process_does_not_outlive_its_parent() -> None:
     script = textwrap.dedent(
         """
         import os, pathlib, signal
-        from deploy.processes import Process, wait_until
+        from deploy.processes import PROGRAMS, Process, wait_until
         child = Process(["sleep", "600"])
         child.start()
         wait_until(lambda: pathlib.Path(f"/proc/{child.pid}/cmdline").read_bytes().startswith(b"sleep"), "exec")

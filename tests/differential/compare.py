@@ -43,21 +43,31 @@ class WrongCase(AssertionError):
 
 
 class Comparison:
-    """A plain Redis and a proxy; `clean` empties both, `settle` returns when replicas have all that was written."""
+    """A plain Redis and a proxy; `clean` empties both, `settle` returns when replicas have all that was written.
+
+    `fit` makes of a case one that this Redis can play.
+    """
 
     def __init__(
-        self, plain: Node, proxy: Node, clean: Callable[[], None], settle: Callable[[], None] | None = None
+        self,
+        plain: Node,
+        proxy: Node,
+        clean: Callable[[], None],
+        settle: Callable[[], None] | None = None,
+        fit: Callable[[Case], Case] = lambda case: case,
     ) -> None:
         self.plain = plain
         self.proxy = proxy
         self.commands = 0
         self._clean = clean
         self._settle = settle
+        self._fit = fit
 
     def differences(self, cases: Iterable[tuple[int, Case]], commands: int, most: int = 3) -> list[Difference]:
         """Play cases with so many commands altogether; stops at `most` differences. Raises WrongCase."""
         found: list[Difference] = []
-        for seed, case in cases:
+        for seed, whole in cases:
+            case = self._fit(whole)
             if self.commands >= commands or len(found) >= most:
                 break
             self.commands += case.size

@@ -16,11 +16,14 @@ class Mask(Enum):
     CLOCK = "the server's clock, or an id made from it: any digits will do"
     GREETING = "a connection's number stands in it"
     ADDRESS = "numbers, addresses, ages and buffer sizes of a connection; what the client said of itself is compared"
+    """Without the fields that Redis 7.0 did not have: the proxy shows those of 7.0, in front of any server."""
 
 
 _MEASURED = re.compile(
     rb"\b(id|addr|laddr|fd|age|idle|qbuf|qbuf-free|argv-mem|multi-mem|rbs|rbp|obl|oll|omem|tot-mem|events)=\S*"
 )
+_LATER = re.compile(rb" (capa|watch|lib-name|lib-ver|io-thread|tot-net-in|tot-net-out|tot-cmds)=[^ \n]*")
+"""Fields of CLIENT INFO since Redis 7.2 and Valkey 8."""
 
 
 def masked(mask: Mask, reply: bytes) -> bytes:
@@ -34,7 +37,8 @@ def masked(mask: Mask, reply: bytes) -> bytes:
     if mask is Mask.CLOCK:
         return re.sub(rb"\d+", b"N", reply)
     if mask is Mask.ADDRESS:
-        return _MEASURED.sub(rb"\1=N", reply.partition(b"\r\n")[2])
+        shown = _LATER.sub(b"", reply.partition(b"\r\n")[2])
+        return _MEASURED.sub(rb"\1=N", shown).replace(b" multi=0 ", b" multi=-1 ")  # so Valkey behind an EXEC
     return re.sub(rb"(\$2\r\nid\r\n:)\d+", rb"\1N", reply)
 
 

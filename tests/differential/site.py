@@ -11,6 +11,7 @@ from typing import Any
 import redis
 
 from tests.differential.compare import Comparison
+from tests.differential.peculiar import fit
 from tests.support.embedded import EmbeddedProxy
 from tests.support.rawclient import RawClient
 from tests.support.redis import RedisGroup, RedisServer
@@ -23,11 +24,11 @@ LIMITED = ["ACL", "SETUSER", "limited", *_RIGHTS]
 
 
 @contextlib.contextmanager
-def both_sides(folder: Path, reads: str) -> Iterator[Comparison]:
-    """Both, running and empty. `reads`: as the proxy's option."""
+def both_sides(folder: Path, reads: str, program: Path | None = None) -> Iterator[Comparison]:
+    """Both, running and empty. `reads`: as the proxy's option; `program`: of all servers."""
     with contextlib.ExitStack() as stack:
-        plain = stack.enter_context(RedisServer(hz=_HZ))
-        group = stack.enter_context(RedisGroup(3, hz=_HZ))
+        plain = stack.enter_context(RedisServer(program=program, hz=_HZ))
+        group = stack.enter_context(RedisGroup(3, program=program, hz=_HZ))
         proxy = stack.enter_context(EmbeddedProxy(group, folder, "--reads", reads))
         clients = [stack.enter_context(contextlib.closing(each.client())) for each in (plain, *group.servers)]
         for client in clients:
@@ -41,7 +42,7 @@ def both_sides(folder: Path, reads: str) -> Iterator[Comparison]:
             _pipelined(through, ["SCRIPT", "FLUSH"])  # the proxy remembers scripts, until a client says otherwise
             settle()
 
-        yield Comparison(plain.node, proxy.address, clean, settle if reads == "replica" else None)
+        yield Comparison(plain.node, proxy.address, clean, settle if reads == "replica" else None, fit(plain.node))
         assert not proxy.defects, proxy.defects[0]
 
 
@@ -51,9 +52,12 @@ def _clean(client: redis.Redis) -> None:
 
 
 def _settle(master: RawClient) -> None:
-    """Return when the replicas have executed all that the master has so far."""
-    master.say(b"PING\r\nWAIT 2 5000\r\n")
-    master.hears(b"+PONG\r\n:2\r\n")
+    """Return when the replicas have executed all that the master has so far.
+
+    Since Redis 7.2, WAIT asks about the last command of the connection that was replicated, as a message is.
+    """
+    master.say(b"PUBLISH settled now\r\nWAIT 2 5000\r\n")
+    master.hears(b":0\r\n:2\r\n")
 
 
 def _pipelined(client: redis.Redis, *commands: list[str]) -> list[Any]:

@@ -343,8 +343,8 @@ class TestRoutes:
         assert route(text) is Route.URGENT, "a new one is not of use before the script has ended"
 
     @each(
-        """REPLICAOF a 1; SLAVEOF NO ONE; FAILOVER; SHUTDOWN; SYNC; PSYNC x 0; REPLCONF ACK 1; READONLY;
-        CLUSTER MEET a 1; CLUSTER FAILOVER; CLUSTER NEW; CLIENT NEW; SCRIPT DEBUG YES; ASKING; READWRITE;
+        """REPLICAOF a 1; SLAVEOF NO ONE; FAILOVER; SHUTDOWN; SYNC; PSYNC x 0; REPLCONF ACK 1;
+        CLUSTER MEET a 1; CLUSTER FAILOVER; CLUSTER NEW; CLIENT NEW; SCRIPT DEBUG YES; ASKING;
         CLUSTER MIGRATION IMPORT 0 1; CLUSTER SYNCSLOTS x; TRIMSLOTS RANGES 1 0 1; HIMPORT PREPARE f a"""
     )
     def test_what_would_work_against_the_managers_is_refused_with_a_reason(self, text: str) -> None:
@@ -372,9 +372,13 @@ class TestRoutes:
         refusal = lookup(words("SLAVEOF a 1")).refusal
         assert refusal == "ERR SLAVEOF is refused by rfproxy: use `rfmanager failover`"
 
-    @pytest.mark.parametrize("text", ["READONLY", "READWRITE", "ASKING"])
-    def test_what_only_a_cluster_has_is_refused_in_the_words_of_redis(self, server: RedisServer, text: str) -> None:
-        assert resp.error(lookup(words(text)).refusal) == said(server, words(text))
+    def test_what_only_a_cluster_has_is_refused_in_the_words_of_redis(self, server: RedisServer) -> None:
+        assert resp.error(lookup(words("ASKING")).refusal) == said(server, words("ASKING"))
+
+    @each("READONLY; READWRITE")
+    def test_what_valkey_accepts_outside_a_cluster_is_for_the_server_to_answer(self, text: str) -> None:
+        assert route(text) is Route.MASTER
+        assert lookup(words(text)).replay is Replay.READ
 
     def test_each_command_that_is_younger_than_the_reference_was_judged(self) -> None:
         """Here, by hand. A command that a later version brings must be added."""

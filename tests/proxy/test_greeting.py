@@ -52,8 +52,8 @@ def test_only_what_is_needed_is_asked_and_before_it_is_the_clients() -> None:
     always = ("ROLE", "INFO server", "CLIENT ID")
     assert asked(Identity()) == words(*always)
     assert asked(Identity(db=3)) == words(*always, "SELECT 3")
-    assert asked(Identity(account=Account(b"", b"pw"))) == words(*always, "AUTH pw")
-    assert asked(Identity(account=Account(b"u", b"pw"))) == words(*always, "AUTH u pw")
+    assert asked(Identity(account=Account(b"", b"pw"))) == words(*always, "AUTH pw", "HELLO 2")
+    assert asked(Identity(account=Account(b"u", b"pw"))) == words(*always, "AUTH u pw", "HELLO 2")
     assert asked(Identity(protocol=3)) == words(*always, "HELLO 3")
     assert asked(Identity(3, 3, Account(b"u", b"pw"))) == words(*always, "SELECT 3", "AUTH u pw", "HELLO 3")
 
@@ -91,7 +91,7 @@ def test_greeting__asker_may_not_select__user_does() -> None:
     own, user = Account(b"proxy", b"px"), Account(b"u", b"pw")
     skip = frozenset([b"SELECT", b"CLIENT"])
     assert asked(Identity(3, 2, user), own, skip=skip) == words(
-        "AUTH proxy px", "ROLE", "INFO server", "AUTH u pw", "SELECT 3"
+        "AUTH proxy px", "ROLE", "INFO server", "AUTH u pw", "SELECT 3", "HELLO 2"
     )
 
 
@@ -113,6 +113,32 @@ def test_greeting__hello_unknown__is_left_at_that() -> None:
     assert greet(b"+OK\r\n" + unknown, identity=user, asker=Asker.NOBODY) == Welcome(unasked=CHECKS)
 
 
+MUST_AUTH = b"-NOAUTH HELLO must be called with the client already authenticated\r\n"
+"""As Redis says it, shortened."""
+
+
+@pytest.mark.parametrize(
+    ("identity", "skip", "behind"),
+    [
+        (Identity(0, 2, Account(b"u", b"pw")), frozenset[bytes](), HELLO),
+        (Identity(0, 3, Account(b"u", b"pw")), frozenset[bytes](), b"%1\r\n$5\r\nproto\r\n:3\r\n"),
+        (Identity(0, 2, Account(b"u", b"pw")), frozenset[bytes](), MUST_AUTH),
+        (Identity(3, 2, Account(b"u", b"pw")), frozenset([b"SELECT"]), b"+OK\r\n" + HELLO),
+        (
+            Identity(3, 2, Account(b"u", b"pw")),
+            frozenset([b"SELECT"]),
+            b"-NOPERM no permissions for SELECT\r\n" + HELLO,
+        ),
+    ],
+)
+def test_greeting__refused_auth_has_no_answer__is_seen_in_the_next_one(
+    identity: Identity, skip: frozenset[bytes], behind: bytes
+) -> None:
+    greeting = Greeting(LaneKey(NODE, Duty.MASTER, identity), skip=skip)
+    welcome = greeting.feed(MASTER + rest("a") + behind)
+    assert welcome == Welcome(Refusal.DENIED, "WRONGPASS invalid username-password pair or user is disabled.")
+
+
 def test_greeting__own_password_refused__does_not_blame_the_client() -> None:
     own = Account(b"proxy", b"px")
     wrong = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
@@ -125,7 +151,7 @@ def test_greeting__own_password_refused__does_not_blame_the_client() -> None:
 def test_greeting__own_password_refused__a_users_own_may_hold() -> None:
     own, user = Account(b"proxy", b"px"), Account(b"u", b"pw")
     wrong, deaf = b"-WRONGPASS no\r\n", b"-NOAUTH Authentication required.\r\n"
-    welcome = greet(wrong + deaf * 3 + b"+OK\r\n", identity=Identity(account=user), account=own)
+    welcome = greet(wrong + deaf * 3 + b"+OK\r\n" + HELLO, identity=Identity(account=user), account=own)
     assert (welcome.refusal, welcome.account_error, welcome.stranger) == (None, "WRONGPASS no", True)
     assert welcome.unasked >= CHECKS
 
@@ -133,7 +159,7 @@ def test_greeting__own_password_refused__a_users_own_may_hold() -> None:
 def test_greeting__database_out_of_the_proxys_reach__is_no_refusal() -> None:
     denied = b"-NOPERM this user has no permissions to run the 'select' command\r\n"
     identity = Identity(3, account=Account(b"u", b"pw"))
-    welcome = greet(MASTER + rest("a") + denied + b"+OK\r\n", identity=identity)
+    welcome = greet(MASTER + rest("a") + denied + b"+OK\r\n" + HELLO, identity=identity)
     assert (welcome.refusal, welcome.unasked) == (None, frozenset([b"SELECT"]))
     assert greet(MASTER + rest("a") + denied, identity=Identity(3)).refusal is Refusal.DENIED
 

@@ -81,7 +81,7 @@ def test_user_without_rights__any_database__serves_without_a_trace() -> None:
     play.server("m:1").hears("AUTH", "app", "pw").answers(OK)
     client.says("SET", "k", "v").hears(OK + OK)
     connection = play.server("m:1").hears("SET", "k", "v")
-    assert connection.greeted[-2:] == [[b"SELECT", b"9"], [b"AUTH", b"app", b"pw"]]
+    assert connection.greeted[-3:] == [[b"SELECT", b"9"], [b"AUTH", b"app", b"pw"], [b"HELLO", b"2"]]
     assert play.server("m:1").acl_log == []
 
 
@@ -89,7 +89,7 @@ def test_own_account_lacks_select__user_selects_itself() -> None:
     play = group(Policy(account=OWN), proxy=User("px", may_not={"SELECT"}), app=ADMIN)
     client = login(play, "app").says("SELECT", "9")
     connection = play.server("m:1").hears("SELECT", "9")
-    assert connection.greeted[-2:] == [[b"AUTH", b"app", b"pw"], [b"SELECT", b"9"]]
+    assert connection.greeted[-3:] == [[b"AUTH", b"app", b"pw"], [b"SELECT", b"9"], [b"HELLO", b"2"]]
     connection.answers(OK)
     client.hears(OK)
     (line,) = play.log.events("account_lacks_rights")
@@ -126,7 +126,7 @@ def test_no_account__another_user_may_ask__leaves_no_trace() -> None:
     client = login(play, "app").says("BLPOP", "q", "0")
     connection = play.server("m:1").hears("BLPOP", "q", "0", exclusive=True)
     assert connection.greeted[0] == [b"AUTH", b"admin", b"pw"]
-    assert connection.greeted[-1] == [b"AUTH", b"app", b"pw"]
+    assert connection.greeted[-2:] == [[b"AUTH", b"app", b"pw"], [b"HELLO", b"2"]]
     assert connection.user == "app"
     assert play.server("m:1").acl_log == []
     assert play.log.events("cannot_check") == []

