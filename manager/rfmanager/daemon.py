@@ -27,7 +27,7 @@ from rfmanager.config import ManagerConfig
 from rfmanager.decision import decide
 from rfmanager.detector import Excuse, Limits
 from rfmanager.executor import Executor, NoTenure, kill_when_asked
-from rfmanager.lastknown import LastKnown, Sight
+from rfmanager.lastknown import STALE, LastKnown, Sight
 from rfmanager.membership import Membership
 from rfmanager.mirror import Mirror
 from rfmanager.prober import Prober
@@ -150,7 +150,7 @@ class Daemon:
         self._stopped = asyncio.Event()
         self._mirror = Mirror(store, self._paths, self._wake.set, self._log)
         self._roll = Roll()
-        self._trail = Trail(TRAIL + 2 * (settings.max_staleness or 0.0))
+        self._trail = Trail(max(TRAIL, 2 * STALE) + 2 * (settings.max_staleness or 0.0))
         self._probers: dict[Node, Prober] = {}
         self._admins: dict[Node, RedisAdmin] = {}
         self._keyring = settings.keyring()
@@ -159,11 +159,12 @@ class Daemon:
         self._waits_for = ""
         self._tasks: list[asyncio.Task[None]] = []
         self._watching: dict[Node, asyncio.Task[None]] = {}
-        self._gone: list[RedisAdmin] = []  # of servers that are watched no more: to be closed in the end
+        self._closing: set[asyncio.Task[None]] = set()  # connections to servers that are watched no more
         self._sequence = 0
         self._announced = ManagerReport(name)
         self._said = ""
         self._known: LastKnown | None = None  # what this manager has seen itself, also as a standby
+        self._recorded: LastKnown | None = None  # what of the store's is in it
         self._membership = Membership(settings.policy.membership_grace)
         self._agreed: dict[Node, float] = {}  # when servers were first found unavailable that are so
         self._executor = Executor(
@@ -206,7 +207,7 @@ class Daemon:
             self._mirror.stop()
             await self._executor.stop()
             await self._withdraw()
-            admins = (*self._admins.values(), *(prober.admin for prober in self._probers.values()), *self._gone)
+            admins = (*self._admins.values(), *(prober.admin for prober in self._probers.values()))
             await asyncio.gather(*(admin.close() for admin in admins))
             self._stopped.set()
 
@@ -322,9 +323,11 @@ class Daemon:
         prober, admin = self._probers.pop(node), self._admins.pop(node)
         self._watching.pop(node).cancel()
         self._log.warning("server is no member any more: no manager is configured with it", node=str(node))
-        self._gone = [*self._gone, prober.admin, admin]
         for left in (prober.admin, admin):
             self._resolver.follow(left, ())
+        closing = asyncio.create_task(_closed(prober.admin, admin))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
     def _members(self, now: float, reports: Iterable[ManagerReport]) -> tuple[Node, ...]:
         topology = self._mirror.topology
@@ -391,9 +394,9 @@ class Daemon:
     def _sights(self) -> Mapping[Node, Sight]:
         """The same, with when it was found out."""
         return {
-            node: Sight(report, prober.detector.sampled_at, prober.detector.noticed_at)
+            node: Sight(report, sampled, prober.detector.noticed_at, self._trail.age(sampled, report.offset))
             for node, prober in self._probers.items()
-            if (report := prober.detector.report)
+            if (report := prober.detector.report) and (sampled := prober.detector.sampled_at)
         }
 
     def _own_report(self) -> ManagerReport:
@@ -483,6 +486,8 @@ class Daemon:
                 continue
             self._tenure_over.clear()
             self._executor.forget()
+            self._membership = Membership(self._settings.policy.membership_grace)
+            self._recorded = None
             for admin in self._admins.values():
                 admin.timeout = self._command_timeout
             self._mirror.attend()
@@ -601,6 +606,9 @@ class Daemon:
             for prober in self._probers.values():
                 prober.hurry()
         self._executor.look_at(mirror.proxies)
+        if mirror.known is not self._recorded:
+            self._known = lastknown.merged(mirror.known, self._known, topology)
+            self._recorded = mirror.known
         now, wall = time.monotonic(), time.time()
         failing = {node: prober.detector.failing_since for node, prober in self._probers.items()}
         others = {name: report for name, report in mirror.reports.items() if name != self.name}
@@ -631,7 +639,7 @@ class Daemon:
             silence=self._settings.limits.silence,
             silent=self._silent(now, standings),
             brake=brake,
-            known=lastknown.merged(mirror.known, self._known),
+            known=self._known,
             recorded=mirror.known,
             adopted=mirror.adopted,
             last_epoch=mirror.last_epoch,
@@ -658,6 +666,10 @@ class Daemon:
             topology = self._mirror.topology
             self._log.warning(reason, epoch=topology.epoch if topology else 0)
         self._said = reason
+
+
+async def _closed(*admins: RedisAdmin) -> None:
+    await asyncio.gather(*(admin.close() for admin in admins))
 
 
 async def _wait(event: asyncio.Event, seconds: float | None) -> None:

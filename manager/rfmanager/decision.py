@@ -30,9 +30,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rfmanager import planned, upkeep
-from rfmanager.candidates import CHANCES, UNFIT_CONDITIONS, Choice, choose, continues, outage, why_not
+from rfmanager.candidates import CHANCES, UNFIT_CONDITIONS, Choice, choose, continues, outage, precedes, why_not
 from rfmanager.change import PATIENCE, fence, fence_holds, publish, refusal, refuse, so_far
-from rfmanager.lastknown import belongs, why_unproven
+from rfmanager.lastknown import belongs, extent, may_have_more, why_unproven
 from rfmanager.steps import Policy, Promote, Record, Resign, Seal, Step, View, Wait
 from rfprotocol.errors import Failure
 from rfprotocol.topology import Change, Kind, Node, NodeReport, Phase, Topology
@@ -72,7 +72,7 @@ def _serving(view: View, topology: Topology, policy: Policy) -> Step:
     if view.paused:
         if view.request is not None:
             return refuse(view, topology, "the managers are paused: 'rfmanager resume' first")
-        return Wait("paused: watching only, until 'rfmanager resume'")
+        return upkeep.remember(view) or Wait("paused: watching only, until 'rfmanager resume'")
     lost = _why_lost(view, topology, master)
     if lost is not None:
         return _slowed_down(view, master) or _withdraw(view, topology, master, lost)
@@ -156,8 +156,8 @@ def _choose(view: View, topology: Topology, change: Change, policy: Policy) -> S
 def _proven(view: View, topology: Topology, change: Change, choice: Choice, sealed: list[NodeReport]) -> Choice:
     """The choice, unless all that could be chosen may lack what clients were told (invariant 8).
 
-    If one of them is known to lack nothing, none of them lacks more than the one with the most data. If every member
-    was compared, there is nobody to wait for.
+    If one of them is known to lack nothing, the one with the most data does not either. If every member that may have
+    more was compared, there is nobody to wait for.
     """
     known = view.known
     if choice.best is None or known is None or known.master != change.former:
@@ -167,7 +167,9 @@ def _proven(view: View, topology: Topology, change: Change, choice: Choice, seal
     fit = [report for report in sealed if report.node not in choice.excluded]
     why = {report.node: why_unproven(known, report, topology.replid) for report in fit}
     compared = {r.node for r in sealed if r.empty or r in fit or (continues(r, topology.replid) and r.offset >= 0)}
-    if None in why.values() or compared >= set(view.members):
+    has = extent(choice.best, topology.replid)
+    awaited = [node for node in view.members if node not in compared and may_have_more(known, node, has)]
+    if None in why.values() or not awaited:
         return choice
     return Choice(None, {**choice.excluded, **{node: text for node, text in why.items() if text}})
 
@@ -208,8 +210,17 @@ def _may_seal(view: View, node: Node, policy: Policy) -> bool:
         and standing.report.condition not in UNFIT_CONDITIONS
         and view.sealed(node) is None
         and view.may_retry(node, policy.retry_interval)
-        and (belongs(view.known, standing.report) or (view.request is not None and view.request.target == node))
+        and _is_ours(view, standing.report)
     )
+
+
+def _is_ours(view: View, report: NodeReport) -> bool:
+    """Invariant 9. What continues the history is ours, whatever else is known."""
+    topology = view.topology
+    named = view.request is not None and view.request.target == report.node
+    before = (topology.replid2, topology.replid2_offset) if topology else ("", -1)
+    continued = topology is not None and continues(report, topology.replid)
+    return named or continued or precedes(report, before) or belongs(view.known, report)
 
 
 def _may_have_more(view: View, node: Node, topology: Topology, change: Change, best: Node, policy: Policy) -> bool:

@@ -20,6 +20,7 @@ from typing import TypeVar
 from structlog.typing import FilteringBoundLogger
 
 from rfmanager.brake import RETURN
+from rfmanager.candidates import continues, precedes
 from rfmanager.change import most_disturbed
 from rfmanager.lastknown import LastKnown, belongs, holding
 from rfmanager.mirror import Mirror
@@ -471,6 +472,10 @@ class Executor:
         """Another process may have come up at the address since it was looked at, with data of its own."""
         mirror, node = self._mirror, found.node
         named = mirror.request is not None and mirror.request.target == node
+        if mirror.topology is not None and continues(found, mirror.topology.replid):
+            return
+        if mirror.topology is not None and precedes(found, (mirror.topology.replid2, mirror.topology.replid2_offset)):
+            return
         if not (belongs(mirror.known, found) or mirror.adopted.get(node) == found.run_id or named):
             raise NodeRefused(f"{node} {holding(found)}", "FOREIGN")
 

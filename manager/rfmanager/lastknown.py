@@ -22,6 +22,8 @@ from rfprotocol.topology import FORMAT, Node, NodeReport, Phase, Topology, load_
 
 RENEWAL = 3.0
 """Seconds after which offsets are written again. Links, processes and histories are written when they change."""
+STALE = 5.0
+"""Seconds behind the master's data after which a link that is up counts as down."""
 HISTORIES = 64
 """Replication histories of this group that are remembered: each promotion and each restart of a master begins one."""
 
@@ -45,6 +47,8 @@ class Sight:
     """When the last answer was asked for."""
     since: float
     """When this was noticed: of an answer, when it came; of a server that is gone, when the first sign came."""
+    age: float = 0.0
+    """By how many seconds its data is behind the master's; a link whose packets are lost is up for a minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,21 +110,30 @@ def looked(before: LastKnown | None, topology: Topology | None, sights: Mapping[
     if at_master is None or not _is_master(at_master.report, topology):
         return before
     known = before if before is not None and before.run_id == topology.run_id else None
-    members = {}
+    members = dict(known.members) if known else {}
+    histories = [topology.replid2, topology.replid, at_master.report.replid2, at_master.report.replid]
     for node, sight in sights.items():
-        was = known.members.get(node) if known else None
-        member = _member(was, sight, at_master)
-        if was is not None and before is not None and _is_strange(before, sight.report):
-            member = STRANGER
-        if node != topology.master and member is not None:
+        if node == topology.master:
+            continue
+        was, report = members.get(node), sight.report
+        if was is not None and _settled(report):
+            if before is not None and _is_strange(before, report):
+                was = STRANGER
+            else:
+                histories.insert(0, report.replid)  # it started anew: its next start may know of no other history
+        if (member := _member(was, sight, at_master)) is not None:
             members[node] = member
-    newest = (topology.replid2, topology.replid, at_master.report.replid2, at_master.report.replid)
-    histories = _histories(before.histories if before else (), newest)
-    return LastKnown(topology.master, topology.run_id, at_master.report.offset, members, histories, witnessed=True)
+    remembered = _histories(before.histories if before else (), histories)
+    return LastKnown(topology.master, topology.run_id, at_master.report.offset, members, remembered, witnessed=True)
 
 
 def _is_master(report: NodeReport, topology: Topology) -> bool:
     return report.available and report.role == "master" and report.run_id == topology.run_id
+
+
+def _settled(report: NodeReport) -> bool:
+    """Whether it says of itself what its data is."""
+    return report.available and report.role != "" and report.condition == "ok"
 
 
 STRANGER: Final = Member("")
@@ -129,22 +142,21 @@ STRANGER: Final = Member("")
 
 def _is_strange(known: LastKnown, report: NodeReport) -> bool:
     copies = report.role == "slave" and report.follows == known.master
-    return (
-        report.available and report.role != "" and report.condition == "ok" and not (copies or belongs(known, report))
-    )
+    return not copies and not belongs(known, report)
 
 
 def _member(was: Member | None, sight: Sight, at_master: Sight) -> Member | None:
-    report = sight.report
+    report, master = sight.report, at_master.report
     link = report.available and report.role == "slave" and report.link_up and not report.syncing
-    if link and report.replid == at_master.report.replid:
+    if link and report.replid == master.replid and sight.age < STALE:
         return Member(report.run_id, report.offset, linked=True)
-    later = at_master.asked > sight.since
-    if report.available and report.role == "slave" and report.follows == at_master.report.node:
-        if was is not None and was.run_id == report.run_id:
-            return replace(was, linked=was.linked and not later)
-        return Member(report.run_id, report.offset)  # it was told to copy this group's data
-    return replace(was, linked=was.linked and not later) if was is not None else None
+    told = report.available and report.role == "slave" and report.follows == master.node  # to copy this group's data
+    if was is None or (told and was.run_id != report.run_id):
+        return Member(report.run_id, report.offset) if told else was
+    if not was.linked or at_master.asked <= sight.since:
+        return was
+    same = report.available and report.run_id == was.run_id
+    return Member(was.run_id, report.offset if same else master.offset)  # it has no more than that
 
 
 def _histories(known: Iterable[str], newest: Iterable[str]) -> tuple[str, ...]:
@@ -154,21 +166,37 @@ def _histories(known: Iterable[str], newest: Iterable[str]) -> tuple[str, ...]:
 
 def published(known: LastKnown | None, master: NodeReport, sealed: Mapping[Node, NodeReport], replid: str) -> LastKnown:
     """When `master` has taken over from the history `replid`: nobody is linked to it yet."""
-    members = {node: replace(member, linked=False) for node, member in (known.members if known else {}).items()}
+    before = dict(known.members) if known else {}
     if known is not None:
-        members[known.master] = Member(known.run_id, known.offset)
+        before[known.master] = Member(known.run_id, known.offset)
+    # What others have beyond it is not part of what goes on.
+    members = {node: Member(member.run_id, min(member.offset, master.offset)) for node, member in before.items()}
     members |= {node: Member(report.run_id, report.offset) for node, report in sealed.items()}
     members.pop(master.node, None)
     histories = _histories(known.histories if known else (), (replid, master.replid2, master.replid))
     return LastKnown(master.node, master.run_id, master.offset, members, histories, witnessed=True)
 
 
-def merged(recorded: LastKnown | None, seen: LastKnown | None) -> LastKnown | None:
-    """Of what the store says and what this manager has seen itself: the latter, if it is about the same master."""
-    if recorded is None or seen is None or seen.run_id != recorded.run_id:
-        return recorded if recorded is not None else seen
+def merged(recorded: LastKnown | None, seen: LastKnown | None, topology: Topology | None) -> LastKnown | None:
+    """Of what the store says and what this manager has seen itself.
+
+    Only what is about the master in force counts. If both are, the one that has seen it further does; that a link is
+    down counts whoever says it. This manager may have been blind, another one may have written the record.
+    """
+    if recorded is None or seen is None:
+        return recorded if seen is None else seen
     histories = _histories(recorded.histories, seen.histories)
-    return replace(seen, members={**recorded.members, **seen.members}, histories=histories)
+    if recorded.run_id != seen.run_id:
+        current = seen if topology is not None and topology.run_id == seen.run_id else recorded
+        return replace(current, histories=histories)
+    fresh = seen.offset >= recorded.offset
+    newer, older = (seen, recorded) if fresh else (recorded, seen)
+    members = {**older.members, **newer.members}
+    for node, member in newer.members.items():
+        other = older.members.get(node)
+        if other is not None and other.run_id == member.run_id and not other.linked:
+            members[node] = replace(member, linked=False)
+    return replace(newer, members=members, histories=histories, witnessed=seen.witnessed and fresh)
 
 
 def is_due(known: LastKnown, recorded: LastKnown | None, seconds: float) -> bool:
@@ -183,6 +211,11 @@ def _lasting(known: LastKnown) -> LastKnown:
     return replace(known, offset=0, members=members, witnessed=False)
 
 
+def extent(report: NodeReport, replid: str) -> int:
+    """How far into the history `replid` a candidate's data goes; one that has not followed it yet is before it."""
+    return reach(report, replid) if continues(report, replid) else report.offset
+
+
 def why_unproven(known: LastKnown, report: NodeReport, replid: str) -> str | None:
     """Why a server that continues the history `replid` may lack what clients were told; None when it is known not to.
 
@@ -192,8 +225,7 @@ def why_unproven(known: LastKnown, report: NodeReport, replid: str) -> str | Non
     * Other processes have to reach that, too; and it has to be fresh, that is seen by this very manager. One that
       started anew and had no link before can have been stopped long before the last write: nothing is known of it.
     """
-    has = reach(report, replid) if continues(report, replid) else report.offset
-    behind = known.offset - has
+    behind = known.offset - extent(report, replid)
     gap = f": {behind} bytes behind what was last known of {known.master}" if behind > 0 else ""
     if report.node == known.master:
         started = report.run_id != known.run_id
@@ -211,20 +243,36 @@ def why_unproven(known: LastKnown, report: NodeReport, replid: str) -> str | Non
     return f"{why} since {known.master} was last seen{gap or ', so it may lack what was written last'}"
 
 
+def may_have_more(known: LastKnown, node: Node, extent: int) -> bool:
+    """Whether a member that is not there may have what a candidate lacks whose data goes that far."""
+    member = known.members.get(node)
+    if node == known.master or member is None:
+        return True
+    return member != STRANGER and (member.linked or member.offset > extent)
+
+
 def belongs(known: LastKnown | None, report: NodeReport) -> bool:
     """Whether the data of a server may be replaced by that of the master: it is this group's, or there is none.
 
     An append-only file does not keep the history (Redis: rdbSaveRio without rsi for its base). So a server that starts
-    from one is known by its address, if a replica of this group ran there.
+    from one is known by its address, if a replica of this group ran there. A server without keys may be the master of
+    others, or follow others, unless it is at the address of a member.
     """
-    if known is None or report.empty:
-        return True
+    if known is None:
+        return report.empty and report.connected_replicas == 0 and report.follows is None
+    member = known.members.get(report.node)
+    ours = report.node == known.master or (member is not None and member != STRANGER)
+    if report.empty:
+        alone = report.connected_replicas == 0 and (report.follows is None or _in(known, report.follows))
+        return ours or alone
     if report.replid in known.histories or report.replid2 in known.histories:
         return True
-    if report.node == known.master:
-        return report.run_id == known.run_id or report.aof
-    member = known.members.get(report.node)
-    return member is not None and member != STRANGER and (member.run_id == report.run_id or report.aof)
+    run_id = known.run_id if report.node == known.master else member.run_id if member else ""
+    return ours and (report.run_id == run_id or report.aof)
+
+
+def _in(known: LastKnown, node: Node) -> bool:
+    return node == known.master or node in known.members
 
 
 def holding(report: NodeReport) -> str:

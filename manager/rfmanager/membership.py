@@ -1,15 +1,15 @@
 """Which servers belong to the group: those that live managers are configured with. Pure.
 
 The record of the topology only remembers. A server that it names, and that no live manager is configured with, is
-dropped after a grace, in which managers are restarted one by one with another configuration. The master stays, and so
-do the servers of a change that is under way.
+dropped after a grace, in which managers are restarted one by one with another configuration. The master stays, and
+nobody is dropped while it changes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rfprotocol.topology import ManagerReport, Node, Topology
+from rfprotocol.topology import ManagerReport, Node, Phase, Topology
 
 
 class Membership:
@@ -27,11 +27,11 @@ class Membership:
             own = [view.node for view in report.nodes] if report.configured is None else report.configured
             configured.update(own)
         listed = topology.nodes if topology is not None else frozenset()
-        needed = set()
-        if topology is not None:
-            change = topology.change
-            needed = {topology.master, *((change.former, change.target) if change else ())}
+        needed = {topology.master} if topology is not None else set()
         orphans = listed - configured
         self._orphaned = {node: self._orphaned.get(node, now) for node in orphans}
-        kept = {node for node, since in self._orphaned.items() if node in needed or now - since < self._grace}
+        changes = topology is None or topology.phase is not Phase.SERVING
+        kept = {
+            node for node, since in self._orphaned.items() if changes or node in needed or now - since < self._grace
+        }
         return frozenset(configured | kept)

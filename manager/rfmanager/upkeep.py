@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rfmanager import lastknown
-from rfmanager.candidates import UNFIT_CONDITIONS, choose
+from rfmanager.candidates import UNFIT_CONDITIONS, choose, continues
 from rfmanager.change import next_epoch, refuse
 from rfmanager.steps import Policy, Record, Remember, Repoint, Step, View, Wait
 from rfprotocol.topology import Change, Kind, Node, NodeReport, Phase, Topology
@@ -91,6 +91,8 @@ def reconcile(view: View, topology: Topology, master: Node, policy: Policy) -> S
     report = view.fresh(master)
     if report is None or report.role != "master":
         return Wait()
+    if not topology.run_id:  # a record of the gem: whose data is whose can only be told when the master is known
+        return Record("lists", _serving(view, report, topology.epoch, topology))
     astray = tuple(
         node
         for node in view.members
@@ -102,9 +104,8 @@ def reconcile(view: View, topology: Topology, master: Node, policy: Policy) -> S
     lists = _serving(view, report, topology.epoch, topology)
     if lists != topology:
         return Record("lists", lists)
-    seconds = view.now - view.progress.remembered
-    if view.known is not None and lastknown.is_due(view.known, view.recorded, seconds):
-        return Remember(replace(view.known, witnessed=False))
+    if step := remember(view):
+        return step
     strangers = [f"{node} {lastknown.holding(view.standings[node].report)}" for node in astray]
     retry = [at + policy.retry_interval for node, at in view.progress.failed.items() if node not in view.progress.busy]
     return Wait("; ".join(strangers), min((at for at in retry if at > view.now), default=None))
@@ -122,8 +123,20 @@ def _is_astray(view: View, node: Node, master: NodeReport, policy: Policy) -> bo
     )
 
 
+def remember(view: View) -> Remember | None:
+    """Write down what is known of the members, if that is due."""
+    known, seconds = view.known, view.now - view.progress.remembered
+    if known is None or view.topology is None or known.run_id != view.topology.run_id:
+        return None
+    members = {node: member for node, member in known.members.items() if node in view.members}
+    known = replace(known, members=members)
+    return Remember(known) if lastknown.is_due(known, view.recorded, seconds) else None
+
+
 def _may_be_overwritten(view: View, node: Node) -> bool:
-    report = view.standings[node].report
+    report, topology = view.standings[node].report, view.topology
+    if topology is not None and continues(report, topology.replid):
+        return True
     return lastknown.belongs(view.known, report) or view.adopted.get(node) == report.run_id
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from rfmanager.lastknown import LastKnown, Sight, belongs, looked, merged
+from rfmanager.candidates import continues, precedes
+from rfmanager.lastknown import LastKnown, Sight, belongs, looked
 from rfmanager.quorum import Rule, Standing, judge, outseen
 from rfmanager.steps import (
     CatchUp,
@@ -185,7 +186,7 @@ def view(site: Site, known: Mapping[Node, Standing] | None = None) -> View:
         wall=0.0,
         manager=str(site.primary),
         members=site.members,
-        known=merged(site.known, site.seen),
+        known=site.seen or site.known,
         recorded=site.known,
         topology=site.topology,
         standings=known,
@@ -256,7 +257,14 @@ def all_pointed(site: Site) -> Site:
 def _is_ours(site: Site, server: Server) -> bool:
     """As the executor asks right before it commands."""
     named = site.request is not None and site.request.target == server.node
-    return belongs(site.known, server.report()) or named
+    topology, report = site.topology, server.report()
+    if topology is not None and (continues(report, topology.replid) or precedes(report, _before(topology))):
+        return True
+    return belongs(site.known, report) or named
+
+
+def _before(topology: Topology) -> tuple[str, int]:
+    return topology.replid2, topology.replid2_offset
 
 
 def pointed(site: Site, node: Node) -> Site:
@@ -352,7 +360,7 @@ def _recorded(site: Site, step: Record) -> Site:
     if step.settles and step.receipt and step.receipt.request in (0, ledger.asked):
         request = None
     if step.known is not None:
-        site = replace(site, known=step.known, seen=None)
+        site = replace(site, known=step.known, seen=step.known)
         ledger = replace(ledger, written_look=ledger.look)
     if site.topology is None or site.topology.epoch != step.topology.epoch:
         ledger = replace(ledger, promoted=None)

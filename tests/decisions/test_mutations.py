@@ -134,7 +134,7 @@ MUTATIONS: Mapping[Callable[[Patch], None], tuple[Bound, str]] = {
     a_candidate_that_failed_once_is_given_up: (INTERRUPTED, "although"),
     a_target_that_restarted_is_published: (AFFLICTED, "published"),
     a_master_that_restarted_is_believed: (AFFLICTED, "another process"),
-    who_was_left_behind_is_promoted: (AFFLICTED, "had no link"),
+    who_was_left_behind_is_promoted: (AFFLICTED, "which lacks what"),
     data_of_others_is_overwritten: (AFFLICTED, "has the data of others"),
     the_epoch_stays: (HEALTHY, "epoch"),
     requests_are_kept: (HEALTHY, "request"),

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from rfmanager.candidates import CHANCES, precedes, reach, why_not
 from rfmanager.decision import decide
-from rfmanager.steps import Demote, Promote, Record, Repoint, Resign, Seal, Step, View, Wait
+from rfmanager.steps import Demote, Promote, Record, Remember, Repoint, Resign, Seal, Step, View, Wait
 from rfprotocol.records import Outcome, Receipt
 from rfprotocol.topology import Kind, Node, Phase, Topology
 from tests.decisions.servers import Life, Link, Server, at, replicated
@@ -57,7 +57,7 @@ def checked(before: Site, step: Step, after: Site, visible: frozenset[str] | Non
     """
     if before.paused:
         refused = isinstance(step, Record) and step.receipt and step.receipt.outcome is Outcome.REFUSED
-        require(isinstance(step, Wait | Resign) or refused, f"did {step} while paused")
+        require(isinstance(step, Wait | Resign | Remember) or refused, f"did {step} while paused")
     match step:
         case Promote():
             _check_promotion(before, step.node)
@@ -164,9 +164,11 @@ def _check_proof(site: Site, topology: Topology, target: Server) -> None:
         return
     able = eligible(site, topology)
     proven = [s for s in (target, *able) if s.run_id in look.linked or look.acknowledged <= set(s.data)]
-    absent = [s for s in site.servers if s.node in site.members and (not s.obeys or s.has_data_of_others)]
-    blind = [s for s in site.servers if s.node in site.members and not site.reaches(site.primary, s)]
-    require(proven or not (absent or blind), f"chose {target.node}, which had no link when the master was last seen")
+    members = [server for server in site.servers if server.node in site.members]
+    absent = [server for server in members if not server.obeys or not site.reaches(site.primary, server)]
+    lacking = look.acknowledged - set(target.data)
+    missed = [server.node for server in absent if lacking & set(server.data)]
+    require(proven or not missed, f"chose {target.node}, which lacks what {missed} have")
 
 
 def _known_data(server: Server, topology: Topology) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from itertools import count
 from typing import Any
 
 from rfmanager.decision import decide
+from rfmanager.lastknown import LastKnown, Sight, looked
 from rfmanager.quorum import Standing
 from rfmanager.steps import (
     CatchUp,
@@ -20,6 +21,7 @@ from rfmanager.steps import (
     Progress,
     Promote,
     Record,
+    Remember,
     Repoint,
     Seal,
     Stage,
@@ -112,6 +114,8 @@ class World:
         self.acknowledged: list[int] = []  # writes that a client was told of
         self.promotions: dict[int, Node] = {}
         self.trail: list[Step] = []
+        self.known: LastKnown | None = None
+        self.recorded: LastKnown | None = None
         self._writes = count(1)
         master = next(iter(self.servers))
         for server in list(self.servers.values())[1:]:
@@ -184,6 +188,10 @@ class World:
         if epoch != self.progress.epoch:
             self.progress = Progress(epoch=epoch, since=self.now)
         self.now += 0.01
+        sights = {
+            node: Sight(s.report(self.link_up(s)), self.now, self.now - 0.001) for node, s in self.servers.items()
+        }
+        self.known = looked(self.known, self.topology, sights)
         return View(
             now=self.now,
             wall=self.now,
@@ -199,6 +207,8 @@ class World:
             request_id=self.requests if self.request else 0,
             paused=self.paused,
             progress=self.progress,
+            known=self.known,
+            recorded=self.recorded,
         )
 
     def step(self, policy: Policy = POLICY) -> Step:
@@ -214,10 +224,11 @@ class World:
             Demote: self._demote,
             Unpause: lambda _: self._achieved(stage=Stage.RELEASED),
             Repoint: self._repoint,
+            Remember: lambda step: self._remember(step.known),
             Wait: lambda _: None,
         }
         carry_out[type(step)](step)
-        assert not self.paused or isinstance(step, Wait | Record)
+        assert not self.paused or isinstance(step, Wait | Record | Remember)
         return step
 
     def run(self, steps: int = 60) -> Wait:
@@ -296,6 +307,12 @@ class World:
             self.receipts.append(step.receipt)
         assert not self.paused or (step.receipt and step.receipt.outcome is Outcome.REFUSED)
         self.topology = new
+        if step.known is not None:
+            self._remember(step.known)
+
+    def _remember(self, known: LastKnown) -> None:
+        self.known = self.recorded = known
+        self._achieved(remembered=self.now)
 
     def fenced(self, epoch: int) -> bool:
         """Can no proxy act on an earlier epoch?"""
