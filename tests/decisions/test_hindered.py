@@ -25,6 +25,7 @@ from rfprotocol.errors import NodeUnreachable, StoreError
 from rfprotocol.memstore import MemStore, MemTree
 from rfprotocol.paths import Paths
 from rfprotocol.records import ManualRequest
+from rfprotocol.resolver import Resolver
 from rfprotocol.store import Put
 from rfprotocol.topology import Node, NodeReport, Phase, Topology
 from tests.manager.world import POLICY, A, B, C, Server, World, serving, until
@@ -129,8 +130,8 @@ GROUP: contextvars.ContextVar[Group] = contextvars.ContextVar("group")
 class Admin:
     """RedisAdmin to a server of the model."""
 
-    def __init__(self, node: Node, credentials: object, timeout: float) -> None:
-        self.node, self.timeout = node, timeout
+    def __init__(self, node: Node, credentials: object, timeout: float, resolver: Resolver) -> None:
+        self.node, self.timeout, self.resolver = node, timeout, resolver
         self.group, self.who = GROUP.get(), WHO.get()
         self._credentials = Credentials()
 
@@ -140,6 +141,9 @@ class Admin:
         if not server.alive or self.node in self.group.blind.get(self.who, ()):
             raise NodeUnreachable(f"{self.node} cannot be reached")
         return server
+
+    async def locate(self) -> None:
+        pass
 
     async def probe(self) -> NodeReport:
         server = await self._server()
@@ -171,7 +175,7 @@ class Canary:
     alive = True
 
     @classmethod
-    async def connect(cls, node: Node, closed: object) -> Canary:
+    async def connect(cls, node: Node, closed: object, resolver: Resolver) -> Canary:
         return cls()
 
     def beat(self, now: float) -> float:
