@@ -92,6 +92,7 @@ def publish(view: View, topology: Topology, change: Change, master: NodeReport) 
             replid=master.replid,
             replid2=master.replid2,
             replid2_offset=master.replid2_offset,
+            eviction=master.eviction,
         ),
         receipt=done,
         settles=change.kind is Kind.SWITCHOVER,
