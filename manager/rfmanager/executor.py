@@ -397,6 +397,8 @@ class Executor:
             say = self._log.info if done else self._log.warning
             what = "took over notify-keyspace-events" if done else "cannot take over notify-keyspace-events"
             say(what, epoch=self.progress.epoch, node=str(node), value=events)
+            if done:
+                self._note("took over notify-keyspace-events")
 
     def _inherited_events(self, node: Node) -> str | None:
         """The notify-keyspace-events of the former master, if the next one has others.

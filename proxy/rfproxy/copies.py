@@ -120,7 +120,8 @@ class _Replica:
         self._there: set[bytes] = set()
         self._copied = dict.fromkeys(Claim, 0)
         self._backoff = Backoff(FIRST_WAIT, LONGEST_WAIT)
-        self._refused: dict[Account | None, float] = {}  # accounts, until when they are not tried
+        self._refused: set[Account | None] = set()  # accounts that may not do it
+        self._rests_until = -inf  # because none may
         self._said = False
         self._queue(scripts.known)
 
@@ -154,12 +155,13 @@ class _Replica:
             self._next(lane, now)
 
     def _open(self, now: float) -> None:
-        account = next((one for one in self._accounts() if self._refused.get(one, -inf) <= now), None)
-        barred = account is None and self._refused.get(None, -inf) > now
-        start = min(self._refused.values(), default=now) if barred else self._backoff.due
-        if barred or start > now:
+        start = max(self._backoff.due, self._rests_until)
+        if start > now:
             self._copies.wake(start)
             return
+        if self._refused.issuperset(self._accounts()):
+            self._refused.clear()
+        account = next(one for one in self._accounts() if one not in self._refused)
         key = LaneKey(self.node, REPLICA, Identity(account=account))
         self._lane = self._router.messenger(key, ready=self._ready, over=self._over)
 
@@ -194,8 +196,11 @@ class _Replica:
         self._copies.wake(self._backoff.failed(now))
 
     def _refuse(self, lane: Messenger, text: str, now: float) -> None:
-        self._refused[lane.key.identity.account] = now + REFUSED_FOR
-        if not self._said and all(self._refused.get(one, -inf) > now for one in self._accounts()):
+        self._refused.add(lane.key.identity.account)
+        if not self._refused.issuperset(self._accounts()):
+            return
+        self._rests_until = now + REFUSED_FOR
+        if not self._said:
             self._said = True
             self._router.log.warning(
                 "scripts_not_copied",
@@ -206,7 +211,6 @@ class _Replica:
 
     def _next(self, lane: Messenger, now: float) -> None:
         """Send the next packet, if there is anything to say."""
-        self._backoff.succeeded()
         if self._flushes != self._scripts.flushed:
             flushes = self._scripts.flushed
 
@@ -228,6 +232,8 @@ class _Replica:
                 if forgotten == self._scripts.forgotten:
                     self._there |= there
                 self._load([digest for digest in asked if digest not in there], lane, now)
+            elif lane is self._lane:
+                self._done(now)
 
         lane.tell([[b"SCRIPT", b"EXISTS", *asked]], heard, now)
 
@@ -274,8 +280,9 @@ class _Replica:
 
     def _judged(self, replies: list[Any], lane: Messenger, now: float) -> bool:
         """Whether the server has done what it was told; if not, it is told again, later or under another account."""
-        refused = next((reply for reply in replies if isinstance(reply, Refused)), None)
-        if refused is None or refused.text.startswith("ERR Error compiling"):
+        refused = next((one for one in replies if isinstance(one, Refused) and not one.about_arguments), None)
+        if refused is None:
+            self._backoff.succeeded()
             return True
         if refused.lasting:
             self._refuse(lane, refused.text, now)

@@ -36,6 +36,11 @@ class Refused:
         """Whether the same would be answered to the next command of the kind."""
         return self.text.startswith(REFUSALS)
 
+    @property
+    def about_arguments(self) -> bool:
+        """Whether the server takes the command, but not what it was given, such as a script that it cannot compile."""
+        return self.text.startswith("ERR ") and not self.lasting
+
 
 Heard = Callable[[list[Any], float], None]
 """Takes the replies to one packet, an error as `Refused`, and the time."""

@@ -148,8 +148,8 @@ class Recency:
         lane.tell([[b"TOUCH", *named[at : at + AT_ONCE]] for at in range(0, len(named), AT_ONCE)], heard, now)
 
     def _refuse(self, lane: Messenger, text: str, now: float) -> None:
-        account = lane.key.identity.account
-        self._refused[account] = now + REFUSED_FOR
+        self._refused = {one: until for one, until in self._refused.items() if until > now}
+        self._refused[lane.key.identity.account] = now + REFUSED_FOR
         if not self._said and self._refused.get(self._router.policy.account, -inf) > now:
             self._said = True
             self._router.log.warning(

@@ -252,6 +252,7 @@ async def test_events__of_the_former_master__hold_at_the_next_one(bench: Bench) 
     target = in_force(bench)
     await bench.executor.execute(Promote(target.node))
     assert events_of(target) == "xE"
+    assert "took over notify-keyspace-events" in dict(bench.executor.progress.steps), "for the receipt"
     assert events_of(bench.group.replicas[1]) == "", "only the master has listeners"
 
 

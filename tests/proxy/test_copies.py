@@ -269,11 +269,33 @@ def test_own_account_may_not__the_clients_own_is_tried() -> None:
     assert not play.log.events("scripts_not_copied")
 
 
+def test_accounts__of_many_clients_may_not__few_are_tried() -> None:
+    play = group()
+    for number in range(20):
+        play.router.scripts.executed([b"EVAL", b"return %d" % number, b"0"], 0, Account(b"user%d" % number, b"pw"))
+        for _ in range(5):
+            play.wait(copies.LONGEST_WAIT / 100)
+            for connection in [one for one in play.server("r:1").live if one.commands]:
+                connection.commands.clear()
+                connection.answers(b"-NOPERM this user has no permissions\r\n")
+    assert len(play.server("r:1").lanes) == 2, "the proxy's own, and one client's"
+
+
 def test_replica__busy_with_a_script__asked_again_later(play: Playbook) -> None:
     learns(play, b"EVAL", BODY, b"0")
     play.server("r:1").hears("SCRIPT", "EXISTS", DIGEST).answers(b"-BUSY Redis is busy running a script.\r\n")
     play.wait(copies.LONGEST_WAIT)
     loads(play)
+
+
+def test_replica__busy_for_long__asked_ever_more_rarely(play: Playbook) -> None:
+    learns(play, b"EVAL", BODY, b"0")
+    for _ in range(600):
+        for connection in [one for one in play.server("r:1").live if one.commands]:
+            connection.commands.clear()
+            connection.answers(b"-BUSY Redis is busy running a script.\r\n")
+        play.wait(copies.PAUSE)
+    assert len(play.server("r:1").lanes) < 15
 
 
 def test_body__that_this_replica_cannot_compile__others_are_loaded(play: Playbook) -> None:
