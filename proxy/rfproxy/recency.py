@@ -7,7 +7,7 @@ master by TOUCH, each of them once in PERIOD at most:
     packets for a replica ── not seen in this period ──> keys ── at its end ──> TOUCH key key ... ──> master
 
 Reads are looked at when they are sent, only under such a policy, and only as long as there is room: of what is read in
-a period beyond MOST_READS packets or MOST_BYTES nothing is noted, so that what is read most often has the best chance.
+a period beyond MOST_LOOKED or MOST_BYTES nothing is noted, so that what is read most often has the best chance.
 The client's own account is used, since it may read the keys; where it may not say TOUCH, the proxy's own.
 """
 
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 PERIOD: Final = 1.0
 """Seconds. LRU clocks of Redis count in seconds (LRU_CLOCK_RESOLUTION in server.h)."""
-MOST_READS: Final = 5000
-"""Different packets that are looked at in a period: about 2 % of a CPU of the proxy."""
+MOST_LOOKED: Final = 10_000
+"""Commands and keys, counted together, that are looked at in a period: about 2 % of a CPU of the proxy. What is read
+again in the same packet costs no look."""
 MOST_BYTES: Final = 4 << 20
 """Bytes of them, which are kept until the end of the period."""
 AT_ONCE: Final = 100
@@ -58,10 +59,12 @@ class Recency:
         """When the period ends."""
         self.room = True
         """Whether what is read is looked at."""
+        self.most_looked = MOST_LOOKED
         self._router = router
         self._master: Node | None = None
         self._seen: set[bytes] = set()
         self._size = 0
+        self._looked = 0
         self._read: dict[Identity, dict[bytes, None]] = {}
         self._lanes: dict[Identity, Messenger] = {}
         self._refused: dict[Account | None, float] = {}  # until when it is not tried
@@ -77,55 +80,60 @@ class Recency:
             self.due = now + PERIOD
             self._router.wake_chores(self.due)
         for run in runs:
-            if run.raw not in self._seen:
+            if self.room and run.raw not in self._seen:
                 self._note(identity, run)
-        self.room = len(self._seen) < MOST_READS and self._size < MOST_BYTES
 
     def _note(self, identity: Identity, run: Run) -> None:
-        if len(self._seen) >= MOST_READS or self._size >= MOST_BYTES:
-            return
         self._seen.add(run.raw)
         self._size += len(run.raw)
+        read = self._read.get(identity)
+        if read is None:
+            if len(self._read) == MOST_IDENTITIES:
+                return
+            read = self._read[identity] = {}
         for args in run.commands:
-            if lookup(args).name not in _SILENT and (named := keys(args)):
-                read = self._read.get(identity)
-                if read is None:
-                    if len(self._read) == MOST_IDENTITIES:
-                        return
-                    read = self._read[identity] = {}
-                read.update(dict.fromkeys(named))
+            left = self.most_looked - self._looked
+            named = keys(args)[:left] if lookup(args).name not in _SILENT else ()
+            self._looked += 1 + len(named)
+            read.update(dict.fromkeys(named))
+            if self._looked >= self.most_looked:
+                break
+        self.room = self._looked < self.most_looked and self._size < MOST_BYTES
 
     def attend(self, now: float) -> None:
         """Time has passed: name to the master what was read."""
         if now < self.due:
             return
-        read, self._read, self._size, self.due, self.room = self._read, {}, 0, inf, True
+        read, self._read, self.due, self.room = self._read, {}, inf, True
+        self._size = self._looked = 0
         self._seen.clear()
+        told: dict[Identity, dict[bytes, None]] = {}
         for identity, named in read.items():
-            self._tell(identity, list(named), now)
+            if named and (speaker := self._speaker(identity, now)) is not None:
+                told.setdefault(speaker, {}).update(named)
+        if self._router.open(now):
+            for speaker, named in told.items():
+                self._tell(speaker, list(named), now)
 
     def reap(self, now: float) -> None:
         """Close connections that nobody has used for long."""
         for lane in [lane for lane in self._lanes.values() if now - max(lane.used, lane.heard) > IDLE and lane.free]:
             self._router.discard(lane, now)
 
-    def _tell(self, identity: Identity, named: list[bytes], now: float) -> None:
+    def _speaker(self, identity: Identity, now: float) -> Identity | None:
+        """As whom to name what this client has read."""
         own = self._router.policy.account
         allowed = [one for one in (identity.account, own) if self._refused.get(one, -inf) <= now]
-        if self._master is None or not allowed or not self._router.open(now):
-            return
-        speaker = Identity(identity.db, account=allowed[0])
+        return Identity(identity.db, account=allowed[0]) if allowed else None
+
+    def _tell(self, speaker: Identity, named: list[bytes], now: float) -> None:
         lane = self._lanes.get(speaker)
-        if lane is None:
-            if len(self._lanes) < MOST_IDENTITIES:
-                self._open(speaker, named)
-            return
-        if lane.free:
+        if lane is None and self._master is not None and len(self._lanes) < MOST_IDENTITIES:
+            self._open(speaker, self._master, named)
+        elif lane is not None and lane.free:
             self._touch(lane, named, now)
 
-    def _open(self, speaker: Identity, named: list[bytes]) -> None:
-        assert self._master is not None
-
+    def _open(self, speaker: Identity, master: Node, named: list[bytes]) -> None:
         def ready(now: float) -> None:
             self._touch(lane, named, now)
 
@@ -135,7 +143,7 @@ class Recency:
             if lane.welcome is not None and lane.welcome.refusal is Refusal.DENIED:
                 self._refuse(lane, lane.welcome.text, now)
 
-        lane = self._router.messenger(LaneKey(self._master, MASTER, speaker), ready=ready, over=over)
+        lane = self._router.messenger(LaneKey(master, MASTER, speaker), ready=ready, over=over)
         self._lanes[speaker] = lane
 
     def _touch(self, lane: Messenger, named: list[bytes], now: float) -> None:

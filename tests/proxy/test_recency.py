@@ -96,15 +96,32 @@ def test_reads__at_the_master__are_not_named_to_it() -> None:
     play.server("m:1").hears_nothing()
 
 
-def test_reads__very_many__those_beyond_the_limit_are_passed_over(
-    play: Playbook, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(recency, "MOST_READS", 3)
+def test_reads__very_many__those_beyond_the_limit_are_passed_over(play: Playbook) -> None:
+    play.router.recency.most_looked = 6  # commands and keys
     client = play.client()
     for number in range(10):
         read(play, "GET", f"k{number}", client=client)
     assert touched(play).commands == [[b"TOUCH", b"k0", b"k1", b"k2"]]
     assert play.router.recency.room
+
+
+def test_reads__of_very_many_keys_in_one_packet__are_bounded_as_well(play: Playbook) -> None:
+    play.router.recency.most_looked = 8
+    read(play, "MGET", *[f"k{number}" for number in range(20)], reply=b"*0\r\n")
+    assert touched(play).commands == [[b"TOUCH", *[b"k%d" % number for number in range(8)]]]
+    play.client().pipelines(*[f"GET p{number}" for number in range(20)])
+    play.server("r:1").hears("GET", "p0")
+    (connection,) = [one for one in play.server("m:1").live if one.commands]
+    connection.answers(b":8\r\n").commands.clear()
+    assert touched(play).commands == [[b"TOUCH", b"p0", b"p1", b"p2", b"p3"]]
+
+
+def test_clients__of_both_protocols__are_told_of_together(play: Playbook) -> None:
+    client = play.client().says("HELLO", "3")
+    play.server("r:1").hears("HELLO", "3").answers(b"%1\r\n$5\r\nproto\r\n:3\r\n")
+    read(play, "GET", "a", client=client)
+    read(play, "GET", "b")
+    assert touched(play).commands == [[b"TOUCH", b"a", b"b"]]
 
 
 def test_keys__many__are_named_in_several_commands(play: Playbook) -> None:
