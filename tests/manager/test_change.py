@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rfmanager.change import NAMED, most_disturbed
+from rfmanager.change import NAMED, most_disturbed, publish
 from rfmanager.decision import decide
 from rfmanager.steps import Policy, Record, Seal, Wait
 from rfprotocol.records import ProxyRecord
-from tests.manager.world import POLICY, A, serving, until
+from rfprotocol.topology import Change, Kind
+from tests.manager.world import POLICY, A, B, serving, until
 
 
 def test_a_proxy_that_is_gone_is_not_waited_for() -> None:
@@ -106,3 +107,12 @@ def test_of_thousands_of_proxies_that_are_waited_for_a_few_are_named() -> None:
     step = world.step()
     assert isinstance(step, Wait)
     assert step.reason.endswith("proxy0, proxy1, proxy10, proxy100, proxy1000 and 1995 others")
+
+
+def test_publish__says_how_the_new_master_evicts() -> None:
+    world = serving()
+    view = world.view()
+    assert view.topology is not None
+    promoted = replace(view.standings[B].report, eviction="allkeys-lfu")
+    record = publish(view, view.topology, Change(Kind.FAILOVER, "it died", A, B), promoted)
+    assert record.topology.eviction == "allkeys-lfu"
