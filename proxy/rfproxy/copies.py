@@ -42,8 +42,8 @@ PAUSE: Final = 0.1
 MOST_COPIED: Final[Mapping[Claim, float]] = {Claim.EVALUATED: 500, Claim.CALLED: 5000, Claim.LOADED: inf}
 """Scripts for one replica process. 500 is what Redis keeps itself of those that came by EVAL (LRU_LIST_LENGTH in
 eval.c): a client that makes up a new script for each call must not fill the memory of replicas."""
-MOST_WAITING: Final = 50_000
-"""Scripts that wait to be copied to one replica: what came last of more is left to the proxy's memory."""
+MOST_WAITING: Final[Mapping[Claim, int]] = {Claim.LOADED: 50_000, Claim.CALLED: 5000, Claim.EVALUATED: 500}
+"""Scripts that wait to be copied to one replica, in this order: of more, the last ones are left to the proxy's memory."""
 FIRST_WAIT: Final = 0.2
 LONGEST_WAIT: Final = 10.0
 """Seconds until a connection that failed is opened again, doubled from first to longest."""
@@ -115,7 +115,7 @@ class _Replica:
         self._unsure = False  # whether it is still that one
         self._flushes = scripts.flushed
         self._forgotten = scripts.forgotten
-        self._waiting: dict[bytes, None] = {}
+        self._waiting: dict[Claim, dict[bytes, None]] = {claim: {} for claim in MOST_WAITING}
         self._under_way: list[bytes] = []
         self._there: set[bytes] = set()
         self._copied = dict.fromkeys(Claim, 0)
@@ -123,7 +123,7 @@ class _Replica:
         self._refused: set[Account | None] = set()  # accounts that may not do it
         self._rests_until = -inf  # because none may
         self._said = False
-        self._queue(scripts.known)
+        self._queue(scripts.latest)
 
     def lists(self, *, listed: bool) -> None:
         """Whether it is one of the replicas now."""
@@ -140,14 +140,17 @@ class _Replica:
 
     def _queue(self, digests: Iterable[bytes]) -> None:
         for digest in digests:
-            if digest not in self._there and len(self._waiting) < MOST_WAITING:
-                self._waiting[digest] = None
+            claim = self._scripts.claim(digest)
+            waiting = self._waiting[claim]
+            if digest not in self._there and len(waiting) < MOST_WAITING[claim]:
+                waiting[digest] = None
 
     def go_on(self, now: float) -> None:
         """Do what can be done."""
         lane = self._lane
         unsure = self._unsure and bool(self._scripts.known)
-        if not self._listed or not (unsure or self._waiting or self._flushes != self._scripts.flushed):
+        waits = any(self._waiting.values())
+        if not self._listed or not (unsure or waits or self._flushes != self._scripts.flushed):
             return
         if lane is None:
             self._open(now)
@@ -180,9 +183,8 @@ class _Replica:
                 self._flushes = self._scripts.flushed
                 self._copied = dict.fromkeys(Claim, 0)
             self._process = process
-            self._waiting.clear()
             self._there.clear()
-            self._queue(self._scripts.known)
+            self._queue(self._scripts.latest)
         self._next(lane, now)
 
     def _over(self, now: float) -> None:
@@ -241,17 +243,18 @@ class _Replica:
         """The next scripts, which wait no more; without those that are forgotten, and those that are too many."""
         chosen: list[bytes] = []
         size = 0
-        for digest in list(self._waiting):
-            body, claim = self._scripts.body(digest), self._scripts.claim(digest)
-            if body is None or digest in self._there or self._copied[claim] >= MOST_COPIED[claim]:
-                del self._waiting[digest]
-                continue
-            size += len(body)
-            if len(chosen) == AT_ONCE or (chosen and size > MOST_BYTES):
-                break
-            del self._waiting[digest]
-            chosen.append(digest)
-        return chosen
+        for claim, waiting in self._waiting.items():
+            for digest in list(waiting):
+                body = self._scripts.body(digest)
+                if body is None or digest in self._there or self._copied[claim] >= MOST_COPIED[claim]:
+                    del waiting[digest]
+                    continue
+                size += len(body)
+                if len(chosen) == AT_ONCE or (chosen and size > MOST_BYTES):
+                    return chosen
+                del waiting[digest]
+                chosen.append(digest)
+        return list(dict.fromkeys(chosen))  # one may have got a stronger claim meanwhile
 
     def _load(self, digests: list[bytes], lane: Messenger, now: float) -> None:
         forgotten = self._scripts.forgotten

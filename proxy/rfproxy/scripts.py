@@ -166,6 +166,11 @@ class Scripts:
         """The digests of all."""
         return self._bodies.keys()
 
+    @property
+    def latest(self) -> list[bytes]:
+        """The same, the ones used last in front."""
+        return list(reversed(self._bodies))
+
     def body(self, digest: bytes) -> bytes | None:
         """The script itself; None if it is not known any more."""
         return self._bodies.get(digest)

@@ -116,3 +116,15 @@ def test_publish__says_how_the_new_master_evicts() -> None:
     promoted = replace(view.standings[B].report, eviction="allkeys-lfu")
     record = publish(view, view.topology, Change(Kind.FAILOVER, "it died", A, B), promoted)
     assert record.topology.eviction == "allkeys-lfu"
+
+
+def test_publish__failover_to_a_newer_server__receipt_says_who_cannot_copy_from_it() -> None:
+    world = serving()
+    view = world.view()
+    assert view.topology is not None
+    old = {node: replace(s, report=replace(s.report, version="7.0.15")) for node, s in view.standings.items()}
+    promoted = replace(view.standings[B].report, version="8.0.0")
+    change = Change(Kind.FAILOVER, "it died", A, B)
+    record = publish(replace(view, standings=old), view.topology, change, promoted)
+    assert record.receipt is not None
+    assert record.receipt.cause.startswith("it died; warning: cannot copy from h:2 (Redis 8.0.0)")

@@ -94,10 +94,10 @@ def test_replica__started_again__gets_all(play: Playbook) -> None:
     play.server("r:1").run_id, play.server("r:1").refuses = "second", False
     play.topology(1, master="m:1", replicas=["r:1"])
     play.wait(copies.LONGEST_WAIT)
-    connection = play.server("r:1").hears("SCRIPT", "EXISTS", DIGEST, digest_of(other))
+    connection = play.server("r:1").hears("SCRIPT", "EXISTS", digest_of(other), DIGEST)
     connection.answers(b"*2\r\n:0\r\n:0\r\n")
-    play.server("r:1").hears("SCRIPT", "LOAD", BODY)
     play.server("r:1").hears("SCRIPT", "LOAD", other)
+    play.server("r:1").hears("SCRIPT", "LOAD", BODY)
 
 
 def test_replica__started_again_unnoticed__gets_all(play: Playbook) -> None:
@@ -226,6 +226,16 @@ def test_eval__another_body_each_time__not_all_are_copied(play: Playbook) -> Non
     assert copied(play) == 500
     learns(play, b"SCRIPT", b"LOAD", BODY)
     assert copied(play) == 1, "what was loaded on purpose is copied all the same"
+
+
+def test_load__behind_very_many_evals__is_copied_first(play: Playbook) -> None:
+    client = play.client()
+    for number in range(1000):
+        client.says("EVAL", f"return {number}", "0")
+        play.server("m:1").hears("EVAL", f"return {number}", "0", exclusive=True).answers(b":1\r\n")
+    learns(play, b"SCRIPT", b"LOAD", BODY)
+    (connection,) = play.server("r:1").live
+    assert connection.commands[0][2] == DIGEST
 
 
 def test_eval__called_by_its_digest__copied_beyond_the_limit(play: Playbook) -> None:
