@@ -43,7 +43,7 @@ MOST_COPIED: Final[Mapping[Claim, float]] = {Claim.EVALUATED: 500, Claim.CALLED:
 """Scripts for one replica process. 500 is what Redis keeps itself of those that came by EVAL (LRU_LIST_LENGTH in
 eval.c): a client that makes up a new script for each call must not fill the memory of replicas."""
 MOST_WAITING: Final[Mapping[Claim, int]] = {Claim.LOADED: 50_000, Claim.CALLED: 5000, Claim.EVALUATED: 500}
-"""Scripts that wait to be copied to one replica, in this order: of more, the last ones are left to the proxy's memory."""
+"""Scripts that wait to be copied to one replica, in this order. What comes when so many wait is not copied."""
 FIRST_WAIT: Final = 0.2
 LONGEST_WAIT: Final = 10.0
 """Seconds until a connection that failed is opened again, doubled from first to longest."""
