@@ -1,7 +1,7 @@
 """Who may become the master, and who should. Pure.
 
 The offset decides, because it counts the writes that a server has; latency only breaks ties, whatever the strategy:
-no data is given up for it.
+no data is given up for it. Among equals the server of the oldest version is preferred, so that the others can copy it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from rfmanager.versions import Release, age
 from rfprotocol.errors import Failure
 from rfprotocol.topology import Node, NodeReport
 
@@ -17,6 +18,9 @@ UNFIT_CONDITIONS = frozenset(
     | {failure.value for failure in Failure}
 )
 """A server that answers like this serves nobody, or cannot be commanded."""
+
+CLOSE = 1 << 20
+"""Bytes of the replication stream that a replica has caught up with in time for a switchover."""
 
 CHANCES = 2
 """How often the server with the most data may fail to be promoted before one with less is taken; and that one, before
@@ -91,17 +95,26 @@ def choose(
 
 
 def choose_planned(reports: Iterable[NodeReport], replid: str) -> Choice:
-    """The best candidate for a switchover to any replica."""
+    """The best candidate for a switchover to any replica. Nothing gets lost in one: the version comes first, unless a
+    replica is so far behind that it may not catch up in time."""
     reports = list(reports)
     unconnected = {
         report.node: why
         for report in reports
         if why_not(report, replid) is None and (why := why_not_planned(report, replid))
     }
-    return _best(reports, replid, (), unconnected)
+    most = max((report.offset for report in reports if report.node not in unconnected), default=0)
+    return _best(reports, replid, (), unconnected, close_to=most)
 
 
-def _best(reports: Iterable[NodeReport], replid: str, rejected: Sequence[Node], excluded: dict[Node, str]) -> Choice:
+def _best(
+    reports: Iterable[NodeReport],
+    replid: str,
+    rejected: Sequence[Node],
+    excluded: dict[Node, str],
+    close_to: int | None = None,
+) -> Choice:
+    """`close_to`: the offset that all have reached that are not more than CLOSE behind it."""
     fit: list[NodeReport] = []
     for report in reports:
         why = excluded.get(report.node) or why_not(report, replid)
@@ -110,9 +123,12 @@ def _best(reports: Iterable[NodeReport], replid: str, rejected: Sequence[Node], 
         else:
             fit.append(report)
 
-    def rank(report: NodeReport) -> tuple[int, int, int, int, float, Node]:
+    def rank(report: NodeReport) -> tuple[int, int, int, int, tuple[int, Release], float, Node]:
         failures = rejected.count(report.node)
+        data, offset = -reach(report, replid), -report.offset
+        if close_to is not None and report.offset >= close_to - CLOSE:
+            data = offset = -close_to
         # What it has beyond `reach` continues the history: the lost master had gone on after a restart.
-        return failures // CHANCES, -reach(report, replid), -report.offset, failures, report.latency, report.node
+        return failures // CHANCES, data, offset, failures, age(report), report.latency, report.node
 
     return Choice(min(fit, key=rank, default=None), excluded)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from rfmanager.lastknown import published
 from rfmanager.steps import Policy, Record, View, Wait
+from rfmanager.versions import warning
 from rfprotocol.records import Outcome, ProxyRecord, Receipt
 from rfprotocol.topology import Change, Kind, Node, NodeReport, Phase, Topology
 
@@ -78,7 +79,10 @@ def names(proxies: Sequence[str]) -> str:
 def publish(view: View, topology: Topology, change: Change, master: NodeReport) -> Record:
     """The others are listed as readable again when they have followed; until then reads go to the master."""
     epoch = topology.epoch + 1
-    done = receipt(view, epoch, change, Outcome.DONE, change.cause, master.node)
+    cause = change.cause
+    if change.kind is Kind.FAILOVER and (warned := warning(master, (one.report for one in view.standings.values()))):
+        cause = f"{cause}; warning: {warned}"  # of a switchover it was said before
+    done = receipt(view, epoch, change, Outcome.DONE, cause, master.node)
     if master.node == change.former and change.former_run_id == master.run_id != "":
         done = replace(done, returned=0.0)  # the server has replaced itself: it was alive all the time
     return Record(
@@ -92,6 +96,7 @@ def publish(view: View, topology: Topology, change: Change, master: NodeReport) 
             replid=master.replid,
             replid2=master.replid2,
             replid2_offset=master.replid2_offset,
+            eviction=master.eviction,
         ),
         receipt=done,
         settles=change.kind is Kind.SWITCHOVER,

@@ -237,6 +237,8 @@ async def _status(store: TopologyStore, config: ManagerConfig, arguments: argpar
 
 
 async def _failover(store: TopologyStore, config: ManagerConfig, arguments: argparse.Namespace) -> int:
+    if warned := operations.left_behind(await operations.status(store, config.paths), arguments.to):
+        _complain(f"warning: {warned}", DONE)
     try:
         receipt = await operations.failover(store, config.paths, arguments.to, arguments.timeout)
     except asyncio.CancelledError:

@@ -175,6 +175,7 @@ class Daemon:
             self._admins,
             settings.policy,
             changed=self._hurry,
+            seen=lambda node: self._seen().get(node),
             log=self._log,
             history_limit=settings.history_limit,
             failpoint=failpoint,

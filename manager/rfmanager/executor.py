@@ -92,6 +92,7 @@ class Executor:
         policy: Policy,
         *,
         changed: Callable[[Node], None],
+        seen: Callable[[Node], NodeReport | None] = lambda node: None,
         log: FilteringBoundLogger,
         history_limit: int = 100,
         failpoint: Callable[[str], None] = kill_when_asked,
@@ -104,6 +105,7 @@ class Executor:
         self._admins = admins
         self._policy = policy
         self._changed = changed  # a server's role or link changed: its samples are old
+        self._seen = seen  # a server's last state
         self._log = log
         self._history_limit = history_limit
         self._failpoint = failpoint
@@ -380,8 +382,9 @@ class Executor:
     async def _promote(self, step: Promote) -> None:
         node = step.node
         await self._halt((node,))
+        events = self._inherited_events(node)
         try:
-            promoted = await self._command(node, RedisAdmin.promote)
+            promoted = await self._command(node, lambda admin: RedisAdmin.promote(admin, events))
         except NodeError as error:
             self._log.warning("cannot promote", epoch=self.progress.epoch, node=str(node), error=str(error))
             self._failed(node, trouble=f"{node} could not be promoted: {error}")
@@ -390,6 +393,30 @@ class Executor:
         self.progress = replace(self.progress, promoted=promoted)
         self._note("promoted")
         self._failpoint("after-promote")
+        if events is not None:
+            done = promoted.events == events
+            say = self._log.info if done else self._log.warning
+            what = "took over notify-keyspace-events" if done else "cannot take over notify-keyspace-events"
+            say(what, epoch=self.progress.epoch, node=str(node), value=events)
+            if done:
+                self._note("took over notify-keyspace-events")
+
+    def _inherited_events(self, node: Node) -> str | None:
+        """The notify-keyspace-events of the former master, if the next one has others.
+
+        It is a setting of one server, and clients that listen have a master that has it. The other servers keep their
+        own: they may have listeners of their own, and events that nobody listens to cost time.
+        """
+        topology = self._mirror.topology
+        change = topology.change if topology is not None else None
+        former = self._seen(change.former) if change is not None and change.former is not None else None
+        if topology is None or change is None or former is None:
+            return None
+        process = topology.run_id if topology.phase is Phase.DRAINING else change.former_run_id
+        if process and former.run_id != process:
+            return None  # it was started again, and has what its file says
+        report = self._seen(node)
+        return None if report is not None and report.events == former.events else former.events
 
     # Planned changes.
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from rfmanager.brake import LIMIT
 from rfmanager.report import pause_text, request_text
 from rfmanager.snapshot import Pause, Snapshot
+from rfmanager.versions import warning
 from rfprotocol.errors import OperationFailed, RecordError, StoreConflict, StoreError, StoreUnavailable
 from rfprotocol.paths import Paths
 from rfprotocol.records import ManualRequest, Receipt
@@ -213,6 +214,14 @@ async def forget(store: TopologyStore, paths: Paths, node: Node) -> None:
 
 def _configured(manager: ManagerReport) -> Collection[Node]:
     return [report.node for report in manager.nodes] if manager.configured is None else manager.configured
+
+
+def left_behind(snapshot: Snapshot, target: Node | None) -> str:
+    """Which servers could not copy from `target`, should it become the master; empty: none. Without a target the
+    managers choose one that the others can copy from, if there is one, and the receipt says so if not."""
+    reports = [server.report for server in snapshot.servers if server.report is not None]
+    chosen = next((report for report in reports if report.node == target), None)
+    return warning(chosen, reports) if chosen is not None else ""
 
 
 def _check(snapshot: Snapshot, paths: Paths) -> None:

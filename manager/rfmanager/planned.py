@@ -8,6 +8,7 @@ from rfmanager.candidates import choose_planned, continues, outage, why_not, why
 from rfmanager.change import PATIENCE, fence, fence_holds, names, next_epoch, not_acknowledged, publish, receipt, refuse
 from rfmanager.steps import CatchUp, Demote, Policy, Promote, Record, Stage, Step, Unpause, View, Wait
 from rfmanager.upkeep import reconcile
+from rfmanager.versions import warning
 from rfprotocol.records import Outcome
 from rfprotocol.topology import Change, Kind, Node, NodeReport, Phase, Topology
 
@@ -74,9 +75,11 @@ def _why_unseen(view: View, node: Node) -> str:
 
 
 def _drain(view: View, topology: Topology, master: Node, target: NodeReport) -> Record:
+    others = [standing.report for standing in view.standings.values()]
+    warned = warning(target, others)
     change = Change(
         Kind.SWITCHOVER,
-        BY_OPERATOR,
+        f"{BY_OPERATOR}; warning: {warned}" if warned else BY_OPERATOR,
         master,
         target.node,
         manager=view.manager,

@@ -42,6 +42,12 @@ NOBODY = ("127.0.0.1", "0")
 `REPLICAOF NO ONE` the server keeps its replication ID and cached master, so that it can resume partially."""
 
 
+EVENTS = "notify-keyspace-events"
+EVENTS_EVERY = 2.0
+"""Seconds between two questions for that setting, which INFO does not tell."""
+EVENTS_REFUSED = 600.0
+"""The same where it is refused: each refusal stands in the server's ACL LOG."""
+
 RESET = struct.pack("ii", 1, 0)
 """SO_LINGER: closing a connection resets it. The kernel forgets what is on its way instead of sending it again for
 minutes: a REPLICAOF that timed out in a network that lost it must not arrive when its server is a master by then."""
@@ -166,6 +172,8 @@ class RedisAdmin:
         self._client: Any = redis.asyncio.Redis.from_pool(self._pool)  # its methods are not fully typed
         # redis-py guesses the type of each of the 180 fields, of which a handful is needed: half the cost of a probe.
         self._client.set_response_callback("INFO", lambda response, **options: response)
+        self._events: str | None = None
+        self._events_due = float("inf")  # until it has answered INFO
 
     async def close(self) -> None:
         """Close all connections; never fails."""
@@ -186,7 +194,29 @@ class RedisAdmin:
     async def probe(self) -> NodeReport:
         """The server's state as it says itself. Its answer to INFO while loading is one; -BUSY raises NodeRefused."""
         asked = time.perf_counter()
-        return self._read(await self._ask("INFO"), asked)
+        if asked < self._events_due:
+            report = self._read(await self._ask("INFO"), asked)
+            if self._events_due == float("inf"):
+                self._events_due = asked
+            return self._with_events(report)
+
+        async def say(client: Any) -> Any:
+            async with client.pipeline(transaction=False) as pipe:
+                pipe.execute_command("INFO")
+                pipe.execute_command("CONFIG", "GET", EVENTS)
+                info, events = await pipe.execute(raise_on_error=False)
+            if isinstance(info, Exception):
+                raise info
+            return info, events
+
+        info, events = await self._say(say)
+        known = isinstance(events, list) and len(events) == 2  # not when the user may not ask, or it was renamed
+        self._events = str(events[1]) if known else None
+        self._events_due = asked + (EVENTS_EVERY if known else EVENTS_REFUSED)
+        return self._with_events(self._read(info, asked))
+
+    def _with_events(self, report: NodeReport) -> NodeReport:
+        return report if self._events is None else replace(report, events=self._events)
 
     def _read(self, said: Any, asked: float) -> NodeReport:
         with self._understood():
@@ -210,29 +240,41 @@ class RedisAdmin:
         """Make the server follow nobody and accept no write, keeping its data, history and offset; return its state."""
         return await self._replicaof(*NOBODY)
 
-    async def promote(self) -> NodeReport:
-        """Make the server a master and return its state. NodeRefused when it says it is none afterwards."""
-        report = await self._replicaof("NO", "ONE")
+    async def promote(self, events: str | None = None) -> NodeReport:
+        """Make the server a master and return its state. NodeRefused when it says it is none afterwards.
+
+        `events`: the notify-keyspace-events that it is to have from now on; None: as it is. A server that refuses that
+        is promoted all the same: then the state has other `events`.
+        """
+        if events is None:
+            report = await self._replicaof("NO", "ONE")
+        else:
+            report = await self._replicaof("NO", "ONE", events)
         if report.role != "master":
             raise NodeRefused(f"{self.node} is still a {report.role} after REPLICAOF NO ONE", "ROLE")
         return report
 
-    async def _replicaof(self, host: str, port: str) -> NodeReport:
+    async def _replicaof(self, host: str, port: str, events: str | None = None) -> NodeReport:
         """The state after the command, which is asked for together with it: clients wait."""
 
-        async def say(client: Any) -> Any:
+        async def say(client: Any) -> tuple[Any, list[Any]]:
             async with client.pipeline(transaction=False) as pipe:
+                if events is not None:
+                    pipe.execute_command("CONFIG", "SET", EVENTS, events)
                 pipe.execute_command("REPLICAOF", host, port)
                 pipe.execute_command("INFO")
-                done, info = await pipe.execute(raise_on_error=False)
+                *inherited, done, info = await pipe.execute(raise_on_error=False)
             if isinstance(done, Exception):
                 raise done
             if isinstance(info, Exception):
                 raise info
-            return info
+            return info, inherited
 
         asked = time.perf_counter()
-        return self._read(await self._say(say), asked)
+        info, inherited = await self._say(say)
+        if inherited and not isinstance(inherited[0], Exception):
+            self._events = events
+        return self._with_events(self._read(info, asked))
 
     async def replicate(self, master: Node) -> None:
         """Make the server a replica of `master`; it copies the whole data when it cannot resume."""
@@ -451,6 +493,9 @@ def info_fields(said: str) -> Mapping[str, str]:
 def parse_info(node: Node, info: Mapping[str, str], latency: float) -> NodeReport:
     """The fields of INFO that matter here, see `redis.c: genRedisInfoString`."""
     role = info.get("role", "")
+    # Valkey goes on to say `redis_version:7.2.4`, for clients that look at that.
+    name = info.get("server_name", "redis")
+    software = name if name != "redis" and f"{name}_version" in info else ""
     offset = int(info.get("master_repl_offset", -1))
     condition = "ok"
     if int(info.get("loading", 0)) or int(info.get("async_loading", 0)):
@@ -474,6 +519,9 @@ def parse_info(node: Node, info: Mapping[str, str], latency: float) -> NodeRepor
         aof=info.get("aof_enabled") == "1",
         keys=_keys(info),
         clients=int(info.get("connected_clients", 0)),
+        software=software,
+        version=info.get(f"{software or 'redis'}_version", ""),
+        eviction=info.get("maxmemory_policy", "") if info.get("maxmemory", "0") != "0" else "",
     )
     return report if role != "slave" else _as_replica(report, info)
 

@@ -16,10 +16,11 @@ from rfmanager.brake import Brake
 from rfmanager.doctor import UNSEEN, Finding
 from rfmanager.lastknown import holding
 from rfmanager.snapshot import Pause, Server, Snapshot
+from rfmanager.versions import can_copy, named, shown
 from rfprotocol.records import ManualRequest, Outcome, ProxyRecord, Receipt
-from rfprotocol.topology import ManagerReport, Topology
+from rfprotocol.topology import ManagerReport, NodeReport, Topology
 
-_SERVERS = ("SERVER", "LISTED AS", "ROLE", "CONDITION", "OFFSET", "LAG", "UP FOR")
+_SERVERS = ("SERVER", "LISTED AS", "ROLE", "CONDITION", "OFFSET", "LAG", "VERSION", "UP FOR")
 _MANAGERS = ("MANAGER", "ROLE", "SERVERS UP")
 _PROXIES = ("PROXY", "ADDRESS", "EPOCH", "CLIENTS", "HELD*", "REPLAYED*", "UNCERTAIN*", "LONGEST WAIT*")
 _HISTORY = ("EPOCH", "BEGAN", "KIND", "OUTCOME", "FROM", "TO", "TOOK", "CAUSE")
@@ -228,10 +229,11 @@ def _slowed_down(brake: Brake) -> str:
 def _troubles(snapshot: Snapshot) -> list[str]:
     """What an operator should look at first, one line each."""
     listed = {"master": "the master ", "replica": "replica "}
+    master = next((server.report for server in snapshot.servers if server.listed == "master"), None)
     troubles = [
         (server, trouble)
         for server in snapshot.servers
-        for trouble in (_trouble(server, snapshot.proxies), *_refusals(server))
+        for trouble in (_trouble(server, snapshot.proxies) or _cannot_copy(server, master), *_refusals(server))
     ]
     lines = [f"{listed.get(server.listed, '')}{server.node}: {trouble}" for server, trouble in troubles if trouble]
     lines += [f"{report.node}: {holding(report)}" for report in snapshot.strangers]
@@ -262,6 +264,19 @@ def _refusals(server: Server) -> list[str]:
     return [*filter(None, [shown]), *(f"{said} (says manager {name})" for name, said in others.items())]
 
 
+def _cannot_copy(server: Server, master: NodeReport | None) -> str:
+    """Why its link is down, if that is likely to be the reason."""
+    report = server.report
+    if report is None or master is None or report.role != "slave" or report.link_up or report.follows != master.node:
+        return ""
+    if can_copy(report, master):
+        return ""
+    return (
+        f"its link is down: the version of its master is probably too new to copy from "
+        f"({named(master)}; this is {named(report)}): upgrade it"
+    )
+
+
 def _change(topology: Topology) -> str:
     change = topology.change
     if change is None:
@@ -274,10 +289,19 @@ def _change(topology: Topology) -> str:
 def _row(server: Server) -> Sequence[object]:
     report = server.report
     if report is None:
-        return (server.node, server.listed, "-", "not reported", "-", "-", "-")
+        return (server.node, server.listed, "-", "not reported", "-", "-", "-", "-")
     lag = "-" if server.lag is None else server.lag
     offset = report.offset if report.offset >= 0 else "-"
-    return (server.node, server.listed, _role(server), report.condition, offset, lag, _up_for(server))
+    return (
+        server.node,
+        server.listed,
+        _role(server),
+        report.condition,
+        offset,
+        lag,
+        shown(report) or "-",
+        _up_for(server),
+    )
 
 
 def _role(server: Server) -> str:
@@ -364,6 +388,10 @@ def _plain_server(server: Server) -> dict[str, Any]:
             "run_id": report.run_id,
             "replid": report.replid,
             "refusal": report.refusal or None,
+            "software": (report.software or "redis") if report.version else None,
+            "version": report.version or None,
+            "eviction": report.eviction or None,
+            "notify_keyspace_events": report.events,
         }
     return {
         "address": str(server.node),

@@ -173,6 +173,7 @@ def _serving(view: View, master: NodeReport, epoch: int, current: Topology | Non
         replid=master.replid,
         replid2=master.replid2,
         replid2_offset=master.replid2_offset,
+        eviction=master.eviction,
     )
 
 

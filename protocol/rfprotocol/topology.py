@@ -109,6 +109,7 @@ class Topology:
     change: Change | None = None
     replid2: str = ""  # the history it continued when it was promoted, up to `replid2_offset`
     replid2_offset: int = -1
+    eviction: str = ""  # the master's maxmemory-policy, if it has a maxmemory: what is read decides what it evicts
 
     @property
     def nodes(self) -> frozenset[Node]:
@@ -133,6 +134,7 @@ class Topology:
             "replid": self.replid,
             "replid2": self.replid2,
             "replid2_offset": self.replid2_offset,
+            "eviction": self.eviction,
         }
         if self.change:
             record["change"] = {
@@ -170,6 +172,7 @@ class Topology:
                 change=_decode_change(record.get("change")),
                 replid2=str(record.get("replid2", "")),
                 replid2_offset=int(record.get("replid2_offset", -1)),
+                eviction=str(record.get("eviction", "")),
             )
         except (ValueError, TypeError, KeyError, AttributeError, ConfigError) as error:
             raise RecordError(f"the nodes record cannot be read: {error}") from None
@@ -209,6 +212,10 @@ class NodeReport:
     keys: int = 0  # in all its databases
     clients: int = 0  # connections, those of managers and replicas among them
     refusal: str = ""  # what it refuses to do for this manager, in its own words
+    software: str = ""  # valkey, or another name that it gives itself; empty: Redis, or not known
+    version: str = ""  # of that software; empty: not known
+    eviction: str = ""  # its maxmemory-policy, if it has a maxmemory
+    events: str | None = None  # its notify-keyspace-events; None: not known
 
     def encode(self) -> dict[str, Any]:
         """Plain data for JSON, without what has its default value."""
@@ -226,7 +233,7 @@ class NodeReport:
         if "follows" in known:
             known["follows"] = _said(known["follows"])
         for name, value in known.items():
-            default = _REPORT_DEFAULTS[name]
+            default = "" if name == "events" else _REPORT_DEFAULTS[name]
             if default is not None and not like(value, default):
                 raise TypeError(f"{name} of {node} is {value!r}")
         return cls(node, available, **known)

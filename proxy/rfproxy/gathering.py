@@ -14,6 +14,8 @@ worker does not answer in time is missing from the reply, and is not done.
     PAUSE milliseconds WRITE|ALL                OK
     UNPAUSE                                     OK
     PAUSED                                      milliseconds and WRITE or ALL, if a pause is in force
+    SCRIPTS                                     claim body claim body ..., see `scripts`
+    FLUSHED                                     OK: a client has said SCRIPT FLUSH
 
 Those about CLIENT TRACKING ... REDIRECT are listed in `fartargets`.
 """
@@ -209,9 +211,16 @@ _QUESTIONS: dict[str, Callable[[Session, list[bytes], bytes], Question | None]] 
 
 
 def join(router: Router) -> None:
-    """A worker has just started: a pause that is in force at the others holds its clients, too."""
+    """A worker has just started: a pause that is in force at the others holds its clients, too, and the scripts that
+    they have seen are to be known by whichever worker a client comes to."""
     if router.peers is not None:
         router.peers.ask([b"PAUSED"], None, lambda answers, now: _adopt(router, answers, now))
+        router.peers.ask([b"SCRIPTS"], None, lambda answers, now: _take_over(router, answers))
+
+
+def _take_over(router: Router, answers: Answers) -> None:
+    for words in answers:
+        router.scripts.take_over(words)
 
 
 def _adopt(router: Router, answers: Answers, now: float) -> None:
@@ -280,6 +289,15 @@ def _paused(router: Router, args: list[bytes], now: float) -> list[bytes] | None
     return [b"%d" % max(1, round((pause.until - now) * 1000)), b"WRITE" if pause.writes_only else b"ALL"]
 
 
+def _scripts(router: Router, args: list[bytes], now: float) -> list[bytes] | None:
+    return router.scripts.hand_over()
+
+
+def _flushed(router: Router, args: list[bytes], now: float) -> list[bytes] | None:
+    router.scripts.forget()
+    return [b"OK"]
+
+
 _ANSWERS: dict[bytes, Callable[[Router, list[bytes], float], list[bytes] | None]] = {
     b"LIST": _list,
     b"KILL": _kill,
@@ -288,5 +306,7 @@ _ANSWERS: dict[bytes, Callable[[Router, list[bytes], float], list[bytes] | None]
     b"PAUSE": _pause,
     b"UNPAUSE": _unpause,
     b"PAUSED": _paused,
+    b"SCRIPTS": _scripts,
+    b"FLUSHED": _flushed,
     **fartargets.ANSWERS,
 }

@@ -106,6 +106,7 @@ class Welcome:
     refusal: Refusal | None = None
     text: str = ""  # the server's error without the dash, or what is wrong with it
     version: str = ""  # of the server, as far as it tells
+    run_id: str = field(default="", compare=False)  # of its process, the same
     client_id: int = 0  # of this connection; 0 when nobody may know
     stranger: bool = False  # the server wants to be told who speaks before it answers the asker
     unasked: frozenset[bytes] = frozenset()  # what the asker may not ask, or SELECT, by the first word
@@ -159,6 +160,7 @@ class Greeting:
         self._unanswered = deque(self._words)
         self._first_error = ""
         self._version = ""
+        self._process = ""
         self._client_id = 0
         self._stranger = False
         self._account_error = ""
@@ -180,6 +182,7 @@ class Greeting:
                 return refused
         return Welcome(
             version=self._version,
+            run_id=self._process,
             client_id=self._client_id,
             stranger=self._stranger,
             unasked=frozenset(self._unasked),
@@ -229,6 +232,7 @@ class Greeting:
         elif word.args[0] == b"INFO":
             server = _info(reply)
             self._version = server.get("redis_version", "")
+            self._process = server.get("run_id", "")
             problem = self._restart_problem(server)
         elif word.args[0] == b"CLIENT":
             self._client_id = reply

@@ -41,6 +41,7 @@ from rfproxy.greeting import Duty, Greeting, LaneKey, Welcome
 from rfproxy.replicas import Pace
 
 if TYPE_CHECKING:
+    from rfproxy.recency import Recency
     from rfproxy.session import Session
 
 
@@ -149,6 +150,8 @@ class Lane:
         self.run_id = run_id
         self.guest = guest
         self.pace = Pace() if key.duty is Duty.REPLICA else None
+        self.recency: Recency | None = None
+        """Who is told what is read on it, where that matters."""
         self.writes = key.duty is Duty.MASTER  # it takes more than reads
         self.used = float("-inf")  # when runs were last sent; seconds
         self.heard = float("-inf")  # when anything last came from the server; seconds
@@ -323,6 +326,8 @@ class Lane:
             self._owner.lane_dirty(self)
             return
         self.used = now
+        if self.recency is not None and self.recency.room:
+            self.recency.saw(self.key.identity, self._queue, now)
         self._send(self._writer, now)
 
     def probe(self, now: float) -> bool:

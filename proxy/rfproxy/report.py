@@ -46,6 +46,8 @@ def report(router: Router, now: float) -> bytes:
         "proxy_reads_spilled": stats.spilled,
         "proxy_batches_waited_for": stats.batches,
         "proxy_writes_unreplicated": stats.unreplicated,
+        "proxy_scripts_copied": stats.scripts_copied,
+        "proxy_reads_touched": stats.reads_touched,
         "proxy_workers_unheard": stats.workers_unheard,
         "proxy_change_held": stats.change.held,
         "proxy_change_replayed": stats.change.replayed,

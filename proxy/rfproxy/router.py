@@ -21,6 +21,7 @@ from rfprotocol.topology import Node, Phase, Topology
 from rfproxy import admission, fartargets, overtaking
 from rfproxy.attempts import NEVER_SENT, Attempts
 from rfproxy.contact import Contact
+from rfproxy.copies import Copies
 from rfproxy.cursors import Cursors
 from rfproxy.dedicated import Dedicated
 from rfproxy.entries import ANYWHERE, NEEDS_MASTER, URGENT, Need, Run, Verb
@@ -30,11 +31,13 @@ from rfproxy.greeting import MASTER, REPLICA, Duty, Identity, LaneKey, Refusal, 
 from rfproxy.lane import Lane, LaneState
 from rfproxy.lease import Lease
 from rfproxy.leaving import Leaving
+from rfproxy.messenger import Messenger, Moved
 from rfproxy.outages import Outages
 from rfproxy.parking import Parking
 from rfproxy.pausing import Pause
 from rfproxy.peers import Peers
 from rfproxy.policy import Policy, Reads
+from rfproxy.recency import Recency, evicts_by_use
 from rfproxy.reception import Reception
 from rfproxy.replay import lacks_replicas, refused
 from rfproxy.replicas import Denials, Replicas
@@ -84,6 +87,8 @@ class Router:
         self.process = ""  # the master's, told from all others
         self.cursors = Cursors("")
         self.scripts = Scripts()
+        self.copies = Copies(self, self.scripts)
+        self.recency = Recency(self)
         self.pause: Pause | None = None
         self.peers: Peers | None = None  # the other workers, when there are any
         self.far_targets: dict[int, FarTarget] = {}  # their clients that are told what clients of this one track
@@ -105,6 +110,7 @@ class Router:
         self._served: dict[Identity, float] = {}  # until when a lane of that identity was in service
         self.reception = Reception(policy.account, log)
         self._settling = Settling(policy.hold_timeout)
+        self._messengers: dict[Lane, None] = {}
         self._trials: dict[Lane, None] = {}  # connections to replicas that were silent, which nobody waits for
         self.watch = Watch(self, shell.kernel, shell.report_busy)
         self._contacts: dict[Node, Contact] = {}
@@ -258,7 +264,24 @@ class Router:
         return lane
 
     def _new(self, key: LaneKey, *, exclusive: bool) -> Lane:
-        return Lane(key, self, run_id=self._run_id(key))
+        lane = Lane(key, self, run_id=self._run_id(key))
+        self._attach_recency(lane)
+        return lane
+
+    def _attach_recency(self, lane: Lane) -> None:
+        counts = lane.duty is REPLICA and self.topology is not None and evicts_by_use(self.topology)
+        lane.recency = self.recency if counts else None
+
+    def messenger(self, key: LaneKey, *, ready: Moved, over: Moved) -> Messenger:
+        """A connection for what the proxy itself has to say there."""
+        lane = Messenger(key, self, run_id=self._run_id(key), ready=ready, over=over)
+        self._messengers[lane] = None
+        self._shell.connect(lane)
+        return lane
+
+    def wake_chores(self, when: float) -> None:
+        """What nobody waits for is to be done then."""
+        self._shell.wake_at(when)
 
     def _run_id(self, key: LaneKey) -> str:
         return self.topology.run_id if self.topology and key.duty is not REPLICA else ""
@@ -646,6 +669,10 @@ class Router:
         self._replicas.forget(topology.replicas)
         self._denials.clear()
         self._know_process(topology)
+        self.copies.follow(topology, now)
+        self.recency.follow(topology)
+        for lane in self.lanes:
+            self._attach_recency(lane)
         members = {topology.master, *topology.replicas, *topology.unavailable}
         self._reopening.clear()
         self._depose([lane for lane in self.lanes if not self._fits(lane, topology)], now, drained=drained)
@@ -703,6 +730,8 @@ class Router:
         if not self.gate.trusts(now) and self.gate.stale_reads(now):
             self._part_with_master(now)  # there is no news: reads go on from whatever there is
         fartargets.poll(self, now)
+        self.copies.attend(now)
+        self.recency.attend(now)
         if now >= self._look_again:  # else one of many has waited too long, which does not concern the others
             self._look_again = math.inf
             self.resume(now)
@@ -712,6 +741,8 @@ class Router:
         times += [far.due for far in self.far_targets.values()]
         times += [self.gate.reads_from, self.pause.until if self.pause else math.inf]
         self._wake_for(times, now)
+        if (due := min(self.copies.due, self.recency.due)) < math.inf:
+            self._shell.wake_at(due)
         if now < (expiry := min(self.gate.next_expiry(), self._look_again)) < math.inf:
             self._shell.wake_at(expiry)
 
@@ -755,6 +786,7 @@ class Router:
         self._served = {identity: until for identity, until in self._served.items() if identity in needed}
         self._denials.forget(now)
         self.reception.reap(now)
+        self.recency.reap(now)
         fartargets.renew(self, now)
         for lane in self.dedicated.reap(now):
             self.discard(lane, now)
@@ -812,7 +844,7 @@ class Router:
     def lanes(self) -> list[Lane]:
         """All that are not closed."""
         served = (*self._all_shared(), *self.dedicated)
-        return [*served, *self._retiring, *self._lingering, *self._parking, *self._trials]
+        return [*served, *self._retiring, *self._lingering, *self._parking, *self._trials, *self._messengers]
 
     def _forget(self, lane: Lane) -> None:
         if self._shared.get(lane.key) is lane:
@@ -820,4 +852,5 @@ class Router:
         self.dedicated.forget(lane)
         self._retiring.pop(lane, None)
         self._lingering.pop(lane, None)
+        self._messengers.pop(lane, None)
         self._parking.take(lane)

@@ -8,26 +8,38 @@ a change of master EVALSHA would be answered NOSCRIPT for what the client was pr
 
 A load too many does no harm, one too few only lets the NOSCRIPT through that clients of EVALSHA know how to deal with.
 What a client has flushed is forgotten altogether, as is what was used least recently when the bodies take too much
-memory.
+memory. `copies` gives them to the replicas ahead.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, KeysView, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from hashlib import sha1
 from typing import TYPE_CHECKING
+
+from rfproxy.greeting import Account
 
 if TYPE_CHECKING:
     from rfproxy.lane import Lane
 
 DEFAULT_CAPACITY = 16 * 1024 * 1024
+_MOST_HANDED = 2 * 1024 * 1024  # bytes of bodies that one worker gives to another one
 _OVERHEAD = 512  # bytes that Python needs for an entry besides the body
 _PROCESSES = 64
 
 _EVAL = frozenset([b"EVAL", b"EVAL_RO"])
 _EVALSHA = frozenset([b"EVALSHA", b"EVALSHA_RO"])
+
+
+class Claim(Enum):
+    """How a client came to rely on a script: each of them is stronger than the one before."""
+
+    EVALUATED = "it came by EVAL"
+    CALLED = "it came by EVAL and was called by its digest later"
+    LOADED = "it came by SCRIPT LOAD"
 
 
 @dataclass(slots=True)
@@ -49,10 +61,20 @@ class Scripts:
         self._capacity = capacity
         self.flushes = 0
         """How often all were forgotten because a client said so."""
+        self.flushed = 0
+        """How often the master has done so."""
+        self.forgotten = 0
+        """How often all were forgotten, also because a client of another worker said so."""
         self._bodies: OrderedDict[bytes, bytes] = OrderedDict()  # by digest, the one used last at the end
         self._digests: dict[bytes, bytes] = {}  # by body: hashing one again and again would cost more
         self._loading: dict[str, Loading] = {}  # by process
         self._there: dict[str, set[bytes]] = {}  # digests by process, the one seen first in front
+        self._claims: dict[bytes, Claim] = {}  # by digest; those that only came by EVAL are missing
+        self._news: dict[bytes, None] = {}
+        self.bringer: Account | None = None
+        """Who has used one last."""
+        self.on_news: Callable[[], None] = lambda: None
+        """Called when there is something for `take_news`, or all were forgotten."""
 
     def needed(self, commands: Sequence[Sequence[bytes]], process: str) -> list[bytes]:
         """The bodies to be loaded right before these commands are sent to the master process `process`.
@@ -72,22 +94,30 @@ class Scripts:
                     self._forget_all()
         return list(loads)
 
-    def executed(self, args: Sequence[bytes], flushes: int) -> None:
+    def executed(self, args: Sequence[bytes], flushes: int, account: Account | None = None) -> None:
         """A command was answered without an error: remember the script that it brought, or forget all.
 
-        `flushes` as it was when the command was sent: what a flush has overtaken is not there any more.
+        `flushes` as it was when the command was sent: what a flush has overtaken is not there any more. `account` is
+        the client's.
         """
         if flushes != self.flushes:
             return
         name = args[0].upper()
         if name in _EVAL and len(args) > 1:
+            self.bringer = account
             self._carried(args[1])
+        elif name in _EVALSHA and len(args) > 1:
+            self._called(args[1].lower())
         elif name == b"SCRIPT" and len(args) > 1:
             match args[1].upper():
                 case b"LOAD" if len(args) == 3:
-                    self._carried(args[2])
+                    self.bringer = account
+                    self._claim(self._carried(args[2]), Claim.LOADED)
                 case b"FLUSH":
+                    self.bringer = account
                     self._forget_all()  # also what stood before it in its packet
+                    self.flushed += 1
+                    self.on_news()
 
     def load_all(self, process: str, lane: Lane) -> list[bytes]:
         """All bodies that are not known to be there, to be loaded on `lane` ahead of what may call any of them.
@@ -131,7 +161,70 @@ class Scripts:
         there = self._known(process)
         return [body for digest, body in self._bodies.items() if digest not in there]
 
+    @property
+    def known(self) -> KeysView[bytes]:
+        """The digests of all."""
+        return self._bodies.keys()
+
+    @property
+    def latest(self) -> list[bytes]:
+        """The same, the ones used last in front."""
+        return list(reversed(self._bodies))
+
+    def body(self, digest: bytes) -> bytes | None:
+        """The script itself; None if it is not known any more."""
+        return self._bodies.get(digest)
+
+    def claim(self, digest: bytes) -> Claim:
+        """How a client came to rely on it."""
+        return self._claims.get(digest, Claim.EVALUATED)
+
+    def forget(self) -> None:
+        """Another worker's client has flushed all."""
+        self.flushes += 1
+        self._forget_all()
+
+    def hand_over(self) -> list[bytes]:
+        """For another worker: claim, body, claim, body ..., the ones used last."""
+        words: list[bytes] = []
+        size = 0
+        for digest, body in reversed(self._bodies.items()):
+            size += len(body) + _OVERHEAD
+            if size > _MOST_HANDED:
+                break
+            words += [body, self.claim(digest).name.encode()]
+        return words[::-1]
+
+    def take_over(self, words: Sequence[bytes]) -> None:
+        """What another worker has handed over."""
+        for name, body in zip(words[::2], words[1::2], strict=False):
+            digest, claim = self._carried(body), name.decode(errors="replace")
+            if claim in (Claim.CALLED.name, Claim.LOADED.name) and self.claim(digest) is Claim.EVALUATED:
+                self._claim(digest, Claim[claim])
+
+    def take_news(self) -> Mapping[bytes, None]:
+        """The digests that are new, or have a stronger claim, since the last time."""
+        news, self._news = self._news, {}
+        return news
+
+    def _claim(self, digest: bytes, claim: Claim) -> None:
+        if digest in self._bodies and self._claims.get(digest) is not claim:
+            self._claims[digest] = claim
+            self._tell(digest)
+
+    def _called(self, digest: bytes) -> None:
+        if digest in self._bodies and digest not in self._claims:
+            self._claim(digest, Claim.CALLED)
+
+    def _tell(self, digest: bytes) -> None:
+        self._news[digest] = None
+        if len(self._news) == 1:
+            self.on_news()
+
     def _forget_all(self) -> None:
+        self.forgotten += 1
+        self._claims.clear()
+        self._news.clear()
         self._bodies.clear()
         self._digests.clear()
         self._there.clear()
@@ -147,12 +240,15 @@ class Scripts:
             if digest not in there:
                 loads[body] = None
 
-    def _carried(self, body: bytes) -> None:
+    def _carried(self, body: bytes) -> bytes:
+        """A body has come by; returns its digest."""
         digest = self._digests.get(body)
         if digest is None:
-            self._remember(sha1(body, usedforsecurity=False).hexdigest().encode(), body)
+            digest = sha1(body, usedforsecurity=False).hexdigest().encode()
+            self._remember(digest, body)
         else:
             self._bodies.move_to_end(digest)
+        return digest
 
     def _remember(self, digest: bytes, body: bytes) -> None:
         if len(body) + _OVERHEAD > self._capacity:
@@ -160,8 +256,11 @@ class Scripts:
         self._bodies[digest] = body
         self._digests[body] = digest
         self._free -= len(body) + _OVERHEAD
+        self._tell(digest)
         while self._free < 0:
             oldest, unused = self._bodies.popitem(last=False)
+            self._claims.pop(oldest, None)
+            self._news.pop(oldest, None)
             del self._digests[unused]
             self._free += len(unused) + _OVERHEAD
             for there in self._there.values():

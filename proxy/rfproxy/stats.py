@@ -38,6 +38,8 @@ class Stats:
     batches: int = 0  # sent with WAIT behind them
     unreplicated: int = 0  # writes that too few replicas had in time
     workers_unheard: int = 0  # times that a worker did not say what another one had asked it about its clients
+    scripts_copied: int = 0  # loaded into replicas ahead
+    reads_touched: int = 0  # keys read on replicas that were named to a master that evicts by use
     change: ChangeStats = field(default_factory=ChangeStats)
     log: LogLimiter | None = None  # counts the lines of the log that were not written
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rfmanager.candidates import choose, choose_planned, continues, reach, why_not
+from rfmanager.candidates import CLOSE, choose, choose_planned, continues, reach, why_not
 from rfprotocol.topology import Node, NodeReport
 
 A, B, C = (Node("h", port) for port in (1, 2, 3))
@@ -155,3 +155,32 @@ def test_nobody_fit_has_more_data_than_the_chosen_one(reports: list[NodeReport])
     assert {report.node for report in reports} == {report.node for report in fit} | set(choice.excluded)
     if choice.best is not None:
         assert choice.best.offset == max(report.offset for report in fit)
+
+
+# --- versions
+
+
+def test_version__of_equal_candidates__the_oldest_is_taken() -> None:
+    best = choose([replica(A, version="8.0.0"), replica(B, version="7.0.15", latency=1.0)], "history").best
+    assert best is not None
+    assert best.node == B, "the others can copy from it"
+
+
+def test_version__data_outranks_it() -> None:
+    best = choose([replica(A, version="8.0.0", offset=101), replica(B, version="7.0.15")], "history").best
+    assert best is not None
+    assert best.node == A
+
+
+def test_version__planned__nothing_gets_lost_so_it_decides() -> None:
+    new = replica(A, version="8.0.0", offset=1000)
+    best = choose_planned([new, replica(B, version="7.0.15", offset=100)], "history").best
+    assert best is not None
+    assert best.node == B
+
+
+def test_version__planned__one_that_is_far_behind_is_not_waited_for() -> None:
+    new = replica(A, version="8.0.0", offset=CLOSE + 1000)
+    best = choose_planned([new, replica(B, version="7.0.15", offset=100)], "history").best
+    assert best is not None
+    assert best.node == A

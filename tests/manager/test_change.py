@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rfmanager.change import NAMED, most_disturbed
+from rfmanager.change import NAMED, most_disturbed, publish
 from rfmanager.decision import decide
 from rfmanager.steps import Policy, Record, Seal, Wait
 from rfprotocol.records import ProxyRecord
-from tests.manager.world import POLICY, A, serving, until
+from rfprotocol.topology import Change, Kind
+from tests.manager.world import POLICY, A, B, serving, until
 
 
 def test_a_proxy_that_is_gone_is_not_waited_for() -> None:
@@ -106,3 +107,24 @@ def test_of_thousands_of_proxies_that_are_waited_for_a_few_are_named() -> None:
     step = world.step()
     assert isinstance(step, Wait)
     assert step.reason.endswith("proxy0, proxy1, proxy10, proxy100, proxy1000 and 1995 others")
+
+
+def test_publish__says_how_the_new_master_evicts() -> None:
+    world = serving()
+    view = world.view()
+    assert view.topology is not None
+    promoted = replace(view.standings[B].report, eviction="allkeys-lfu")
+    record = publish(view, view.topology, Change(Kind.FAILOVER, "it died", A, B), promoted)
+    assert record.topology.eviction == "allkeys-lfu"
+
+
+def test_publish__failover_to_a_newer_server__receipt_says_who_cannot_copy_from_it() -> None:
+    world = serving()
+    view = world.view()
+    assert view.topology is not None
+    old = {node: replace(s, report=replace(s.report, version="7.0.15")) for node, s in view.standings.items()}
+    promoted = replace(view.standings[B].report, version="8.0.0")
+    change = Change(Kind.FAILOVER, "it died", A, B)
+    record = publish(replace(view, standings=old), view.topology, change, promoted)
+    assert record.receipt is not None
+    assert record.receipt.cause.startswith("it died; warning: cannot copy from h:2 (Redis 8.0.0)")

@@ -25,9 +25,9 @@ from rfprotocol.memstore import MemStore, MemTree
 from rfprotocol.paths import Paths
 from rfprotocol.records import ManualRequest, Outcome, ProxyRecord, Receipt
 from rfprotocol.store import Put
-from rfprotocol.topology import Kind, Node, NodeReport, Phase, Topology
+from rfprotocol.topology import Change, Kind, Node, NodeReport, Phase, Topology
 from tests.support.eventually import eventually
-from tests.support.redis import RedisGroup
+from tests.support.redis import RedisGroup, RedisServer
 
 PATHS = Paths()
 
@@ -42,6 +42,7 @@ class Bench:
         self.changed = asyncio.Event()
         self.released = asyncio.Event()
         self.points: list[str] = []
+        self.seen: dict[Node, NodeReport] = {}
         self.mirror = Mirror(self.store, PATHS, lambda: None, structlog.get_logger())
         self.admins = {node: RedisAdmin(node) for node in group.nodes}
         self.executor = Executor(
@@ -52,6 +53,7 @@ class Bench:
             self.admins,
             Policy(catch_up_timeout=0.3),
             changed=lambda node: self.changed.set(),
+            seen=self.seen.get,
             log=structlog.get_logger(),
             history_limit=2,
             failpoint=self.points.append,
@@ -229,6 +231,44 @@ async def test_a_failed_promotion_is_noted_with_its_reason(bench: Bench) -> None
     assert bench.executor.progress.promoted is None
     assert server.node in bench.executor.progress.failed
     assert "could not be promoted" in bench.executor.progress.trouble
+
+
+def in_force(bench: Bench, *, former_run_id: str = "run") -> RedisServer:
+    """A failover to the first replica is under way, from a master whose events were `xE` in the process `run`."""
+    master, target = bench.group.master, bench.group.replicas[0]
+    change = Change(Kind.FAILOVER, "it died", master.node, target.node, former_run_id=former_run_id)
+    bench.mirror.wrote(Topology(1, Phase.PROMOTING, run_id="target", change=change))
+    bench.seen[master.node] = NodeReport(master.node, False, run_id="run", events="xE")
+    bench.seen[target.node] = NodeReport(target.node, True, role="slave", events="")
+    bench.executor.begin(1)
+    return target
+
+
+def events_of(server: RedisServer) -> str:
+    return str(server.command("CONFIG", "GET", "notify-keyspace-events")["notify-keyspace-events"])
+
+
+async def test_events__of_the_former_master__hold_at_the_next_one(bench: Bench) -> None:
+    target = in_force(bench)
+    await bench.executor.execute(Promote(target.node))
+    assert events_of(target) == "xE"
+    assert "took over notify-keyspace-events" in dict(bench.executor.progress.steps), "for the receipt"
+    assert events_of(bench.group.replicas[1]) == "", "only the master has listeners"
+
+
+async def test_events__former_master_was_started_again__its_file_decides_nothing(bench: Bench) -> None:
+    target = in_force(bench, former_run_id="an earlier one")
+    await bench.executor.execute(Promote(target.node))
+    assert events_of(target) == ""
+
+
+async def test_events__refused__server_is_promoted_all_the_same(bench: Bench) -> None:
+    target = in_force(bench)
+    target.command("ACL", "SETUSER", "default", "-config")
+    await bench.executor.execute(Promote(target.node))
+    assert bench.executor.progress.promoted is not None
+    target.command("ACL", "SETUSER", "default", "+config")
+    assert events_of(target) == ""
 
 
 async def test_a_handover_pauses_catches_up_promotes_and_demotes(bench: Bench) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from rfmanager import operations
-from rfmanager.snapshot import Pause
+from rfmanager.snapshot import Pause, Snapshot
 from rfmanager.steps import Policy
 from rfprotocol.errors import OperationFailed, StoreUnavailable
 from rfprotocol.memstore import Loss, MemStore, MemTree
@@ -17,7 +17,7 @@ from rfprotocol.paths import Paths
 from rfprotocol.records import ManualRequest, Outcome, ProxyRecord, Receipt
 from rfprotocol.store import Change, Delete, Put
 from rfprotocol.topology import Change as TopologyChange
-from rfprotocol.topology import Kind, ManagerReport, Node, Phase, Topology
+from rfprotocol.topology import Kind, ManagerReport, Node, NodeReport, Phase, Topology
 from tests.manager.group import site
 from tests.support.redis import RedisGroup
 
@@ -359,3 +359,12 @@ async def test_the_next_operators_request_gets_its_own_answer(redis_group: Redis
         await place.acknowledge(topology.epoch)
         receipt = await asked
         assert (receipt.outcome, receipt.master) == (Outcome.DONE, second)
+
+
+def test_left_behind__servers_too_old_to_copy_from_the_target() -> None:
+    new = NodeReport(A, True, role="slave", version="8.0.0")
+    old = NodeReport(B, True, role="master", version="7.0.15")
+    snapshot = Snapshot(Topology(1, Phase.SERVING, B, (A,)), "m", {"m": ManagerReport("m", 1, (new, old))})
+    assert "b:6379 (Redis 7.0.15)" in operations.left_behind(snapshot, A)
+    assert operations.left_behind(snapshot, B) == ""
+    assert operations.left_behind(snapshot, None) == "", "the managers choose one that all can copy from, or say so"

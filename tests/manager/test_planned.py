@@ -359,3 +359,36 @@ def test_a_target_that_restarts_when_the_former_master_follows_it_is_replaced_be
     assert master_of(world) in (A, C)
     assert list(world.servers[master_of(world) or A].data) == world.acknowledged
     assert world.request is None
+
+
+def versions(view: View, **said: str) -> View:
+    """The same, and the servers a, b, c have said these versions."""
+    nodes = {"a": A, "b": B, "c": C}
+    told = {nodes[name]: version for name, version in said.items()}
+    return replace(
+        view,
+        standings={
+            node: replace(s, report=replace(s.report, version=told.get(node, ""))) for node, s in view.standings.items()
+        },
+    )
+
+
+def test_switchover__to_a_newer_server__warns_that_older_ones_cannot_copy() -> None:
+    world = serving()
+    world.ask(B)
+    step = decide(versions(world.view(), a="7.0.15", b="8.0.0", c="7.0.15"), POLICY)
+    assert isinstance(step, Record)
+    assert step.topology.change is not None
+    assert step.topology.change.cause == (
+        "requested by an operator; warning: cannot copy from h:2 (Redis 8.0.0), should they need a full copy: "
+        "h:1 (Redis 7.0.15), h:3 (Redis 7.0.15): upgrade them first"
+    )
+
+
+def test_switchover__to_any_replica__goes_to_the_oldest_without_a_warning() -> None:
+    world = serving()
+    world.ask(None)
+    step = decide(versions(world.view(), a="7.0.15", b="8.0.0", c="7.0.15"), POLICY)
+    assert isinstance(step, Record)
+    assert step.topology.change is not None
+    assert (step.topology.change.target, step.topology.change.cause) == (C, "requested by an operator")

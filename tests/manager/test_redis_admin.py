@@ -533,3 +533,45 @@ async def test_admin__a_lost_command_times_out__never_arrives(network: Network) 
         await asyncio.sleep(1.5)  # retransmissions come after 0.2, 0.4, 0.8 s
         assert server.info()["role"] == "master"
         await admin.close()
+
+
+async def test_info__of_redis__says_version_and_eviction(redis_server: RedisServer) -> None:
+    async with admin_of(redis_server) as admin:
+        report = await admin.probe()
+        assert report.software == ""
+        assert report.version == redis_server.info("server")["redis_version"]
+        redis_server.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+        assert (await admin.probe()).eviction == "", "it has no maxmemory"
+        redis_server.command("CONFIG", "SET", "maxmemory", "100mb")
+        assert (await admin.probe()).eviction == "allkeys-lru"
+
+
+def test_info__of_valkey__says_its_own_version() -> None:
+    said = "role:master\r\nredis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:9.1.2\r\n"
+    report = parse_info(Node("h", 1), info_fields(said), 0.0)
+    assert (report.software, report.version) == ("valkey", "9.1.2")
+
+
+async def test_events__asked_now_and_then(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    redis_server.command("CONFIG", "SET", "notify-keyspace-events", "Ex")
+    async with admin_of(redis_server) as admin:
+        await admin.probe()
+        assert (await admin.probe()).events == "xE"
+        redis_server.command("CONFIG", "SET", "notify-keyspace-events", "")
+        assert (await admin.probe()).events == "xE", "not with each probe"
+        monkeypatch.setattr("rfmanager.redis_admin.EVENTS_EVERY", 0.0)
+        admin._events_due = 0.0
+        await admin.probe()
+        assert (await admin.probe()).events == ""
+        assert (await admin.promote("KEA")).events == "KEA"
+    assert redis_server.command("CONFIG", "GET", "notify-keyspace-events") == {"notify-keyspace-events": "AKE"}
+
+
+async def test_events__refused__not_known_and_asked_once(redis_server: RedisServer) -> None:
+    redis_server.command("ACL", "SETUSER", "app", "on", ">pw", "~*", "+@all", "-config")
+    async with admin_of(redis_server, Credentials("app", "pw")) as admin:
+        for _ in range(3):
+            assert (await admin.probe()).events is None
+        report = await admin.promote("Ex")
+        assert (report.role, report.events) == ("master", None)
+    assert len(redis_server.command("ACL", "LOG")) == 2, "CONFIG GET once, and CONFIG SET"

@@ -16,8 +16,12 @@ from rfprotocol.topology import Change, Kind, ManagerReport, Node, NodeReport, P
 
 A, B, C = (Node(name, 6379) for name in "abc")
 
-MASTER = NodeReport(A, True, role="master", offset=1000, replid="r")
-REPLICA = NodeReport(B, True, role="slave", offset=990, replid="r", follows=A, link_up=True)
+MASTER = NodeReport(
+    A, True, role="master", offset=1000, replid="r", version="8.0.0", eviction="allkeys-lru", events="xE"
+)
+REPLICA = NodeReport(
+    B, True, role="slave", offset=990, replid="r", follows=A, link_up=True, software="valkey", version="9.1.2"
+)
 DOWN = NodeReport(C, False, condition="refused")
 
 HEALTHY = Snapshot(
@@ -66,9 +70,9 @@ def test_the_status_says_who_is_master_in_which_phase_and_epoch() -> None:
 
 def test_the_status_shows_role_condition_offset_lag_and_availability_of_each_server() -> None:
     text = report.status_text(HEALTHY)
-    assert cells(text, "a:") == ["a:6379", "master", "master", "ok", "1000", "-", "2 of 2"]
-    assert cells(text, "b:") == ["b:6379", "replica", "replica of a:6379", "ok", "990", "10", "2 of 2"]
-    assert cells(text, "c:") == ["c:6379", "unavailable", "-", "refused", "-", "-", "0 of 2"]
+    assert cells(text, "a:") == ["a:6379", "master", "master", "ok", "1000", "-", "8.0.0", "2 of 2"]
+    assert cells(text, "b:") == ["b:6379", "replica", "replica of a:6379", "ok", "990", "10", "valkey 9.1.2", "2 of 2"]
+    assert cells(text, "c:") == ["c:6379", "unavailable", "-", "refused", "-", "-", "-", "0 of 2"]
 
 
 def test_a_manager_of_another_opinion_is_named_with_it() -> None:
@@ -299,3 +303,23 @@ def test_status__account_of_a_proxy_lacks_rights__is_a_trouble() -> None:
     proxies = {"p1": ProxyRecord(7, account="10.0.0.1:6379 lacks info+role")}
     text = report.status_text(replace(HEALTHY, proxies=proxies))
     assert "proxy p1: its own account: 10.0.0.1:6379 lacks info+role" in text
+
+
+def test_replica__whose_link_is_down__version_of_its_master_is_too_new() -> None:
+    old = NodeReport(B, True, role="slave", follows=A, version="7.0.15")
+    text = report.status_text(Snapshot(Topology(7, Phase.SERVING, A), "m", {"m": ManagerReport("m", 1, (MASTER, old))}))
+    (line,) = [line for line in text.splitlines() if line.startswith("trouble")]
+    assert "its master is probably too new to copy from (Redis 8.0.0; this is Redis 7.0.15)" in line
+    linked = replace(old, link_up=True)
+    text = report.status_text(
+        Snapshot(Topology(7, Phase.SERVING, A), "m", {"m": ManagerReport("m", 1, (MASTER, linked))})
+    )
+    assert "too new" not in text
+
+
+def test_json__has_versions_eviction_and_events() -> None:
+    master, replica, down = json.loads(report.status_json(HEALTHY))["servers"]
+    names = ("software", "version", "eviction", "notify_keyspace_events")
+    assert [master[name] for name in names] == ["redis", "8.0.0", "allkeys-lru", "xE"]
+    assert [replica[name] for name in names] == ["valkey", "9.1.2", None, None]
+    assert down["version"] is None

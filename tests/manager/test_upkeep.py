@@ -210,6 +210,16 @@ def test_a_new_history_of_the_same_master_process_is_taken_over() -> None:
     assert (step.topology.replid, step.topology.epoch) == ("renewed", topology.epoch)
 
 
+def test_eviction_policy_of_the_master__changed__is_published() -> None:
+    """Proxies have to tell it then what is read on replicas."""
+    world, topology = serving()
+    step = reconcile(with_report(world.view(), A, eviction="allkeys-lru"), topology, A, POLICY)
+    assert isinstance(step, Record)
+    assert (step.name, step.topology) == ("lists", replace(topology, eviction="allkeys-lru"))
+    again = reconcile(with_report(world.view(), B, eviction="allkeys-lfu"), topology, A, POLICY)
+    assert not isinstance(again, Record), "a replica evicts nothing"
+
+
 def test_while_paused_nothing_is_settled() -> None:
     world = World(3)
     world.paused = True

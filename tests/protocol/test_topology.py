@@ -53,6 +53,7 @@ def topologies(draw: st.DrawFn) -> Topology:
         change=draw(change if needs_target else st.none() | change),
         replid2=draw(NAMES),
         replid2_offset=draw(st.integers(-1, 2**53)),
+        eviction=draw(st.sampled_from(["", "allkeys-lru"])),
     )
 
 
@@ -75,6 +76,10 @@ NODE_REPORTS = st.builds(
     priority=COUNTS,
     empty=st.booleans(),
     connected_replicas=COUNTS,
+    software=st.sampled_from(["", "valkey"]),
+    version=NAMES,
+    eviction=NAMES,
+    events=st.none() | NAMES,
 )
 
 
@@ -310,3 +315,9 @@ class TestReports:
     def test_a_corrupt_report_is_an_error_that_names_the_manager(self, data: bytes) -> None:
         with pytest.raises(RecordError, match="manager m1"):
             ManagerReport.decode("m1", data)
+
+
+@pytest.mark.parametrize("events", [7, ["KEA"], True])
+def test_report__events_of_another_type__refused(events: object) -> None:
+    with pytest.raises(TypeError, match="events of a:1"):
+        NodeReport.decode(Node("a", 1), True, {"events": events})

@@ -607,8 +607,8 @@ def test_write__behind_one_that_waits_for_long__is_as_old_as_itself(group: Playb
 
 def test_suspect__idle_connections_die_with_the_shared_one__is_not_sent_on_them(group: Playbook) -> None:
     """Where the server was killed, they end in the same moment: that is no second server that it has harmed."""
-    client = group.client().says("EVAL", "x", "0")
-    told(group, "m:1", "EVAL x 0", exclusive=True).answers(b":1\r\n")
+    client = group.client().says("FCALL", "f", "0")
+    told(group, "m:1", "FCALL f 0", exclusive=True).answers(b":1\r\n")
     client.hears(b":1\r\n")
     client.pipelines("SET k v", "GET k")
     shared = told(group, "m:1", "SET k v", "GET k").answers(OK)

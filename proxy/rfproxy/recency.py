@@ -1,0 +1,168 @@
+"""What clients read from replicas counts at the master, too, where it evicts what was not used for long.
+
+A master with a `maxmemory-policy` that ends in -lru or -lfu drops the keys that it was least asked for. Those that are
+only read on replicas it would take for unused, and drop first. So the keys that were read on replicas are named to the
+master by TOUCH, each of them once in PERIOD at most:
+
+    packets for a replica ── not seen in this period ──> keys ── at its end ──> TOUCH key key ... ──> master
+
+Reads are looked at when they are sent, only under such a policy, and only as long as there is room: of what is read in
+a period beyond MOST_LOOKED or MOST_BYTES nothing is noted, so that what is read most often has the best chance.
+The client's own account is used, since it may read the keys; where it may not say TOUCH, the proxy's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf
+from typing import TYPE_CHECKING, Any, Final
+
+from rfprotocol.commands import keys, lookup
+from rfprotocol.topology import Node, Topology
+from rfproxy.entries import Run
+from rfproxy.greeting import MASTER, Account, Identity, LaneKey, Refusal
+from rfproxy.messenger import Messenger, Refused
+
+if TYPE_CHECKING:
+    from rfproxy.router import Router
+
+PERIOD: Final = 1.0
+"""Seconds. LRU clocks of Redis count in seconds (LRU_CLOCK_RESOLUTION in server.h)."""
+MOST_LOOKED: Final = 10_000
+"""Commands and keys, counted together, that are looked at in a period: about 2 % of a CPU of the proxy. What is read
+again in the same packet costs no look."""
+MOST_BYTES: Final = 4 << 20
+"""Bytes of them, which are kept until the end of the period."""
+AT_ONCE: Final = 100
+"""Keys in one TOUCH: others are served in between."""
+MOST_IDENTITIES: Final = 16
+"""Accounts and databases that are served at the same time: each needs a connection to the master."""
+IDLE: Final = 60.0
+"""Seconds after which a connection that is not used any more is closed."""
+REFUSED_FOR: Final = 60.0
+"""Seconds until an account is tried again that may not say TOUCH: each refusal stands in the master's ACL LOG."""
+
+_SILENT: Final = frozenset(["EXISTS", "TYPE", "TTL", "PTTL", "EXPIRETIME", "PEXPIRETIME"])
+"""Reads that do not count as a use at a Redis server either (LOOKUP_NOTOUCH in db.c and expire.c)."""
+
+
+def evicts_by_use(topology: Topology) -> bool:
+    """Whether the master drops what was not used for long."""
+    return topology.eviction.endswith(("-lru", "-lfu"))
+
+
+class Recency:
+    """Of one worker. Times are seconds of the caller's monotonic clock."""
+
+    def __init__(self, router: Router) -> None:
+        self.due = inf
+        """When the period ends."""
+        self.room = True
+        """Whether what is read is looked at."""
+        self.most_looked = MOST_LOOKED
+        self._router = router
+        self._master: Node | None = None
+        self._seen: set[bytes] = set()
+        self._size = 0
+        self._looked = 0
+        self._read: dict[Identity, dict[bytes, None]] = {}
+        self._lanes: dict[Identity, Messenger] = {}
+        self._refused: dict[Account | None, float] = {}  # until when it is not tried
+        self._said = False
+
+    def follow(self, topology: Topology) -> None:
+        """The topology is another one; connections to a former master are closed by the router."""
+        self._master = topology.master if evicts_by_use(topology) else None
+
+    def saw(self, identity: Identity, runs: Sequence[Run], now: float) -> None:
+        """These reads are sent to a replica."""
+        if not self._seen and self.due == inf:
+            self.due = now + PERIOD
+            self._router.wake_chores(self.due)
+        for run in runs:
+            if self.room and run.raw not in self._seen:
+                self._note(identity, run)
+
+    def _note(self, identity: Identity, run: Run) -> None:
+        self._seen.add(run.raw)
+        self._size += len(run.raw)
+        read = self._read.get(identity)
+        if read is None:
+            if len(self._read) == MOST_IDENTITIES:
+                return
+            read = self._read[identity] = {}
+        for args in run.commands:
+            left = self.most_looked - self._looked
+            named = keys(args)[:left] if lookup(args).name not in _SILENT else ()
+            self._looked += 1 + len(named)
+            read.update(dict.fromkeys(named))
+            if self._looked >= self.most_looked:
+                break
+        self.room = self._looked < self.most_looked and self._size < MOST_BYTES
+
+    def attend(self, now: float) -> None:
+        """Time has passed: name to the master what was read."""
+        if now < self.due:
+            return
+        read, self._read, self.due, self.room = self._read, {}, inf, True
+        self._size = self._looked = 0
+        self._seen.clear()
+        told: dict[Identity, dict[bytes, None]] = {}
+        for identity, named in read.items():
+            if named and (speaker := self._speaker(identity, now)) is not None:
+                told.setdefault(speaker, {}).update(named)
+        if self._router.open(now):
+            for speaker, named in told.items():
+                self._tell(speaker, list(named), now)
+
+    def reap(self, now: float) -> None:
+        """Close connections that nobody has used for long."""
+        for lane in [lane for lane in self._lanes.values() if now - max(lane.used, lane.heard) > IDLE and lane.free]:
+            self._router.discard(lane, now)
+
+    def _speaker(self, identity: Identity, now: float) -> Identity | None:
+        """As whom to name what this client has read."""
+        own = self._router.policy.account
+        allowed = [one for one in (identity.account, own) if self._refused.get(one, -inf) <= now]
+        return Identity(identity.db, account=allowed[0]) if allowed else None
+
+    def _tell(self, speaker: Identity, named: list[bytes], now: float) -> None:
+        lane = self._lanes.get(speaker)
+        if lane is None and self._master is not None and len(self._lanes) < MOST_IDENTITIES:
+            self._open(speaker, self._master, named)
+        elif lane is not None and lane.free:
+            self._touch(lane, named, now)
+
+    def _open(self, speaker: Identity, master: Node, named: list[bytes]) -> None:
+        def ready(now: float) -> None:
+            self._touch(lane, named, now)
+
+        def over(now: float) -> None:
+            if self._lanes.get(speaker) is lane:
+                del self._lanes[speaker]
+            if lane.welcome is not None and lane.welcome.refusal is Refusal.DENIED:
+                self._refuse(lane, lane.welcome.text, now)
+
+        lane = self._router.messenger(LaneKey(master, MASTER, speaker), ready=ready, over=over)
+        self._lanes[speaker] = lane
+
+    def _touch(self, lane: Messenger, named: list[bytes], now: float) -> None:
+        def heard(replies: list[Any], now: float) -> None:
+            refused = next((reply for reply in replies if isinstance(reply, Refused)), None)
+            if refused is not None and refused.lasting:
+                self._refuse(lane, refused.text, now)
+
+        self._router.stats.reads_touched += len(named)
+        lane.tell([[b"TOUCH", *named[at : at + AT_ONCE]] for at in range(0, len(named), AT_ONCE)], heard, now)
+
+    def _refuse(self, lane: Messenger, text: str, now: float) -> None:
+        self._refused = {one: until for one, until in self._refused.items() if until > now}
+        self._refused[lane.key.identity.account] = now + REFUSED_FOR
+        if not self._said and self._refused.get(self._router.policy.account, -inf) > now:
+            self._said = True
+            self._router.log.warning(
+                "reads_not_touched",
+                node=str(lane.key.node),
+                error=f"the master evicts keys that are read on replicas only ({text}): give the users +touch, or set "
+                "--reads master",
+            )

@@ -1,0 +1,334 @@
+"""Scripts are given to the replicas: what they have, what comes back, what is flushed, what is too much."""
+
+from __future__ import annotations
+
+from hashlib import sha1
+
+import pytest
+
+from rfproxy import copies, gathering
+from rfproxy.greeting import Account
+from rfproxy.policy import Policy
+from tests.support.joined import Worker, join
+from tests.support.playbook import Playbook
+
+BODY = b"return 'x'"
+DIGEST = sha1(BODY).hexdigest().encode()
+OK = b"+OK\r\n"
+
+
+def digest_of(body: bytes) -> bytes:
+    return sha1(body).hexdigest().encode()
+
+
+def group(policy: Policy | None = None) -> Playbook:
+    play = Playbook(policy)
+    play.server("r:1").run_id = "first"
+    play.topology(1, master="m:1", replicas=["r:1"])
+    return play
+
+
+@pytest.fixture
+def play() -> Playbook:
+    return group()
+
+
+def learns(play: Playbook, *words: bytes, reply: bytes = b"$1\r\nx\r\n") -> None:
+    """A client says this, and the master has done it."""
+    client = play.client().says(*words)
+    play.server("m:1").hears(*words, exclusive=True).answers(reply)
+    client.hears(reply)
+    play.wait(copies.PAUSE)
+
+
+def loads(play: Playbook, body: bytes = BODY, server: str = "r:1") -> None:
+    """The replica is asked for the script, does not have it, and gets it."""
+    play.server(server).hears("SCRIPT", "EXISTS", digest_of(body)).answers(b"*1\r\n:0\r\n")
+    play.server(server).hears("SCRIPT", "LOAD", body).answers(b"$40\r\n%b\r\n" % digest_of(body))
+    play.wait(copies.PAUSE)
+
+
+@pytest.mark.parametrize("words", [(b"SCRIPT", b"LOAD", BODY), (b"EVAL", BODY, b"0"), (b"EVAL_RO", BODY, b"0")])
+def test_script__learned__loaded_into_the_replicas(play: Playbook, words: tuple[bytes, ...]) -> None:
+    play.topology(1, master="m:1", replicas=["r:1", "r:2"])
+    learns(play, *words)
+    for name in ("r:1", "r:2"):
+        loads(play, server=name)
+    learns(play, *words)
+    play.server("r:1").hears_nothing()
+    assert play.router.stats.scripts_copied == 2
+
+
+def test_script__refused_by_the_master__not_loaded(play: Playbook) -> None:
+    learns(play, b"SCRIPT", b"LOAD", BODY, reply=b"-ERR Error compiling script\r\n")
+    play.server("r:1").hears_nothing()
+    assert not play.server("r:1").lanes, "no connection is opened for nothing"
+
+
+def test_script__there_already__not_loaded(play: Playbook) -> None:
+    """Another proxy was faster."""
+    learns(play, b"EVAL", BODY, b"0")
+    play.server("r:1").hears("SCRIPT", "EXISTS", DIGEST).answers(b"*1\r\n:1\r\n")
+    play.wait(1.0)
+    play.server("r:1").hears_nothing()
+
+
+def test_replica__same_process_behind_another_connection__keeps_what_it_has(play: Playbook) -> None:
+    learns(play, b"EVAL", BODY, b"0")
+    loads(play)
+    play.server("r:1").hangs_up()
+    play.wait(2 * copies.LONGEST_WAIT)
+    play.server("r:1").hears_nothing()
+    other = b"return 'y'"
+    learns(play, b"EVAL", other, b"0")
+    loads(play, other)
+
+
+def test_replica__started_again__gets_all(play: Playbook) -> None:
+    other = b"return 'y'"
+    for body in (BODY, other):
+        learns(play, b"EVAL", body, b"0")
+        loads(play, body)
+    play.server("r:1").dies()
+    play.topology(1, master="m:1")
+    play.server("r:1").run_id, play.server("r:1").refuses = "second", False
+    play.topology(1, master="m:1", replicas=["r:1"])
+    play.wait(copies.LONGEST_WAIT)
+    connection = play.server("r:1").hears("SCRIPT", "EXISTS", digest_of(other), DIGEST)
+    connection.answers(b"*2\r\n:0\r\n:0\r\n")
+    play.server("r:1").hears("SCRIPT", "LOAD", other)
+    play.server("r:1").hears("SCRIPT", "LOAD", BODY)
+
+
+def test_replica__started_again_unnoticed__gets_all(play: Playbook) -> None:
+    """It is back before the managers miss it."""
+    learns(play, b"EVAL", BODY, b"0")
+    loads(play)
+    play.server("r:1").run_id = "second"
+    play.server("r:1").hangs_up()
+    play.wait(copies.LONGEST_WAIT)
+    loads(play)
+
+
+def test_replica__not_there__others_are_not_kept_waiting(play: Playbook) -> None:
+    play.topology(1, master="m:1", replicas=["r:2", "r:1"])
+    play.server("r:2").refuses = True
+    learns(play, b"EVAL", BODY, b"0")
+    loads(play)
+    play.server("r:2").refuses = False
+    play.wait(copies.LONGEST_WAIT)
+    play.server("r:2").hears("SCRIPT", "EXISTS", DIGEST)
+
+
+def test_replica__that_comes_later__gets_what_was_learned(play: Playbook) -> None:
+    play.topology(1, master="m:1")
+    learns(play, b"EVAL", BODY, b"0")
+    play.topology(1, master="m:1", replicas=["r:1"])
+    play.wait(copies.PAUSE)
+    loads(play)
+
+
+# --- SCRIPT FLUSH
+
+
+def test_flush__sent_to_the_replicas(play: Playbook) -> None:
+    learns(play, b"EVAL", BODY, b"0")
+    loads(play)
+    learns(play, b"SCRIPT", b"FLUSH", reply=OK)
+    play.server("r:1").hears("SCRIPT", "FLUSH").answers(OK)
+    play.wait(copies.PAUSE)
+    play.server("r:1").hears_nothing()
+    learns(play, b"EVAL", BODY, b"0")
+    loads(play)
+
+
+def test_flush__before_anything_was_learned__sent_to_the_replicas(play: Playbook) -> None:
+    learns(play, b"SCRIPT", b"FLUSH", reply=OK)
+    play.server("r:1").hears("SCRIPT", "FLUSH").answers(OK)
+
+
+def test_flush__refused_by_the_master__not_sent(play: Playbook) -> None:
+    learns(play, b"SCRIPT", b"FLUSH", reply=b"-NOPERM no\r\n")
+    play.server("r:1").hears_nothing()
+
+
+def test_flush__while_scripts_are_being_loaded__they_are_not_loaded_behind_it(play: Playbook) -> None:
+    learns(play, b"EVAL", BODY, b"0")
+    connection = play.server("r:1").hears("SCRIPT", "EXISTS", DIGEST)
+    learns(play, b"SCRIPT", b"FLUSH", reply=OK)
+    connection.answers(b"*1\r\n:0\r\n")
+    play.wait(copies.PAUSE)
+    play.server("r:1").hears("SCRIPT", "FLUSH").answers(OK)
+    play.wait(1.0)
+    play.server("r:1").hears_nothing()
+
+
+def test_flush__replica_was_started_again_meanwhile__nothing_to_do(play: Playbook) -> None:
+    learns(play, b"EVAL", BODY, b"0")
+    loads(play)
+    play.server("r:1").dies()
+    learns(play, b"SCRIPT", b"FLUSH", reply=OK)
+    play.server("r:1").run_id, play.server("r:1").refuses = "second", False
+    play.wait(2 * copies.LONGEST_WAIT)
+    play.server("r:1").hears_nothing()
+
+
+# --- bounds
+
+
+def test_new_scripts__come_together__one_packet_in_a_while(play: Playbook) -> None:
+    bodies = [b"return %d" % number for number in range(2 * copies.AT_ONCE + 1)]
+    client = play.client()
+    for body in bodies:
+        client.says("SCRIPT", "LOAD", body)
+        play.server("m:1").hears("SCRIPT", "LOAD", body, exclusive=True).answers(b"+x\r\n")
+    play.wait(copies.PAUSE)
+    for first in (0, copies.AT_ONCE, 2 * copies.AT_ONCE):
+        part = bodies[first : first + copies.AT_ONCE]
+        connection = play.server("r:1").hears("SCRIPT", "EXISTS", *map(digest_of, part))
+        connection.answers(b"*%d\r\n" % len(part) + b":0\r\n" * len(part))
+        for body in part:
+            play.server("r:1").hears("SCRIPT", "LOAD", body)
+        connection.answers(b"+x\r\n" * len(part))
+        play.server("r:1").hears_nothing()
+        play.wait(copies.PAUSE)
+
+
+def test_bodies__large__packets_are_bounded(play: Playbook) -> None:
+    bodies = [b"return %d" % number + b" " * (copies.MOST_BYTES // 2) for number in range(3)]
+    client = play.client()
+    for body in bodies:
+        client.says("SCRIPT", "LOAD", body)
+        play.server("m:1").hears("SCRIPT", "LOAD", body, exclusive=True).answers(b"+x\r\n")
+    play.wait(copies.PAUSE)
+    play.server("r:1").hears("SCRIPT", "EXISTS", digest_of(bodies[0]))
+
+
+def copied(play: Playbook) -> int:
+    """Answer all that the replica is told, until it is told nothing more; the number of scripts that it was given."""
+    count = 0
+    for _ in range(200):
+        for connection in play.server("r:1").live:
+            words, connection.commands = connection.commands, []
+            for args in words:
+                there = b"*%d\r\n" % (len(args) - 2) + b":0\r\n" * (len(args) - 2)
+                count += args[1] == b"LOAD"
+                connection.answers(there if args[1] == b"EXISTS" else b"+x\r\n")
+        play.wait(copies.PAUSE)
+    return count
+
+
+def test_eval__another_body_each_time__not_all_are_copied(play: Playbook) -> None:
+    client = play.client()
+    for number in range(3 * 500):
+        client.says("EVAL", f"return {number}", "0")
+        play.server("m:1").hears("EVAL", f"return {number}", "0", exclusive=True).answers(b":1\r\n")
+    assert copied(play) == 500
+    learns(play, b"SCRIPT", b"LOAD", BODY)
+    assert copied(play) == 1, "what was loaded on purpose is copied all the same"
+
+
+def test_load__behind_very_many_evals__is_copied_first(play: Playbook) -> None:
+    client = play.client()
+    for number in range(1000):
+        client.says("EVAL", f"return {number}", "0")
+        play.server("m:1").hears("EVAL", f"return {number}", "0", exclusive=True).answers(b":1\r\n")
+    learns(play, b"SCRIPT", b"LOAD", BODY)
+    (connection,) = play.server("r:1").live
+    assert connection.commands[0][2] == DIGEST
+
+
+def test_eval__called_by_its_digest__copied_beyond_the_limit(play: Playbook) -> None:
+    client = play.client()
+    for number in range(600):
+        client.says("EVAL", f"return {number}", "0")
+        play.server("m:1").hears("EVAL", f"return {number}", "0", exclusive=True).answers(b":1\r\n")
+    assert copied(play) == 500
+    last = digest_of(b"return 599")
+    client.says("EVALSHA", last, "0")
+    play.server("m:1").hears("SCRIPT", "LOAD", "return 599", exclusive=True).answers(b"+x\r\n")
+    play.server("m:1").hears("EVALSHA", last, "0", exclusive=True).answers(b":1\r\n")
+    assert copied(play) == 1
+
+
+# --- who may
+
+
+def test_no_account_may__said_once_and_clients_do_not_notice(play: Playbook) -> None:
+    learns(play, b"EVAL", BODY, b"0")
+    play.server("r:1").hears("SCRIPT", "EXISTS", DIGEST).answers(b"-NOPERM this user has no permissions\r\n")
+    play.wait(copies.REFUSED_FOR / 2)
+    play.server("r:1").hears_nothing()
+    play.wait(copies.REFUSED_FOR)
+    play.server("r:1").hears("SCRIPT", "EXISTS", DIGEST).answers(b"-NOPERM this user has no permissions\r\n")
+    (line,) = play.log.events("scripts_not_copied")
+    assert "+script|load" in str(line["error"])
+
+
+def test_own_account_may_not__the_clients_own_is_tried() -> None:
+    play = group(Policy(account=Account(b"proxy", b"pw")))
+    client = play.client().says("AUTH", "app", "secret")
+    play.server("m:1").hears("AUTH", "app", "secret").answers(OK)
+    client.says("SCRIPT", "LOAD", BODY)
+    play.server("m:1").hears("SCRIPT", "LOAD", BODY, exclusive=True).answers(b"+x\r\n")
+    play.wait(copies.PAUSE)
+    play.server("r:1").hears("SCRIPT", "EXISTS", DIGEST).answers(b"-NOPERM this user has no permissions\r\n")
+    play.wait(copies.LONGEST_WAIT)
+    connection = play.server("r:1").hears("SCRIPT", "EXISTS", DIGEST)
+    assert connection.lane.key.identity.account == Account(b"app", b"secret")
+    assert not play.log.events("scripts_not_copied")
+
+
+def test_accounts__of_many_clients_may_not__few_are_tried() -> None:
+    play = group()
+    for number in range(20):
+        play.router.scripts.executed([b"EVAL", b"return %d" % number, b"0"], 0, Account(b"user%d" % number, b"pw"))
+        for _ in range(5):
+            play.wait(copies.LONGEST_WAIT / 100)
+            for connection in [one for one in play.server("r:1").live if one.commands]:
+                connection.commands.clear()
+                connection.answers(b"-NOPERM this user has no permissions\r\n")
+    assert len(play.server("r:1").lanes) == 2, "the proxy's own, and one client's"
+
+
+def test_replica__busy_with_a_script__asked_again_later(play: Playbook) -> None:
+    learns(play, b"EVAL", BODY, b"0")
+    play.server("r:1").hears("SCRIPT", "EXISTS", DIGEST).answers(b"-BUSY Redis is busy running a script.\r\n")
+    play.wait(copies.LONGEST_WAIT)
+    loads(play)
+
+
+def test_replica__busy_for_long__asked_ever_more_rarely(play: Playbook) -> None:
+    learns(play, b"EVAL", BODY, b"0")
+    for _ in range(600):
+        for connection in [one for one in play.server("r:1").live if one.commands]:
+            connection.commands.clear()
+            connection.answers(b"-BUSY Redis is busy running a script.\r\n")
+        play.wait(copies.PAUSE)
+    assert len(play.server("r:1").lanes) < 15
+
+
+def test_body__that_this_replica_cannot_compile__others_are_loaded(play: Playbook) -> None:
+    learns(play, b"EVAL", BODY, b"0")
+    connection = play.server("r:1").hears("SCRIPT", "EXISTS", DIGEST).answers(b"*1\r\n:0\r\n")
+    play.server("r:1").hears("SCRIPT", "LOAD", BODY)
+    connection.answers(b"-ERR Error compiling script (new function): user_script:1: ...\r\n")
+    learns(play, b"EVAL", b"return 'y'", b"0")
+    loads(play, b"return 'y'")
+
+
+# --- workers
+
+
+def test_worker__new__is_told_the_scripts_of_the_others() -> None:
+    here, there = join(2)
+    assert isinstance(there, Worker)
+    for worker in (here, there):
+        worker.topology(1, master="m:1")
+    learns(there, b"SCRIPT", b"LOAD", BODY)
+    gathering.join(here.router)
+    here.peers.hear()
+    assert here.router.scripts.body(DIGEST) == BODY
+    learns(there, b"SCRIPT", b"FLUSH", reply=OK)
+    there.peers.hear()
+    assert here.router.scripts.body(DIGEST) is None
