@@ -1,7 +1,7 @@
 """`rfmanager`: the daemon, and the commands of operators.
 
 Exit status: 0 done; 1 not done, stderr says why in one line, or `doctor` found something unsafe, or `status` no master;
-2 an option or a file is wrong; 130 interrupted.
+2 an option or a file is wrong; 3 `status` found a master and some trouble; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from rfprotocol.topology import Node
 from rfprotocol.wire import SOCKET
 from rfprotocol.zkstore import ZkStore
 
-DONE, NOT_DONE, INTERRUPTED = 0, 1, 130
+DONE, NOT_DONE, TROUBLE, INTERRUPTED = 0, 1, 3, 130
 _ENDINGS = (signal.SIGINT, signal.SIGTERM)
 
 _FIRST_WORD = 1.0
@@ -67,7 +67,7 @@ def _parser() -> OptionParser[ManagerConfig]:
     _client_command(
         options,
         "status",
-        "show servers, managers and proxies; exit status 1 when there is no master",
+        "show servers, managers and proxies; exit status 1 when there is no master, 3 when there is some trouble",
         _json_option,
         more=("brake_limit",),
     )
@@ -233,7 +233,9 @@ def _absence(store: RemoteStore) -> str:
 async def _status(store: TopologyStore, config: ManagerConfig, arguments: argparse.Namespace) -> int:
     snapshot = await operations.status(store, config.paths, config.brake_limit)
     print(report.status_json(snapshot) if arguments.json else report.status_text(snapshot))
-    return DONE if snapshot.has_master else NOT_DONE
+    if not snapshot.has_master:
+        return NOT_DONE
+    return TROUBLE if report.troubles(snapshot) or snapshot.unreadable else DONE
 
 
 async def _failover(store: TopologyStore, config: ManagerConfig, arguments: argparse.Namespace) -> int:

@@ -448,14 +448,18 @@ def info_fields(said: str) -> Mapping[str, str]:
     return fields
 
 
+_ON_DISK = {"rdb_last_bgsave_status": "its RDB dump", "aof_last_write_status": "its append-only file"}
+"""What INFO says of the disk, and of what."""
+
+
 def parse_info(node: Node, info: Mapping[str, str], latency: float) -> NodeReport:
     """The fields of INFO that matter here, see `redis.c: genRedisInfoString`."""
     role = info.get("role", "")
     offset = int(info.get("master_repl_offset", -1))
-    condition = "ok"
+    condition, unsaved = "ok", " and ".join(what for name, what in _ON_DISK.items() if info.get(name) == "err")
     if int(info.get("loading", 0)) or int(info.get("async_loading", 0)):
         condition = "loading"
-    elif info.get("rdb_last_bgsave_status") == "err" or info.get("aof_last_write_status") == "err":
+    elif unsaved:
         condition = "misconf"  # Redis refuses writes in this state, unless stop-writes-on-bgsave-error is off
     report = NodeReport(
         node,
@@ -474,6 +478,7 @@ def parse_info(node: Node, info: Mapping[str, str], latency: float) -> NodeRepor
         aof=info.get("aof_enabled") == "1",
         keys=_keys(info),
         clients=int(info.get("connected_clients", 0)),
+        unsaved=unsaved if condition == "misconf" else "",
     )
     return report if role != "slave" else _as_replica(report, info)
 

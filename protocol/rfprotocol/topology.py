@@ -209,6 +209,8 @@ class NodeReport:
     keys: int = 0  # in all its databases
     clients: int = 0  # connections, those of managers and replicas among them
     refusal: str = ""  # what it refuses to do for this manager, in its own words
+    unlinked_for: float = 0.0  # seconds that it has had no link to its master and copied nothing, as the manager saw
+    unsaved: str = ""  # what it could not write to its disk, for which it refuses writes as a master
 
     def encode(self) -> dict[str, Any]:
         """Plain data for JSON, without what has its default value."""
@@ -249,6 +251,8 @@ class ManagerReport:
     nodes: tuple[NodeReport, ...] = field(default=())
     configured: tuple[Node, ...] | None = None  # the servers that it is configured with; None: it does not say
     waits_for: str = ""
+    required: int = 0  # managers that must report a server, as it is configured; 0: it does not say
+    strategy: str = ""  # how many of them must agree
 
     def encode(self) -> bytes:
         """JSON for `manager_node_state/<id>`: the gem's two keys, and the details beside them."""
@@ -261,6 +265,8 @@ class ManagerReport:
                 "nodes": {str(n.node): n.encode() for n in self.nodes},
                 **({} if self.configured is None else {"configured": [str(node) for node in self.configured]}),
                 **({"waits_for": self.waits_for} if self.waits_for else {}),
+                "required": self.required,
+                "strategy": self.strategy,
             }
         ).encode()
 
@@ -283,6 +289,8 @@ class ManagerReport:
                 tuple(nodes),
                 None if configured is None else node_list(configured),
                 str(record.get("waits_for", "")),
+                required=whole_number(record.get("required", 0)),
+                strategy=str(record.get("strategy", "")),
             )
         except (ValueError, TypeError, AttributeError, ConfigError) as error:
             raise RecordError(f"the report of manager {manager} cannot be read: {error}") from None

@@ -14,6 +14,7 @@ import pytest
 
 from deploy.processes import Process, wait_until
 from rfmanager import cli
+from tests.support.logged import logged
 from tests.support.redis import RedisGroup, free_port
 
 RFMANAGER = (sys.executable, "-m", "rfmanager")
@@ -144,6 +145,30 @@ def test_status__all_servers_down__exits_1(managers: Managers) -> None:
     said = "refuses connections: is it running?"
     wait_until(lambda: said in managers.command("status").stdout, "the managers see it")
     assert managers.command("status").returncode == 1
+
+
+def test_status__too_few_managers__is_said_before_and_after_the_master_dies(managers: Managers) -> None:
+    left, gone = managers.start("--required-node-managers", "2"), managers.start("--required-node-managers", "2")
+    managers.wait_until_serving()
+    wait_until(lambda: managers.command("status").returncode == 0, "all is well")
+    gone.stop()
+    few = "1 of 2 required managers report: nobody is promoted"
+    before = managers.command("status")  # whatever options it is called with
+    assert before.returncode == cli.TROUBLE
+    assert before.stdout.splitlines()[1].startswith(f"trouble          {few}")
+    assert few in str(managers.status()["trouble"])
+    wait_until(lambda: said(left, few), "the manager that is left says so")
+
+    managers.group.master.kill()
+    wait_until(lambda: managers.command("status").returncode == 1, "the manager sees it")
+    assert few in managers.command("status").stdout
+    assert left.log is not None
+    warned = [event for event in logged(left.log) if event["level"] == "warning" and few in event["event"]]
+    assert len(warned) <= 2  # once at the start, when it was alone, and once now
+
+    managers.start("--required-node-managers", "2")
+    promoted = str(managers.group.nodes[0])
+    wait_until(lambda: managers.status()["master"] not in (None, promoted), "two managers promote")
 
 
 def test_the_doctor_says_what_is_unsafe_and_the_line_that_puts_it_right(managers: Managers) -> None:
