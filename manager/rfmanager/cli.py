@@ -21,9 +21,10 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 import structlog
 import uvloop
 
-from rfmanager import doctor, inspection, operations, report
+from rfmanager import doctor, facts, inspection, operations, report
 from rfmanager.config import ManagerConfig, parser
 from rfmanager.daemon import Daemon, Settings
+from rfmanager.operations import NotConnected
 from rfmanager.redis_admin import Credentials
 from rfprotocol import logs
 from rfprotocol.errors import ConfigError, OperationFailed, RfError
@@ -214,6 +215,16 @@ async def _command(parsed: Parsed[ManagerConfig]) -> int:
     # What the store says of its connection would only be in the way of the answer.
     level: logs.Level = config.log_level if "log_level" in config.model_fields_set else "error"
     logs.configure(config.log_format, level)
+    try:
+        return await _at_the_store(parsed)
+    except NotConnected as error:
+        if parsed.command == "doctor" and config.nodes:
+            return await _doctor_without_store(config, arguments, str(error))
+        raise
+
+
+async def _at_the_store(parsed: Parsed[ManagerConfig]) -> int:
+    config, arguments = parsed.config, parsed.arguments
     if config.state_dir is None:
         store = ZkStore(config.zookeeper, session_timeout=config.session_timeout)
         async with operations.connected(store, arguments.connect_timeout, config.zookeeper):
@@ -284,18 +295,36 @@ async def _history(store: TopologyStore, config: ManagerConfig, arguments: argpa
 
 
 async def _doctor(store: TopologyStore, config: ManagerConfig, arguments: argparse.Namespace) -> int:
-    credentials = Credentials(config.username, config.password.get_secret_value() if config.password else None)
-    facts = await inspection.inspect(
+    group = await inspection.inspect(
         store,
         config.paths,
         config.nodes,
-        credentials,
+        _credentials(config),
         asked_timeout=config.session_timeout,
-        silence=config.max_failures * config.probe_timeout,
+        silence=_silence(config),
     )
-    findings = doctor.examine(facts)
+    return _say_findings(group, arguments)
+
+
+async def _doctor_without_store(config: ManagerConfig, arguments: argparse.Namespace, why: str) -> int:
+    group = await inspection.inspect_servers(
+        config.nodes, _credentials(config), silence=_silence(config), store_trouble=why
+    )
+    return _say_findings(group, arguments)
+
+
+def _credentials(config: ManagerConfig) -> Credentials:
+    return Credentials(config.username, config.password.get_secret_value() if config.password else None)
+
+
+def _silence(config: ManagerConfig) -> float:
+    return config.max_failures * config.probe_timeout
+
+
+def _say_findings(group: facts.GroupFacts, arguments: argparse.Namespace) -> int:
+    findings = doctor.examine(group)
     print(report.findings_json(findings) if arguments.json else report.findings_text(findings))
-    return NOT_DONE if any(finding.severity is doctor.Severity.UNSAFE for finding in findings) else DONE
+    return NOT_DONE if any(finding.severity is facts.Severity.UNSAFE for finding in findings) else DONE
 
 
 _Command = Callable[[TopologyStore, ManagerConfig, argparse.Namespace], Awaitable[int]]

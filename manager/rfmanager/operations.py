@@ -25,13 +25,17 @@ _LAST_CHANCE = 2.0
 """Seconds for the withdrawal of a request that nobody waits for any more."""
 
 
+class NotConnected(OperationFailed):
+    """The store could not be reached in time, so nothing was asked for."""
+
+
 @asynccontextmanager
 async def connected(
     store: TopologyStore, timeout: float, where: str, absent: Callable[[], str] | None = None
 ) -> AsyncIterator[None]:
     """Start `store`, wait until it is connected, and close it in the end.
 
-    Raises OperationFailed, which says `absent()` or names `where`, when that takes longer than `timeout` seconds.
+    Raises NotConnected, which says `absent()` or names `where`, when that takes longer than `timeout` seconds.
     """
     up = asyncio.Event()
 
@@ -48,7 +52,7 @@ async def connected(
                 await up.wait()
         except TimeoutError:
             what = absent() if absent else f"ZooKeeper at {where} does not answer"
-            raise OperationFailed(f"{what} (waited {timeout:g} s)") from None
+            raise NotConnected(f"{what} (waited {timeout:g} s)") from None
         yield
     finally:
         await store.close()

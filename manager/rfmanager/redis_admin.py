@@ -452,11 +452,16 @@ _ON_DISK = {"rdb_last_bgsave_status": "its RDB dump", "aof_last_write_status": "
 """What INFO says of the disk, and of what."""
 
 
+def not_on_disk(info: Mapping[str, str]) -> str:
+    """What a server could not write to its disk when it last tried; empty when it could."""
+    return " and ".join(what for name, what in _ON_DISK.items() if info.get(name) == "err")
+
+
 def parse_info(node: Node, info: Mapping[str, str], latency: float) -> NodeReport:
     """The fields of INFO that matter here, see `redis.c: genRedisInfoString`."""
     role = info.get("role", "")
     offset = int(info.get("master_repl_offset", -1))
-    condition, unsaved = "ok", " and ".join(what for name, what in _ON_DISK.items() if info.get(name) == "err")
+    condition, unsaved = "ok", not_on_disk(info)
     if int(info.get("loading", 0)) or int(info.get("async_loading", 0)):
         condition = "loading"
     elif unsaved:

@@ -15,7 +15,8 @@ from tabulate import tabulate
 from rfmanager.brake import Brake
 from rfmanager.consistency import complaints
 from rfmanager.detector import UNLINKED
-from rfmanager.doctor import UNSEEN, Finding
+from rfmanager.doctor import UNSEEN
+from rfmanager.facts import Finding
 from rfmanager.lastknown import holding
 from rfmanager.snapshot import Pause, Server, Snapshot
 from rfprotocol.records import ManualRequest, Outcome, ProxyRecord, Receipt

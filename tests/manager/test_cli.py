@@ -188,6 +188,30 @@ def test_the_doctor_says_what_is_unsafe_and_the_line_that_puts_it_right(managers
     assert worst["set"] == "min-replicas-to-write 1"
 
 
+def test_doctor__zookeeper_is_away__examines_the_servers_that_are_named(managers: Managers) -> None:
+    hosts, servers = f"127.0.0.1:{free_port()}", ",".join(map(str, managers.group.nodes))
+    managers.group.master.command("CONFIG", "SET", "notify-keyspace-events", "AKE")
+    result = run("doctor", "-n", servers, "--zk", hosts, "--connect-timeout", "0.3")
+    assert (result.returncode, result.stderr) == (1, "")
+    assert result.stdout.startswith(f"unsafe: the group: ZooKeeper at {hosts} does not answer (waited 0.3 s)\n")
+    assert 'notify-keyspace-events is "", on the master' in result.stdout
+    assert run("doctor", "--zk", hosts, "--connect-timeout", "0.3").stderr.startswith("rfmanager: ZooKeeper at")
+
+
+def test_a_server_under_two_names__is_said_by_status_and_doctor_and_the_log(managers: Managers) -> None:
+    master, *replicas = managers.group.nodes
+    names = ",".join(map(str, (master, *replicas, f"localhost:{replicas[0].port}")))
+    process = managers.start("-n", names)
+    managers.wait_until_serving()
+    double = f"{replicas[0]} and localhost:{replicas[0].port} are one server"
+    wait_until(lambda: double in managers.command("status").stdout, "status says so")
+    assert managers.command("status").returncode == cli.TROUBLE
+    wait_until(lambda: said(process, double), "the log says so")
+    doctor = managers.command("doctor")
+    assert doctor.returncode == 1
+    assert f"localhost:{replicas[0].port}: is the same server as {replicas[0]}" in doctor.stdout
+
+
 def test_two_managers_on_one_host_share_the_work_and_sigterm_hands_it_over_at_once(managers: Managers) -> None:
     first = managers.start()
     wait_until(lambda: said(first, "became the primary manager"), "the first manager leads")

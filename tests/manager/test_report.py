@@ -9,7 +9,8 @@ import pytest
 
 from rfmanager import report
 from rfmanager.brake import Brake
-from rfmanager.doctor import UNSEEN, Finding, Severity
+from rfmanager.doctor import UNSEEN
+from rfmanager.facts import Finding, Severity
 from rfmanager.snapshot import Pause, Snapshot
 from rfprotocol.records import ManualRequest, Occupation, Outcome, ProxyRecord, Receipt
 from rfprotocol.topology import Change, Kind, ManagerReport, Node, NodeReport, Phase, Topology
