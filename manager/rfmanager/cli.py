@@ -118,6 +118,9 @@ def _failover_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--timeout", type=_seconds, default=30.0, metavar="SECONDS", help="then give up and withdraw it (default: 30)"
     )
+    command.add_argument(
+        "--force", action="store_true", help="also when a full disk makes the former or the next master useless"
+    )
 
 
 def _server_argument(command: argparse.ArgumentParser) -> None:
@@ -251,7 +254,7 @@ async def _status(store: TopologyStore, config: ManagerConfig, arguments: argpar
 
 async def _failover(store: TopologyStore, config: ManagerConfig, arguments: argparse.Namespace) -> int:
     try:
-        receipt = await operations.failover(store, config.paths, arguments.to, arguments.timeout)
+        receipt = await operations.failover(store, config.paths, arguments.to, arguments.timeout, force=arguments.force)
     except asyncio.CancelledError:
         raise OperationFailed("interrupted: the request is withdrawn") from None
     print(report.receipt_text(await operations.completed(store, config.paths, receipt)))

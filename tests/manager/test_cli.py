@@ -212,6 +212,32 @@ def test_a_server_under_two_names__is_said_by_status_and_doctor_and_the_log(mana
     assert f"localhost:{replicas[0].port}: is the same server as {replicas[0]}" in doctor.stdout
 
 
+def test_failover__away_from_a_full_disk__is_refused_then_forced_and_said_everywhere(managers: Managers) -> None:
+    first = managers.group.master
+    first.command("CONFIG", "SET", "save", "3600 1")
+    first.command("CONFIG", "SET", "replica-ignore-disk-write-errors", "yes")
+    process = managers.start()
+    managers.wait_until_serving()
+    (first.folder / "dump.rdb").unlink(missing_ok=True)
+    (first.folder / "dump.rdb").mkdir()  # a file cannot replace it
+    first.command("BGSAVE")
+    wait_until(lambda: "MISCONF" in managers.command("status").stdout, "the managers see it")
+    status = managers.command("status")
+    assert status.returncode == cli.TROUBLE
+    assert "it could not write its RDB dump" in status.stdout
+    wait_until(lambda: said(process, "it could not write its RDB dump to its disk"), "the log says so")
+    doctor = managers.command("doctor")
+    assert doctor.returncode == 1
+    assert "could not write its RDB dump to its disk, and refuses all writes (MISCONF)" in doctor.stdout
+
+    refused = managers.command("failover")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "repeat this with --force" in refused.stderr
+    assert managers.status()["master"] == str(first.node)
+    assert managers.command("failover", "--force").returncode == 0
+    assert managers.status()["master"] != str(first.node)
+
+
 def test_two_managers_on_one_host_share_the_work_and_sigterm_hands_it_over_at_once(managers: Managers) -> None:
     first = managers.start()
     wait_until(lambda: said(first, "became the primary manager"), "the first manager leads")

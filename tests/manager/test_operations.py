@@ -17,7 +17,7 @@ from rfprotocol.paths import Paths
 from rfprotocol.records import ManualRequest, Outcome, ProxyRecord, Receipt
 from rfprotocol.store import Change, Delete, Put
 from rfprotocol.topology import Change as TopologyChange
-from rfprotocol.topology import Kind, ManagerReport, Node, Phase, Topology
+from rfprotocol.topology import Kind, ManagerReport, Node, NodeReport, Phase, Topology
 from tests.manager.group import site
 from tests.support.redis import RedisGroup
 
@@ -359,3 +359,42 @@ async def test_the_next_operators_request_gets_its_own_answer(redis_group: Redis
         await place.acknowledge(topology.epoch)
         receipt = await asked
         assert (receipt.outcome, receipt.master) == (Outcome.DONE, second)
+
+
+FULL_MASTER = NodeReport(A, True, condition="misconf", role="master", unsaved="its RDB dump")
+FULL_REPLICA = NodeReport(B, True, condition="misconf", role="slave", unsaved="its append-only file")
+
+
+async def seen(manager: FakeManager, *reports: NodeReport) -> None:
+    """The master is A; the managers report these."""
+    await manager.store.commit(Put(PATHS.nodes, Topology(3, Phase.SERVING, A, replicas=(B,)).encode()))
+    await manager.store.announce(PATHS.manager("m1"), ManagerReport("m1", 1, reports).encode())
+
+
+@pytest.mark.parametrize(
+    ("full", "said"),
+    [
+        (FULL_MASTER, r"the master a:6379 could not write its RDB dump .* abort .*BGSAVE.*--force"),
+        (FULL_REPLICA, r"b:6379 could not write its append-only file .* refuses all writes .*--force"),
+    ],
+)
+async def test_failover__a_full_disk_on_the_way__is_refused_with_what_to_do_and_done_when_forced(
+    store: MemStore, manager: FakeManager, full: NodeReport, said: str
+) -> None:
+    await seen(manager, full)
+    with pytest.raises(OperationFailed, match=said):
+        await operations.failover(store, PATHS, B, 60.0)
+    assert await store.read(PATHS.manual_failover) is None
+    forced = asyncio.create_task(operations.failover(store, PATHS, B, 60.0, force=True))
+    await manager.requested()
+    assert await manager.settle(9) == await forced
+
+
+async def test_failover__a_full_disk_elsewhere_or_on_a_server_that_is_gone__is_no_obstacle(
+    store: MemStore, manager: FakeManager
+) -> None:
+    c = Node("c", 6379)
+    await seen(manager, replace(FULL_REPLICA, node=c), replace(FULL_MASTER, available=False, condition="refused"))
+    asked = ask(store)
+    await manager.requested()
+    assert await manager.settle(9) == await asked
