@@ -206,7 +206,8 @@ async def _say_that_it_waits(store: TopologyStore, config: ManagerConfig) -> Non
     """Later losses are reported by the store; that it was never there is not."""
     await asyncio.sleep(_FIRST_WORD)
     while store.state is not StoreState.CONNECTED and store.session == 0:
-        structlog.get_logger().warning("waiting for ZooKeeper, which does not answer", zookeeper=config.zookeeper)
+        why = store.trouble or "does not answer"
+        structlog.get_logger().warning(f"waiting for ZooKeeper, which {why}", zookeeper=config.zookeeper)
         await asyncio.sleep(_NEXT_WORD)
 
 

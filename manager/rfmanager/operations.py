@@ -51,7 +51,7 @@ async def connected(
             async with asyncio.timeout(timeout):
                 await up.wait()
         except TimeoutError:
-            what = absent() if absent else f"ZooKeeper at {where} does not answer"
+            what = absent() if absent else f"ZooKeeper at {where} {store.trouble or 'does not answer'}"
             raise NotConnected(f"{what} (waited {timeout:g} s)") from None
         yield
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from deploy.processes import Process, wait_until
 from rfmanager import cli
 from tests.support.logged import logged
 from tests.support.redis import RedisGroup, free_port
+from tests.support.zookeeper import ZooKeeperServer
 
 RFMANAGER = (sys.executable, "-m", "rfmanager")
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("RFMANAGER_")}
@@ -298,6 +300,30 @@ def test_a_zookeeper_that_is_away_is_one_line_and_status_1() -> None:
     result = run("status", "--zk", hosts, "--connect-timeout", "0.3")
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == f"rfmanager: ZooKeeper at {hosts} does not answer (waited 0.3 s)\n"
+
+
+def test_a_zookeeper_with_connections_enough_is_named_and_the_manager_gets_in_at_last(
+    redis_group: RedisGroup, tmp_path: Path
+) -> None:
+    limit = "its maxClientCnxns (60 by default)"
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(ZooKeeperServer(tmp_path / "zookeeper", max_connections=1))
+        managers = Managers(server.hosts, redis_group, tmp_path)
+        first = managers.start()
+        stack.callback(first.kill)
+        wait_until(lambda: said(first, "became the primary manager"), "the first manager leads")
+        status = run("status", "--zk", server.hosts, "--connect-timeout", "1.5")
+        assert (status.returncode, status.stdout) == (1, "")
+        assert status.stderr.startswith(f"rfmanager: ZooKeeper at {server.hosts} accepts and closes ")
+        assert limit in status.stderr
+        second = managers.start()
+        stack.callback(second.kill)
+        wait_until(
+            lambda: said(second, "waiting for ZooKeeper, which accepts and closes "), "it says what it waits for"
+        )
+        assert said(second, limit)
+        first.kill()
+        wait_until(lambda: said(second, "became the primary manager"), "the second manager leads")
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(managers: Managers) -> None:
