@@ -151,7 +151,7 @@ class Detector:
         """A probe, sent at `asked`, got no answer. True when this made the server unavailable, or it is so for another
         reason."""
         asked = now if asked is None else asked
-        self._failing(now)
+        self._failing(asked if how in (Failure.TIMEOUT, Failure.UNREACHABLE) else now)
         if how is Failure.UNREACHABLE:
             if self._out_of_reach_since is None:
                 self._out_of_reach_since = asked
@@ -183,9 +183,10 @@ class Detector:
         self._failing(now)
         self.hurry(now)
 
-    def _failing(self, now: float) -> None:
+    def _failing(self, since: float) -> None:
+        """The first sign counts, and clients have waited since then: a silence began with what is not answered."""
         if self.failing_since is None:
-            self.failing_since = now
+            self.failing_since = since
 
     def _answers_again(self) -> None:
         self.silent_since = self._excuse = None
@@ -217,7 +218,8 @@ class Detector:
         return _significant(before) != _significant(self._last)
 
     def _down(self, now: float, how: Failure) -> bool:
-        self._failing(now)
+        gone = self._out_of_reach_since if how is Failure.UNREACHABLE else None
+        self._failing(now if gone is None else gone)
         self.next_probe = max(self.next_probe, now + self._limits.probe_interval)
         before, self.verdict = self.verdict, Verdict.UNAVAILABLE
         known, last = self._last, replace(_without_excuse(self._last), available=False, link_up=False, unlinked_for=0.0)

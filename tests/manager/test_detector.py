@@ -159,7 +159,7 @@ def test_detector__host_acknowledges_nothing__is_gone_after_the_bound() -> None:
     assert not detector.unacknowledged(0.5, 0.4)
     assert detector.unacknowledged(0.9, 0.8)
     assert (detector.verdict, condition(detector)) == (Verdict.UNAVAILABLE, "unreachable")
-    assert detector.failing_since == 0.9
+    assert detector.failing_since == pytest.approx(0.1)  # nothing has come from it since then
 
 
 def test_detector__acknowledged_again__is_not_gone() -> None:
@@ -323,3 +323,11 @@ def test_a_replica_that_is_gone_lacks_no_link_and_counts_anew_when_it_is_back() 
     assert detector.report is not None
     assert (detector.report.available, detector.report.unlinked_for) == (False, 0.0)
     assert seen_at(detector, 30.0, UNLINKED_REPLICA)[1] == 0.0
+
+
+def test_a_silence_began_with_the_first_probe_that_was_not_answered() -> None:
+    """Receipts say how long it took from then on: clients have waited since."""
+    detector = available()
+    detector.failed(0.7, Failure.TIMEOUT, asked=0.25)
+    detector.failed(1.15, Failure.TIMEOUT, asked=0.7)
+    assert detector.failing_since == 0.25
