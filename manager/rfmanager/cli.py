@@ -38,6 +38,7 @@ from rfprotocol.wire import SOCKET
 from rfprotocol.zkstore import ZkStore
 
 DONE, NOT_DONE, TROUBLE, INTERRUPTED = 0, 1, 3, 130
+_CHECK = "check"
 _ENDINGS = (signal.SIGINT, signal.SIGTERM)
 
 _FIRST_WORD = 1.0
@@ -48,6 +49,8 @@ _NEXT_WORD = 30.0
 def main(argv: Sequence[str] | None = None) -> int:
     """The program. Returns the exit status; raises SystemExit(2) for wrong options."""
     parsed = _parser().parse_or_exit(argv)
+    if parsed.command == _CHECK:
+        return DONE  # else it would have been said
     try:
         status = _run(_daemon(parsed.config) if not parsed.command else _command(parsed))
         sys.stdout.flush()  # here, where a broken pipe is dealt with
@@ -87,6 +90,8 @@ def _parser() -> OptionParser[ManagerConfig]:
     _client_command(
         options, "doctor", "say what makes the group unsafe, and how to put it right", _json_option, more=more
     )
+    every = tuple(ManagerConfig.model_fields)
+    options.command(_CHECK, "say whether the options of the daemon are good, and exit", every, ("nodes", "zkservers"))
     return options
 
 

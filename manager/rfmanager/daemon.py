@@ -34,6 +34,7 @@ from rfmanager.mirror import Mirror
 from rfmanager.prober import Prober
 from rfmanager.quorum import Roll, Rule, Standing, Strategy, judge, outseen
 from rfmanager.redis_admin import REFUSED, Credentials, RedisAdmin
+from rfmanager.report import meaning
 from rfmanager.steps import Policy, Resign, View, Wait
 from rfmanager.tenure import Event, State, Tenure
 from rfmanager.trail import Trail
@@ -378,6 +379,7 @@ class Daemon:
             node=str(report.node),
             condition=report.condition,
             role={"slave": "replica"}.get(report.role, report.role),
+            **({"meaning": words} if (words := meaning(report.condition)) else {}),
             **({"follows": str(report.follows), "link": "up" if report.link_up else "down"} if is_replica else {}),
             epoch=self._mirror.topology.epoch if self._mirror.topology else 0,
         )

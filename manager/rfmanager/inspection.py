@@ -13,7 +13,7 @@ from rfmanager.consistency import disagreements, same_process, too_few
 from rfmanager.doctor import NEEDED, SETTINGS
 from rfmanager.facts import GroupFacts, ServerFacts, User
 from rfmanager.redis_admin import Credentials, RedisAdmin, not_on_disk
-from rfmanager.report import pause_text
+from rfmanager.report import meaning, pause_text
 from rfprotocol.errors import NodeRefused, NodeUnreachable, OperationFailed, StoreUnavailable
 from rfprotocol.paths import Paths
 from rfprotocol.resolver import Resolver
@@ -79,7 +79,9 @@ async def _inspect(node: Node, credentials: Credentials, resolver: Resolver) -> 
         await inspector.locate()
         return await inspector.facts()
     except (NodeRefused, NodeUnreachable) as error:
-        return ServerFacts(node, trouble=str(error).removeprefix(f"{node} "))
+        condition = error.reason.value if isinstance(error, NodeUnreachable) else error.code.lower()
+        said, words = str(error).removeprefix(f"{node} "), meaning(condition)
+        return ServerFacts(node, trouble=f"{said.rstrip('.')}; {words}" if words else said)
     finally:
         await inspector.close()
 

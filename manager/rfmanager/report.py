@@ -48,6 +48,12 @@ _TROUBLES = {
 """What Redis' words, and those of `errors.Failure`, ask an operator to do."""
 
 
+def meaning(condition: str) -> str:
+    """What the condition of a server asks an operator to do, as a sentence; empty when it is well."""
+    words = _TROUBLES.get(condition, "")
+    return words if not words or words.startswith("its ") else f"it {words}"
+
+
 def status_text(snapshot: Snapshot) -> str:
     """The state of the group on one screen."""
     parts = [_pairs(_summary(snapshot))]

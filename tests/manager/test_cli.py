@@ -6,8 +6,10 @@ import contextlib
 import json
 import os
 import signal
+import socketserver
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -363,6 +365,60 @@ def test_wrong_words_are_one_line_and_status_2(
     stderr = capsys.readouterr().err
     assert complaint in stderr
     assert stderr.count("\n") == 1
+
+
+def test_check__says_whether_the_daemon_would_take_the_options(capsys: pytest.CaptureFixture[str]) -> None:
+    good = ["check", "--zk", "z:1", "-n", "a:1,b:2", "--required-node-managers", "2"]
+    assert cli.main(good) == 0
+    assert capsys.readouterr().out == ""
+    for wrong, complaint in (
+        (["check", "--zk", "z:1"], "nodes is missing"),
+        ([*good, "--max-staleness", "0.1"], "--max-staleness: at least 0.5 s"),
+        ([*good, "--max-failure", "2"], "no such option (did you mean --max-failures?)"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(wrong)
+        assert ended.value.code == 2
+        assert complaint in capsys.readouterr().err
+
+
+class _Another(socketserver.BaseRequestHandler):
+    """A program that is no Redis server."""
+
+    def handle(self) -> None:
+        self.request.recv(1)
+        self.request.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+
+
+def _all_in(words: Mapping[str, str], text: str) -> bool:
+    return all(sentence in text for sentence in words.values())
+
+
+def test_a_port_of_another_program_or_name_is_said_by_status_doctor_and_log_alike(
+    zookeeper_hosts: str, tmp_path: Path
+) -> None:
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Another) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        port = other.server_address[1]
+        words = {
+            f"127.0.0.1:{port}": "is no Redis server: what listens there answers in another protocol",
+            "nowhere.invalid:6379": "name cannot be resolved: check its spelling and the name service",
+            f"127.0.0.1:{free_port()}": "refuses connections: is it running?",
+        }
+        log = tmp_path / "log"
+        process = Process([*RFMANAGER, "-n", ",".join(words), "--zk", zookeeper_hosts], log, ENVIRONMENT)
+        process.start()
+        try:
+            wait_until(lambda: _all_in(words, run("status", "--zk", zookeeper_hosts).stdout), "status has all")
+            wait_until(lambda: _all_in(words, log.read_text()), "the log has all")
+            doctor = run("doctor", "--zk", zookeeper_hosts, "-n", ",".join(words))
+        finally:
+            process.stop()
+            other.shutdown()
+    assert doctor.returncode == 1
+    for server, sentence in words.items():
+        line = next(line for line in doctor.stdout.splitlines() if line.startswith(f"unsafe: {server}: cannot be"))
+        assert line.endswith(sentence)
 
 
 def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
