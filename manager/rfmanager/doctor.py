@@ -63,7 +63,7 @@ _TIMEOUT_TOLERANCE = 0.01
 def examine(group: GroupFacts) -> list[Finding]:
     """All that is wrong with the group, the worst first."""
     findings = [*_of_the_store(group), *_of_the_managers(group), *_of_the_group(group), *_of_the_proxies(group)]
-    findings += comparison.differences(group)
+    findings += [*_of_the_doubles(group), *comparison.differences(group)]
     for server in group.servers:
         if server.trouble:
             findings.append(_not_asked(server))
@@ -110,6 +110,14 @@ def _of_the_managers(group: GroupFacts) -> Iterator[Finding]:
     if group.paused:
         why = "nobody is promoted while they are, also when the master is lost"
         yield Finding(Severity.WARNING, None, f"the managers are paused {group.paused}", why, "rfmanager resume")
+    if group.slowed_down:
+        why = "a master that does die silently is replaced that much later"
+        line = "probe_timeout: SECONDS  (rfmanager)"
+        yield Finding(Severity.WARNING, None, f"changes of master are slowed down: {group.slowed_down}", why, line)
+
+
+def _of_the_doubles(group: GroupFacts) -> Iterator[Finding]:
+    """As the managers see them, and as they were found here."""
     listed: defaultdict[str, set[Node]] = defaultdict(set)
     for run_id, nodes in group.doubles.items():
         listed[run_id].update(nodes)

@@ -209,7 +209,7 @@ def _summary(snapshot: Snapshot) -> list[tuple[str, str]]:
     master = str(topology.master or "none") if topology else "unknown: there is no topology that can be read"
     rows = [("master", master)]
     rows += [("trouble", trouble) for trouble in troubles(snapshot)]
-    rows += [("slowed down", _slowed_down(snapshot.brake))] if snapshot.brake.on else []
+    rows += [("slowed down", slowed_down_text(snapshot.brake))] if snapshot.brake.on else []
     rows += [("next step waits", waits)] if (waits := _waits_for(snapshot)) else []
     if topology:
         rows += [("phase", topology.phase.value), ("epoch", str(topology.epoch))]
@@ -226,7 +226,8 @@ def _waits_for(snapshot: Snapshot) -> str:
     return primary.waits_for if primary else ""
 
 
-def _slowed_down(brake: Brake) -> str:
+def slowed_down_text(brake: Brake) -> str:
+    """Why a silent master is given more time than usual, until when, and what to do about it."""
     given = f"a silent master is given {brake.factor} times the usual time until {moment(brake.until)}"
     return f"{brake.reason}: {given}; raise --probe-timeout if it is often silent for so long"
 

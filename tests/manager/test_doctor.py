@@ -263,6 +263,13 @@ def test_doctor__paused_managers__are_a_warning() -> None:
     assert (finding.severity, finding.line) == (Severity.WARNING, "rfmanager resume")
 
 
+def test_doctor__changes_are_slowed_down__is_a_warning_with_the_reason() -> None:
+    finding = only(replace(SAFE, slowed_down="2 false alarms: a silent master is given 4 times the usual time"))
+    assert finding.severity is Severity.WARNING
+    assert "2 false alarms" in finding.what
+    assert finding.line.startswith("probe_timeout")
+
+
 def test_doctor__a_server_under_two_names__is_unsafe_whoever_sees_it() -> None:
     twice = replace(REPLICAS[1], run_id="f00d"), replace(REPLICAS[0], run_id="f00d")
     examined = only(group_with(MASTER, *twice))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -16,8 +17,9 @@ from rfmanager.snapshot import Pause
 from rfprotocol.errors import OperationFailed, StoreUnavailable
 from rfprotocol.memstore import MemStore, MemTree
 from rfprotocol.paths import Paths
+from rfprotocol.records import Outcome, Receipt
 from rfprotocol.store import Put
-from rfprotocol.topology import ManagerReport, Node, NodeReport, Phase, Topology
+from rfprotocol.topology import Kind, ManagerReport, Node, NodeReport, Phase, Topology
 from tests.support.redis import RedisGroup, RedisServer, free_port
 
 PATHS = Paths()
@@ -174,6 +176,15 @@ async def test_inspection__the_store__says_what_is_wrong_with_the_managers(store
     ]
     assert facts.doubles == {"f00d": [node, other]}
     assert facts.paused == "by me@host"
+
+
+async def test_inspection__false_alarms__are_why_changes_are_slowed_down(
+    store: MemStore, redis_server: RedisServer
+) -> None:
+    steps = (("noticed", time.time() - 1.0), ("published", time.time()))
+    receipt = Receipt(3, Kind.FAILOVER, Outcome.DONE, "silent", redis_server.node, steps=steps, returned=0.5)
+    await store.commit(Put(PATHS.receipt(3), receipt.encode()))
+    assert "1 false alarm: a silent master is given 2 times" in (await inspected(store, redis_server.node)).slowed_down
 
 
 async def test_inspection__no_manager_was_ever_started__is_nothing_wrong_with_them(
