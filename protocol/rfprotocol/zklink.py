@@ -14,7 +14,7 @@ lines marked otherwise, which only hand over to it (`_hop`). What kazoo does dif
   second.
 * It does not tell a server that is away from one that accepts a connection and closes it again, because it has no
   quorum or because this address has connections enough (`maxClientCnxns`). Here both are named; and who is `patient`
-  leaves the places that come free to others for a while: a proxy goes on with what it knows, a manager cannot.
+  leaves a place that comes free to others for a while: a proxy goes on with what it knows, a manager cannot.
 * It hides the session timeout that the server granted. Here it is read from the handshake.
 * It insists on a server that knows all it has seen, also when the servers have lost that (their data was removed, or an
   old backup restored). Here it insists no more when its session counts as lost, because all is read anew then.
@@ -63,6 +63,9 @@ _LONGEST_REST = 5.0  # seconds at most until kazoo is started again after one of
 _CROWD = 0.3  # seconds that a server is given to close a connection it has accepted, before it is asked for anything
 _MEMORY = 15.0  # seconds for which that explains why there is no connection
 _FIRST_REST, _LONGEST_LEAVE = 1.0, 10.0  # seconds between attempts of who is patient while there is no place
+_YIELD = (
+    5.0  # seconds that such a one leaves a place free that it has found, for others to take: a program starts in less
+)
 _HASTE = 0.25  # the part of kazoo's pauses, 0.7 s at most, that others make then
 _SWITCH = 0.0005  # seconds that kazoo's threads wait for a busy loop: an answer passes through three, and 5 ms is usual
 
@@ -354,6 +357,7 @@ class _TurnedAway(Enum):
     """What a server that accepts connections does with them, as a predicate."""
 
     CROWDED = "accepts and closes at once: its maxClientCnxns (60 by default) may be reached by this address"
+    YIELDED = "has room again, which is left to others for a moment"
     NOT_SERVING = (
         "accepts and closes without an answer: it has no quorum, or its maxClientCnxns (60 by default) is reached"
     )
@@ -422,12 +426,11 @@ class _Wire(SequentialThreadingHandler):
         """Called by kazoo between two rounds of attempts, in its connection thread: a pause, in pieces."""
         tried, self._tried = self._tried, []
         if tried:
-            crowded = all(how is _TurnedAway.CROWDED for how in tried)
-            yields = crowded and self._yields and not self.has_session
-            self._hastens = crowded and not yields
-            if yields:
+            crowded = all(how in (_TurnedAway.CROWDED, _TurnedAway.YIELDED) for how in tried)
+            self._hastens = crowded and not self._is_polite
+            if crowded and self._is_polite:
                 now = clock.now()
-                self._ended.wait(self._rests.failed(now) - now)
+                self._ended.wait(_YIELD if _TurnedAway.YIELDED in tried else self._rests.failed(now) - now)
         self._ended.wait(seconds * _HASTE if self._hastens else seconds)
 
     def spawn(self, func: Callable[..., object], *args: Any, **kwargs: Any) -> threading.Thread:
@@ -447,10 +450,20 @@ class _Wire(SequentialThreadingHandler):
         patience = min(self._patience, timeout or self._patience)
         self._tried.append(None)
         plain = super().create_connection(address, hostname, patience, **options)
-        crowded = self._turned_away is not None and not self.has_session and _is_closed(plain, _CROWD)
+        before = self._turned_away[0] if self._turned_away is not None and not self.has_session else None
+        crowded = before is not None and _is_closed(plain, _CROWD)
+        if before is _TurnedAway.CROWDED and not crowded and self._is_polite:
+            plain.close()
+            self._turn_away(_TurnedAway.YIELDED)
+            raise ConnectionRefusedError(_TurnedAway.YIELDED.value)
         self._opened = clock.now()
         self._socket = _Socket(plain, self._listen, self._turn_away, crowded=crowded)
         return self._socket
+
+    @property
+    def _is_polite(self) -> bool:
+        """Others need a place more than this one, which has no session to lose."""
+        return self._yields and not self.has_session
 
     def _turn_away(self, how: _TurnedAway) -> None:
         self._turned_away = how, clock.now()

@@ -465,19 +465,22 @@ CROWDED = "accepts and closes at once: its maxClientCnxns (60 by default) may be
 async def test_crowded__a_server_with_connections_enough__is_named_and_who_needs_it_most_gets_in_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rfprotocol.zklink._FIRST_REST", 60.0)  # much longer than all the rest takes
-    monkeypatch.setattr("rfprotocol.zklink._LONGEST_LEAVE", 60.0)
+    monkeypatch.setattr("rfprotocol.zklink._FIRST_REST", 0.05)
+    monkeypatch.setattr("rfprotocol.zklink._LONGEST_LEAVE", 0.05)
+    monkeypatch.setattr("rfprotocol.zklink._YIELD", 60.0)  # much longer than all the rest takes
     with ZooKeeperServer(tmp_path, max_connections=2) as server, capture_logs() as logs:
         async with following(server.hosts) as first, following(server.hosts) as second:
             for follower in (first, second):
                 await follower.until_state(StoreState.CONNECTED)
             async with following(server.hosts, patient=True) as proxy:
                 await eventually(lambda: proxy.link.trouble == CROWDED)
+                with pytest.raises(StoreUnavailable, match="maxClientCnxns"):
+                    await proxy.exists("/")
+                await second.link.close()
+                await eventually(
+                    lambda: "has room again" in proxy.link.trouble
+                )  # which it sees before the manager is there
                 async with following(server.hosts) as manager:
-                    await eventually(lambda: manager.link.trouble == CROWDED)
-                    with pytest.raises(StoreUnavailable, match="maxClientCnxns"):
-                        await manager.exists("/")
-                    await second.link.close()
                     await manager.until_state(StoreState.CONNECTED)
                     assert manager.link.trouble == ""
                     assert await manager.exists("/")
@@ -491,6 +494,7 @@ async def test_crowded__a_patient_link__gets_in_when_there_is_room(
 ) -> None:
     monkeypatch.setattr("rfprotocol.zklink._FIRST_REST", 0.1)
     monkeypatch.setattr("rfprotocol.zklink._LONGEST_LEAVE", 0.1)
+    monkeypatch.setattr("rfprotocol.zklink._YIELD", 0.1)
     with ZooKeeperServer(tmp_path, max_connections=1) as server:
         async with following(server.hosts) as first, following(server.hosts, patient=True) as proxy:
             await first.until_state(StoreState.CONNECTED)
@@ -549,6 +553,7 @@ def test_pauses__while_all_servers_are_crowded__are_short_for_who_must_get_in() 
 def test_pauses__while_all_servers_are_crowded__grow_for_who_is_patient_and_has_no_session_to_lose() -> None:
     wire = _Wire(1.0, yields=True)
     assert 1.2 < sum(pauses(wire, _TurnedAway.CROWDED)) <= 1.5
+    assert sum(pauses(wire, _TurnedAway.CROWDED, _TurnedAway.YIELDED)) == pytest.approx(5.5)
     wire.has_session = True
     assert sum(pauses(wire, _TurnedAway.CROWDED)) == pytest.approx(0.125)
     wire.has_session = False
