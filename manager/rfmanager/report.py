@@ -237,9 +237,7 @@ def troubles(snapshot: Snapshot) -> list[str]:
     listed = {"master": "the master ", "replica": "replica "}
     lines = complaints(snapshot.managers, snapshot.primary)
     said = [
-        (server, trouble)
-        for server in snapshot.servers
-        for trouble in (_trouble(server, snapshot), *_refusals(server))
+        (server, trouble) for server in snapshot.servers for trouble in (_trouble(server, snapshot), *_refusals(server))
     ]
     lines += [f"{listed.get(server.listed, '')}{server.node}: {trouble}" for server, trouble in said if trouble]
     lines += [f"{report.node}: {holding(report)}" for report in snapshot.strangers]
@@ -274,7 +272,7 @@ def _unlinked(report: NodeReport, snapshot: Snapshot) -> str:
         return ""
     return (
         f"has had no link to its master {report.follows} for {report.unlinked_for:.0f} s and is not read from: "
-        "its log says why (network, masterauth, a version too old to copy from)"
+        "its log says why (network, masterauth, a master of a newer version)"
     )
 
 
