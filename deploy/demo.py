@@ -153,7 +153,7 @@ What the managers did (rfmanager history):
 
 What is now (rfmanager status):
 
-{_manage(site, "status")}"""
+{site.manage("status").stdout.rstrip()}"""
 
 
 def _welcome(site: Site, ensemble: ZooKeeperEnsemble) -> str:

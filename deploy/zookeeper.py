@@ -59,8 +59,12 @@ class ZooKeeperServer:
         max_session_timeout: float = 40.0,
         tick: int = _TICK,
         durable: bool = False,
+        max_connections: int = 0,
     ) -> None:
-        """`tick` in milliseconds; with `durable` a write has reached the disk when it counts, as in production."""
+        """`tick` in milliseconds; with `durable` a write has reached the disk when it counts, as in production.
+
+        `max_connections` from one address; 0: any number.
+        """
         self.number = number
         self.address = address
         self.port = port or free_port(address)
@@ -68,6 +72,7 @@ class ZooKeeperServer:
         self._peers = tuple(peers)
         self._max_session_timeout = max_session_timeout
         self._tick = tick
+        self._max_connections = max_connections
         jvm = _JVM if durable else (*_JVM, _FORGETFUL)
         classpath = ":".join(str(jar) for jar in (_JAR, _LOGGING_JAR) if jar.exists())
         self.process = Process(
@@ -159,7 +164,7 @@ class ZooKeeperServer:
             "syncLimit=8",
             "minSessionTimeout=1000",
             f"maxSessionTimeout={int(self._max_session_timeout * 1000)}",
-            "maxClientCnxns=0",
+            f"maxClientCnxns={self._max_connections}",
             *self._peers,
         ]
         (self._folder / "zoo.cfg").write_text("\n".join(lines) + "\n")

@@ -1,7 +1,7 @@
 """`rfmanager`: the daemon, and the commands of operators.
 
 Exit status: 0 done; 1 not done, stderr says why in one line, or `doctor` found something unsafe, or `status` no master;
-2 an option or a file is wrong; 130 interrupted.
+2 an option or a file is wrong; 3 `status` found a master and some trouble; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 import structlog
 import uvloop
 
-from rfmanager import doctor, inspection, operations, report
+from rfmanager import doctor, facts, inspection, operations, report
 from rfmanager.config import ManagerConfig, parser
 from rfmanager.daemon import Daemon, Settings
+from rfmanager.operations import NotConnected
 from rfmanager.redis_admin import Credentials
 from rfprotocol import logs
 from rfprotocol.errors import ConfigError, OperationFailed, RfError
@@ -36,7 +37,8 @@ from rfprotocol.topology import Node
 from rfprotocol.wire import SOCKET
 from rfprotocol.zkstore import ZkStore
 
-DONE, NOT_DONE, INTERRUPTED = 0, 1, 130
+DONE, NOT_DONE, TROUBLE, INTERRUPTED = 0, 1, 3, 130
+_CHECK = "check"
 _ENDINGS = (signal.SIGINT, signal.SIGTERM)
 
 _FIRST_WORD = 1.0
@@ -47,6 +49,8 @@ _NEXT_WORD = 30.0
 def main(argv: Sequence[str] | None = None) -> int:
     """The program. Returns the exit status; raises SystemExit(2) for wrong options."""
     parsed = _parser().parse_or_exit(argv)
+    if parsed.command == _CHECK:
+        return DONE  # else it would have been said
     try:
         status = _run(_daemon(parsed.config) if not parsed.command else _command(parsed))
         sys.stdout.flush()  # here, where a broken pipe is dealt with
@@ -67,7 +71,7 @@ def _parser() -> OptionParser[ManagerConfig]:
     _client_command(
         options,
         "status",
-        "show servers, managers and proxies; exit status 1 when there is no master",
+        "show servers, managers and proxies; exit status 1 when there is no master, 3 when there is some trouble",
         _json_option,
         more=("brake_limit",),
     )
@@ -86,6 +90,8 @@ def _parser() -> OptionParser[ManagerConfig]:
     _client_command(
         options, "doctor", "say what makes the group unsafe, and how to put it right", _json_option, more=more
     )
+    every = tuple(ManagerConfig.model_fields)
+    options.command(_CHECK, "say whether the options of the daemon are good, and exit", every, ("nodes", "zkservers"))
     return options
 
 
@@ -116,6 +122,9 @@ def _failover_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--to", type=_node, metavar="HOST:PORT", help="the next master (default: any replica)")
     command.add_argument(
         "--timeout", type=_seconds, default=30.0, metavar="SECONDS", help="then give up and withdraw it (default: 30)"
+    )
+    command.add_argument(
+        "--force", action="store_true", help="also when a full disk makes the former or the next master useless"
     )
 
 
@@ -202,7 +211,8 @@ async def _say_that_it_waits(store: TopologyStore, config: ManagerConfig) -> Non
     """Later losses are reported by the store; that it was never there is not."""
     await asyncio.sleep(_FIRST_WORD)
     while store.state is not StoreState.CONNECTED and store.session == 0:
-        structlog.get_logger().warning("waiting for ZooKeeper, which does not answer", zookeeper=config.zookeeper)
+        why = store.trouble or "does not answer"
+        structlog.get_logger().warning(f"waiting for ZooKeeper, which {why}", zookeeper=config.zookeeper)
         await asyncio.sleep(_NEXT_WORD)
 
 
@@ -214,6 +224,16 @@ async def _command(parsed: Parsed[ManagerConfig]) -> int:
     # What the store says of its connection would only be in the way of the answer.
     level: logs.Level = config.log_level if "log_level" in config.model_fields_set else "error"
     logs.configure(config.log_format, level)
+    try:
+        return await _at_the_store(parsed)
+    except NotConnected as error:
+        if parsed.command == "doctor" and config.nodes:
+            return await _doctor_without_store(config, arguments, str(error))
+        raise
+
+
+async def _at_the_store(parsed: Parsed[ManagerConfig]) -> int:
+    config, arguments = parsed.config, parsed.arguments
     if config.state_dir is None:
         store = ZkStore(config.zookeeper, session_timeout=config.session_timeout)
         async with operations.connected(store, arguments.connect_timeout, config.zookeeper):
@@ -233,14 +253,16 @@ def _absence(store: RemoteStore) -> str:
 async def _status(store: TopologyStore, config: ManagerConfig, arguments: argparse.Namespace) -> int:
     snapshot = await operations.status(store, config.paths, config.brake_limit)
     print(report.status_json(snapshot) if arguments.json else report.status_text(snapshot))
-    return DONE if snapshot.has_master else NOT_DONE
+    if not snapshot.has_master:
+        return NOT_DONE
+    return TROUBLE if report.troubles(snapshot) or snapshot.unreadable else DONE
 
 
 async def _failover(store: TopologyStore, config: ManagerConfig, arguments: argparse.Namespace) -> int:
     if warned := operations.left_behind(await operations.status(store, config.paths), arguments.to):
         _complain(f"warning: {warned}", DONE)
     try:
-        receipt = await operations.failover(store, config.paths, arguments.to, arguments.timeout)
+        receipt = await operations.failover(store, config.paths, arguments.to, arguments.timeout, force=arguments.force)
     except asyncio.CancelledError:
         raise OperationFailed("interrupted: the request is withdrawn") from None
     print(report.receipt_text(await operations.completed(store, config.paths, receipt)))
@@ -284,18 +306,36 @@ async def _history(store: TopologyStore, config: ManagerConfig, arguments: argpa
 
 
 async def _doctor(store: TopologyStore, config: ManagerConfig, arguments: argparse.Namespace) -> int:
-    credentials = Credentials(config.username, config.password.get_secret_value() if config.password else None)
-    facts = await inspection.inspect(
+    group = await inspection.inspect(
         store,
         config.paths,
         config.nodes,
-        credentials,
+        _credentials(config),
         asked_timeout=config.session_timeout,
-        silence=config.max_failures * config.probe_timeout,
+        silence=_silence(config),
     )
-    findings = doctor.examine(facts)
+    return _say_findings(group, arguments)
+
+
+async def _doctor_without_store(config: ManagerConfig, arguments: argparse.Namespace, why: str) -> int:
+    group = await inspection.inspect_servers(
+        config.nodes, _credentials(config), silence=_silence(config), store_trouble=why
+    )
+    return _say_findings(group, arguments)
+
+
+def _credentials(config: ManagerConfig) -> Credentials:
+    return Credentials(config.username, config.password.get_secret_value() if config.password else None)
+
+
+def _silence(config: ManagerConfig) -> float:
+    return config.max_failures * config.probe_timeout
+
+
+def _say_findings(group: facts.GroupFacts, arguments: argparse.Namespace) -> int:
+    findings = doctor.examine(group)
     print(report.findings_json(findings) if arguments.json else report.findings_text(findings))
-    return NOT_DONE if any(finding.severity is doctor.Severity.UNSAFE for finding in findings) else DONE
+    return NOT_DONE if any(finding.severity is facts.Severity.UNSAFE for finding in findings) else DONE
 
 
 _Command = Callable[[TopologyStore, ManagerConfig, argparse.Namespace], Awaitable[int]]

@@ -24,8 +24,9 @@ from rfmanager import lastknown
 from rfmanager.addressrecord import AddressRecord
 from rfmanager.brake import Brake
 from rfmanager.config import ManagerConfig
+from rfmanager.consistency import complaints
 from rfmanager.decision import decide
-from rfmanager.detector import Excuse, Limits
+from rfmanager.detector import UNLINKED, Excuse, Limits
 from rfmanager.executor import Executor, NoTenure, kill_when_asked
 from rfmanager.lastknown import STALE, LastKnown, Sight
 from rfmanager.membership import Membership
@@ -33,6 +34,7 @@ from rfmanager.mirror import Mirror
 from rfmanager.prober import Prober
 from rfmanager.quorum import Roll, Rule, Standing, Strategy, judge, outseen
 from rfmanager.redis_admin import REFUSED, Credentials, RedisAdmin
+from rfmanager.report import meaning
 from rfmanager.steps import Policy, Resign, View, Wait
 from rfmanager.tenure import Event, State, Tenure
 from rfmanager.trail import Trail
@@ -166,6 +168,7 @@ class Daemon:
         self._known: LastKnown | None = None  # what this manager has seen itself, also as a standby
         self._recorded: LastKnown | None = None  # what of the store's is in it
         self._membership = Membership(settings.policy.membership_grace)
+        self._complaints: list[str] = []
         self._agreed: dict[Node, float] = {}  # when servers were first found unavailable that are so
         self._executor = Executor(
             store,
@@ -366,13 +369,21 @@ class Daemon:
         return news and self.tenure.state is not State.PRIMARY
 
     def _tell(self, report: NodeReport) -> None:
-        well = report.available and report.condition == "ok"
+        unlinked = report.available and report.unlinked_for >= UNLINKED
+        well = report.available and report.condition == "ok" and not unlinked
         is_replica = report.role == "slave"
+        if unlinked:
+            event = f"replica has had no link to its master for {UNLINKED:g} s"
+        elif report.unsaved:
+            event = f"server refuses writes as a master: it could not write {report.unsaved} to its disk"
+        else:
+            event = "server" if report.available else "server is unavailable"
         (self._log.info if well else self._log.warning)(
-            "server" if report.available else "server is unavailable",
+            event,
             node=str(report.node),
             condition=report.condition,
             role={"slave": "replica"}.get(report.role, report.role),
+            **({"meaning": words} if (words := meaning(report.condition)) else {}),
             **({"follows": str(report.follows), "link": "up" if report.link_up else "down"} if is_replica else {}),
             epoch=self._mirror.topology.epoch if self._mirror.topology else 0,
         )
@@ -401,8 +412,16 @@ class Daemon:
         }
 
     def _own_report(self) -> ManagerReport:
-        nodes = tuple(self._with_refusal(report) for report in self._seen().values())
-        return ManagerReport(self.name, self._sequence, nodes, self._settings.nodes, self._waits_for)
+        settings, rule = self._settings, self._settings.rule
+        return ManagerReport(
+            self.name,
+            self._sequence,
+            tuple(self._with_refusal(report) for report in self._seen().values()),
+            configured=settings.nodes,
+            waits_for=self._waits_for,
+            required=rule.required,
+            strategy=rule.strategy.value,
+        )
 
     def _with_refusal(self, report: NodeReport) -> NodeReport:
         """The report, and what the server refuses to do, as far as its condition does not say it."""
@@ -615,6 +634,7 @@ class Daemon:
         others = {name: report for name, report in mirror.reports.items() if name != self.name}
         own, live = self._own_report(), self._roll.live(now, others, self._settings.rule.max_age)
         sampled = {node: prober.detector.sampled_at for node, prober in self._probers.items()}
+        self._complain(complaints({report.manager: report for report in (own, *live)}, self.name))
         standings = judge(own, live, self._settings.rule, sampled)
         brake = Brake.of(mirror.receipts.values(), wall, self._settings.policy.brake_limit)
         return View(
@@ -660,6 +680,17 @@ class Daemon:
         self._agreed = {node: self._agreed.get(node, now) for node in down}
         own = {node: self._probers[node].detector.silent_since for node in down if node in self._probers}
         return {node: own.get(node) or agreed - silence for node, agreed in self._agreed.items()}
+
+    def _complain(self, now: list[str]) -> None:
+        """Of each once, and once that it is over."""
+        before, self._complaints = self._complaints, now
+        epoch = self._mirror.topology.epoch if self._mirror.topology else 0
+        for what in now:
+            if what not in before:
+                self._log.warning(what, epoch=epoch)
+        for what in before:
+            if what not in now:
+                self._log.info("no longer so", what=what, epoch=epoch)
 
     def _say(self, reason: str) -> None:
         """Once per reason: the same one comes with every look."""

@@ -32,6 +32,10 @@ from rfprotocol.topology import Node, NodeReport
 HEARTBEAT = 0.1
 """Seconds between two signs that a server's host is asked for: two bytes, so that there is something to acknowledge."""
 
+UNLINKED = 10.0
+"""Seconds that a replica may be without a link to its master, and copy nothing, before that is worth a word. A fresh
+one waits 5 s, by default, for the transfer to begin (`repl-diskless-sync-delay`)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -86,6 +90,7 @@ class Detector:
         self._not_before = float("-inf")  # refusals are counted apart, however great the hurry
         self._out_of_reach_since: float | None = None  # the host has shown no sign of life since then
         self._excuse: Excuse | None = None  # of this silence
+        self._unlinked_since: float | None = None  # when it was first seen to be a replica without a link
         self._last = NodeReport(node, available=False, condition="unknown")
 
     @property
@@ -146,7 +151,7 @@ class Detector:
         """A probe, sent at `asked`, got no answer. True when this made the server unavailable, or it is so for another
         reason."""
         asked = now if asked is None else asked
-        self._failing(now)
+        self._failing(asked if how in (Failure.TIMEOUT, Failure.UNREACHABLE) else now)
         if how is Failure.UNREACHABLE:
             if self._out_of_reach_since is None:
                 self._out_of_reach_since = asked
@@ -178,9 +183,10 @@ class Detector:
         self._failing(now)
         self.hurry(now)
 
-    def _failing(self, now: float) -> None:
+    def _failing(self, since: float) -> None:
+        """The first sign counts, and clients have waited since then: a silence began with what is not answered."""
         if self.failing_since is None:
-            self.failing_since = now
+            self.failing_since = since
 
     def _answers_again(self) -> None:
         self.silent_since = self._excuse = None
@@ -212,10 +218,12 @@ class Detector:
         return _significant(before) != _significant(self._last)
 
     def _down(self, now: float, how: Failure) -> bool:
-        self._failing(now)
+        gone = self._out_of_reach_since if how is Failure.UNREACHABLE else None
+        self._failing(now if gone is None else gone)
         self.next_probe = max(self.next_probe, now + self._limits.probe_interval)
         before, self.verdict = self.verdict, Verdict.UNAVAILABLE
-        known, last = self._last, replace(_without_excuse(self._last), available=False, link_up=False)
+        known, last = self._last, replace(_without_excuse(self._last), available=False, link_up=False, unlinked_for=0.0)
+        self._unlinked_since = None
         overdue = self._excuse.command if how is Failure.TIMEOUT and self._excuse is not None else ""
         self._last = replace(last, condition=how.value, busy_with=overdue)
         return before is not Verdict.UNAVAILABLE or known.condition != self._last.condition
@@ -226,8 +234,19 @@ class Detector:
         self._answers_again()
         self.next_probe = now + self._limits.probe_interval
         before = self._last if self.verdict is Verdict.AVAILABLE else None
+        report = replace(report, unlinked_for=self._unlinked(now, report))
         self.verdict, self._last = Verdict.AVAILABLE, report
         return before is None or _significant(before) != _significant(report)
+
+    def _unlinked(self, now: float, report: NodeReport) -> float:
+        """Seconds that it has had no link. A detached replica wants none, and one that copies is on its way to it."""
+        wants = report.role == "slave" and report.follows is not None
+        if not wants or report.link_up or report.syncing:
+            self._unlinked_since = None
+            return 0.0
+        if self._unlinked_since is None:
+            self._unlinked_since = now
+        return now - self._unlinked_since
 
 
 def _without_excuse(report: NodeReport) -> NodeReport:
@@ -239,4 +258,5 @@ _COUNTS: dict[str, Any] = {"connected_replicas": 0, "empty": False, "keys": 0, "
 
 
 def _significant(report: NodeReport) -> NodeReport:
-    return replace(report, latency=0.0, offset=0, silent_for=0.0, patience=0.0, **_COUNTS)
+    unlinked = UNLINKED if report.unlinked_for >= UNLINKED else 0.0
+    return replace(report, latency=0.0, offset=0, silent_for=0.0, patience=0.0, unlinked_for=unlinked, **_COUNTS)

@@ -7,17 +7,17 @@ when it starts again, is not among it; see `UNSEEN`.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from rfmanager import comparison
+from rfmanager.facts import Finding, GroupFacts, ServerFacts, Severity
 from rfprotocol.topology import Node
 
 SETTINGS = (
+    *comparison.COMPARED,
     "appendonly",
-    "busy-reply-threshold",
     "cluster-enabled",
-    "lua-time-limit",
     "masterauth",
     "min-replicas-max-lag",
     "min-replicas-to-write",
@@ -26,9 +26,11 @@ SETTINGS = (
     "repl-diskless-sync-delay",
     "replica-announce-ip",
     "replica-announce-port",
+    "replica-ignore-disk-write-errors",
     "replica-priority",
     "replica-read-only",
     "save",
+    "stop-writes-on-bgsave-error",
 )
 """What is looked at, of Redis' configuration."""
 
@@ -45,7 +47,7 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
 UNSEEN = (
     "Not visible from here, so look yourself: whether a server that is started again comes up as a master "
     "(its file has no 'replicaof'), and what starts it again; the files of ZooKeeper; the "
-    "options of managers and proxies."
+    "options of proxies, and those of managers that they do not report."
 )
 
 _SMALLEST_BACKLOG = 1 << 20
@@ -58,60 +60,15 @@ _CLOCK_TOLERANCE = 1.0
 _TIMEOUT_TOLERANCE = 0.01
 
 
-class Severity(Enum):
-    """How bad it is."""
-
-    UNSAFE = "unsafe"  # data or the service can be lost when one server is
-    WARNING = "warning"  # a change of master takes longer or is noticed, or something could not be checked
-    NOTE = "note"  # does no harm to this system
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that an operator should know. `node` is None when it is about the group or the store."""
-
-    severity: Severity
-    node: Node | None
-    what: str
-    why: str
-    line: str = ""  # of configuration that puts it right; empty when there is none
-
-
-@dataclass(frozen=True, slots=True)
-class ServerFacts:
-    """What one server said. Times are seconds."""
-
-    node: Node
-    trouble: str = ""  # why it could not be asked at all; the rest is then unknown
-    role: str = ""  # master | slave
-    supervised: str = "no"  # what started it, in INFO's words: no | systemd | upstart | unknown
-    settings: Mapping[str, str] | None = None  # those of SETTINGS that it has; None when they may not be read
-    user: str = "default"  # as whom the managers speak to it
-    denied: Mapping[str, str] | None = None  # of NEEDED, and the server's words; None when that cannot be asked
-    clock: float = 0.0  # ahead of this host's
-    clock_error: float = 0.0  # how much that may be wrong, either way
-
-
-@dataclass(frozen=True, slots=True)
-class GroupFacts:
-    """What all of them said."""
-
-    servers: Sequence[ServerFacts] = field(default_factory=tuple)
-    asked_timeout: float = 4.0  # ZooKeeper session, seconds
-    granted_timeout: float = 4.0
-    with_password: bool = False  # the managers log in with one, which they pass on to replicas
-    silence: float = 1.35  # seconds; the shortest after which the managers take a server that says nothing for dead
-    accounts: Mapping[str, str] = field(default_factory=dict)  # by proxy: what is wrong with its own account
-
-
 def examine(group: GroupFacts) -> list[Finding]:
     """All that is wrong with the group, the worst first."""
-    findings = [*_of_the_store(group), *_of_the_group(group), *_of_the_proxies(group)]
+    findings = [*_of_the_store(group), *_of_the_managers(group), *_of_the_group(group), *_of_the_proxies(group)]
+    findings += [*_of_the_doubles(group), *comparison.differences(group)]
     for server in group.servers:
         if server.trouble:
             findings.append(_not_asked(server))
         else:
-            findings += [*_of_the_rights(server, group), *_of_the_settings(server, group)]
+            findings += [*_of_the_disk(server), *_of_the_rights(server, group), *_of_the_settings(server, group)]
     order = list(Severity)
     return sorted(findings, key=lambda finding: order.index(finding.severity))
 
@@ -121,7 +78,66 @@ def _not_asked(server: ServerFacts) -> Finding:
     return Finding(Severity.UNSAFE, server.node, f"cannot be examined: {server.trouble}", why)
 
 
+def _of_the_disk(server: ServerFacts) -> Iterator[Finding]:
+    """See redis.c: writeCommandsDeniedByDiskError, and what processCommand does of it in a replica."""
+    if not server.unsaved:
+        return
+    settings = server.settings or {}
+    tolerated = settings.get("stop-writes-on-bgsave-error") == "no" and "append-only" not in server.unsaved
+    what = f"could not write {server.unsaved} to its disk"
+    if tolerated:
+        why = "what it has on its disk is old: started again, it comes back with that"
+        yield Finding(Severity.WARNING, server.node, what, why, _FREE_SPACE)
+        return
+    what += ", and refuses all writes (MISCONF)" if server.role == "master" else ": as a master it refuses all writes"
+    why = "nobody is promoted in its place, as it is not dead"
+    if settings.get("replica-ignore-disk-write-errors") == "no":
+        why += "; and as a replica it aborts at the next write (replica-ignore-disk-write-errors no)"
+    yield Finding(Severity.UNSAFE, server.node, what, why, _FREE_SPACE)
+
+
+_FREE_SPACE = "free space on its disk, or see to its rights; BGSAVE on it shows whether that was all"
+
+
+def _of_the_managers(group: GroupFacts) -> Iterator[Finding]:
+    if group.too_few:
+        why = "while too few report, a master that is lost is not replaced"
+        line = "required_node_managers: N  (rfmanager: not more than there are, and the same for all)"
+        yield Finding(Severity.UNSAFE, None, group.too_few, why, line)
+    for what in group.disagreements:
+        why = "which of them leads decides what is done"
+        yield Finding(Severity.WARNING, None, what, why, "the same options for all managers")
+    if group.paused:
+        why = "nobody is promoted while they are, also when the master is lost"
+        yield Finding(Severity.WARNING, None, f"the managers are paused {group.paused}", why, "rfmanager resume")
+    if group.slowed_down:
+        why = "a master that does die silently is replaced that much later"
+        line = "probe_timeout: SECONDS  (rfmanager)"
+        yield Finding(Severity.WARNING, None, f"changes of master are slowed down: {group.slowed_down}", why, line)
+
+
+def _of_the_doubles(group: GroupFacts) -> Iterator[Finding]:
+    """As the managers see them, and as they were found here."""
+    listed: defaultdict[str, set[Node]] = defaultdict(set)
+    for run_id, nodes in group.doubles.items():
+        listed[run_id].update(nodes)
+    for server in group.servers:
+        if server.run_id:
+            listed[server.run_id].add(server.node)
+    for names in listed.values():
+        if len(names) > 1:
+            first, *others = sorted(names)
+            why = "it counts as several: a replica too few is left when one server is lost, and it cannot follow itself"
+            line = "nodes: HOST:PORT,...  (rfmanager: the same name for a server everywhere)"
+            for node in others:
+                yield Finding(Severity.UNSAFE, node, f"is the same server as {first}", why, line)
+
+
 def _of_the_store(group: GroupFacts) -> Iterator[Finding]:
+    if group.store_trouble:
+        why = "without it no master is replaced, and proxies hold writes when their leases have run out"
+        yield Finding(Severity.UNSAFE, None, group.store_trouble, why)
+        return
     asked, granted = group.asked_timeout, group.granted_timeout
     what = f"ZooKeeper grants sessions of {granted:g} s instead of {asked:g} s"
     if granted > asked + _TIMEOUT_TOLERANCE:
@@ -154,7 +170,7 @@ def _of_the_group(group: GroupFacts) -> Iterator[Finding]:
             why = "replicas on other hosts are told to follow this address, which is their own host's"
             line = f"nodes: HOST:{node.port}  (rfmanager: an address that all hosts can reach)"
             yield Finding(Severity.UNSAFE, node, "has a loopback address, and others have not", why, line)
-    yield from _of_the_clocks([server for server in servers if not server.trouble])
+    yield from _of_the_clocks(group)
 
 
 def _is_local(host: str) -> bool:
@@ -164,12 +180,14 @@ def _is_local(host: str) -> bool:
         return host == "localhost"
 
 
-def _of_the_clocks(servers: Sequence[ServerFacts]) -> Iterator[Finding]:
+def _of_the_clocks(group: GroupFacts) -> Iterator[Finding]:
     """Compared with the master, so that this host's own clock does not matter."""
-    if not servers:
+    yardstick = group.yardstick
+    if yardstick is None:
         return
-    yardstick = next((server for server in servers if server.role == "master"), servers[0])
-    for server in servers:
+    for server in group.servers:
+        if server.trouble:
+            continue
         apart = server.clock - yardstick.clock
         if abs(apart) - server.clock_error - yardstick.clock_error > _CLOCK_TOLERANCE:
             what = f"its clock is {abs(apart):.1f} s {'ahead of' if apart > 0 else 'behind'} {yardstick.node}'s"
@@ -280,7 +298,7 @@ def _announced(server: ServerFacts, settings: Mapping[str, str], group: GroupFac
 def _busy(server: ServerFacts, settings: Mapping[str, str], group: GroupFacts) -> Iterable[Finding]:
     name = "busy-reply-threshold" if "busy-reply-threshold" in settings else "lua-time-limit"  # before Redis 7.0
     threshold = int(settings.get(name, _BUSY_THRESHOLD))  # milliseconds; 0: never
-    if 0 < threshold < group.silence * 1000:
+    if comparison.says_busy_in_time(threshold, group.silence):
         return
     after = f"only after {threshold / 1000:g} s" if threshold > 0 else "never"
     what = f"says {after} that it is busy with a script"

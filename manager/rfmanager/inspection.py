@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from rfmanager import operations
-from rfmanager.doctor import NEEDED, SETTINGS, GroupFacts, ServerFacts
-from rfmanager.redis_admin import Credentials, RedisAdmin
-from rfprotocol.errors import NodeRefused, NodeUnreachable, OperationFailed
+from rfmanager.consistency import disagreements, same_process, too_few
+from rfmanager.doctor import NEEDED, SETTINGS
+from rfmanager.facts import GroupFacts, ServerFacts, User
+from rfmanager.redis_admin import Credentials, RedisAdmin, not_on_disk
+from rfmanager.report import meaning, pause_text, slowed_down_text
+from rfprotocol.errors import NodeRefused, NodeUnreachable, OperationFailed, StoreUnavailable
 from rfprotocol.paths import Paths
 from rfprotocol.resolver import Resolver
 from rfprotocol.store import TopologyStore
@@ -29,18 +34,44 @@ async def inspect(
 
     `asked_timeout` is of `store`, `silence` the shortest that makes a server dead for the managers, both in seconds.
 
-    A server that does not answer is a fact, too. Raises StoreUnavailable, and OperationFailed when no server is known.
+    A server that does not answer is a fact, too; with `nodes` a store that does not answer, as well. Raises
+    StoreUnavailable, and OperationFailed when no server is known.
     """
-    known = await operations.status(store, paths)
+    try:
+        known = await operations.status(store, paths)
+    except StoreUnavailable as error:
+        if not nodes:
+            raise
+        return await inspect_servers(nodes, credentials, silence=silence, store_trouble=str(error))
     nodes = nodes or [server.node for server in known.servers]
-    accounts = {name: proxy.account for name, proxy in known.proxies.items() if proxy.account}
     if not nodes:
         raise OperationFailed(f"no server is known at {paths.root}: name them with -n, or start rfmanager first")
+    group = await inspect_servers(nodes, credentials, silence=silence)
+    # Where nobody has ever been master, managers may never have been started.
+    in_use = known.topology is not None or bool(known.managers)
+    return replace(
+        group,
+        asked_timeout=asked_timeout,
+        granted_timeout=store.session_timeout,
+        accounts={name: proxy.account for name, proxy in known.proxies.items() if proxy.account},
+        too_few=too_few(known.managers, known.primary) if in_use else "",
+        disagreements=disagreements(known.managers, known.primary),
+        doubles=same_process(known.managers),
+        slowed_down=slowed_down_text(known.brake) if known.brake.on else "",
+        paused=pause_text(known.pause) if known.pause else "",
+    )
+
+
+async def inspect_servers(
+    nodes: Sequence[Node], credentials: Credentials, *, silence: float, store_trouble: str = ""
+) -> GroupFacts:
+    """What can be known without the store, and why it could not be asked."""
     resolver = Resolver()
     servers = await asyncio.gather(*(_inspect(node, credentials, resolver) for node in nodes))
     resolver.close()
-    with_password = credentials.password is not None
-    return GroupFacts(servers, asked_timeout, store.session_timeout, with_password, silence, accounts)
+    return GroupFacts(
+        servers, with_password=credentials.password is not None, silence=silence, store_trouble=store_trouble
+    )
 
 
 async def _inspect(node: Node, credentials: Credentials, resolver: Resolver) -> ServerFacts:
@@ -49,7 +80,9 @@ async def _inspect(node: Node, credentials: Credentials, resolver: Resolver) -> 
         await inspector.locate()
         return await inspector.facts()
     except (NodeRefused, NodeUnreachable) as error:
-        return ServerFacts(node, trouble=str(error).removeprefix(f"{node} "))
+        condition = error.reason.value if isinstance(error, NodeUnreachable) else error.code.lower()
+        said, words = str(error).removeprefix(f"{node} "), meaning(condition)
+        return ServerFacts(node, trouble=f"{said.rstrip('.')}; {words}" if words else said)
     finally:
         await inspector.close()
 
@@ -72,6 +105,10 @@ class Inspector(RedisAdmin):
             denied=denied,
             clock=clock,
             clock_error=clock_error,
+            run_id=info.get("run_id", ""),
+            version=_version(info),
+            unsaved=not_on_disk(info),
+            users=await self._users(),
         )
 
     async def _settings(self) -> Mapping[str, str] | None:
@@ -82,6 +119,12 @@ class Inspector(RedisAdmin):
             return None
         # Of a password it matters only that there is one.
         return {name: "set" if name == "masterauth" and said[name] else said[name] for name in SETTINGS if name in said}
+
+    async def _users(self) -> Mapping[str, User] | None:
+        try:
+            return users(await self._ask("ACL", "LIST"))
+        except NodeRefused:
+            return None
 
     async def _rights(self) -> tuple[str, Mapping[str, str] | None]:
         user = self._keyring.current.username or "default"
@@ -110,3 +153,21 @@ class Inspector(RedisAdmin):
             return 0.0, float("inf")
         after = time.time()
         return seconds + microseconds / 1e6 - (before + after) / 2, (after - before) / 2
+
+
+def users(said: Iterable[str]) -> Mapping[str, User]:
+    """The answer to ACL LIST: of passwords, and whether one is needed, it is only kept what tells them apart."""
+    known = {}
+    for line in said:
+        _, name, *words = line.split(" ")
+        secret = sorted(word for word in words if word[:1] in "#>" or word == "nopass")
+        rules = " ".join(word for word in words if word not in secret)
+        known[name] = User(rules, hashlib.sha256(" ".join(secret).encode()).hexdigest())
+    return known
+
+
+def _version(info: Mapping[str, str]) -> str:
+    """Valkey says which Redis it stands for, too."""
+    if "valkey_version" in info:
+        return f"Valkey {info['valkey_version']}"
+    return f"Redis {info['redis_version']}" if "redis_version" in info else ""

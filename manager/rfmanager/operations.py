@@ -26,13 +26,17 @@ _LAST_CHANCE = 2.0
 """Seconds for the withdrawal of a request that nobody waits for any more."""
 
 
+class NotConnected(OperationFailed):
+    """The store could not be reached in time, so nothing was asked for."""
+
+
 @asynccontextmanager
 async def connected(
     store: TopologyStore, timeout: float, where: str, absent: Callable[[], str] | None = None
 ) -> AsyncIterator[None]:
     """Start `store`, wait until it is connected, and close it in the end.
 
-    Raises OperationFailed, which says `absent()` or names `where`, when that takes longer than `timeout` seconds.
+    Raises NotConnected, which says `absent()` or names `where`, when that takes longer than `timeout` seconds.
     """
     up = asyncio.Event()
 
@@ -48,8 +52,8 @@ async def connected(
             async with asyncio.timeout(timeout):
                 await up.wait()
         except TimeoutError:
-            what = absent() if absent else f"ZooKeeper at {where} does not answer"
-            raise OperationFailed(f"{what} (waited {timeout:g} s)") from None
+            what = absent() if absent else f"ZooKeeper at {where} {store.trouble or 'does not answer'}"
+            raise NotConnected(f"{what} (waited {timeout:g} s)") from None
         yield
     finally:
         await store.close()
@@ -140,14 +144,19 @@ async def resume(store: TopologyStore, paths: Paths) -> bool:
     return True
 
 
-async def failover(store: TopologyStore, paths: Paths, target: Node | None, timeout: float) -> Receipt:
+async def failover(
+    store: TopologyStore, paths: Paths, target: Node | None, timeout: float, *, force: bool = False
+) -> Receipt:
     """Ask for another master, `target` or any replica, and wait for the receipt, which may say that it was refused.
 
-    Raises OperationFailed when it makes no sense to ask, and when there is no receipt after `timeout` seconds; the
-    request is then withdrawn, as it is when the caller is cancelled. Raises StoreUnavailable when it is not even
-    known whether the request was made.
+    Raises OperationFailed when it makes no sense to ask, when it would do harm (not with `force`), and when there is no
+    receipt after `timeout` seconds; the request is then withdrawn, as it is when the caller is cancelled. Raises
+    StoreUnavailable when it is not even known whether the request was made.
     """
-    _check(await status(store, paths), paths)
+    snapshot = await status(store, paths)
+    _check(snapshot, paths)
+    if not force:
+        _check_disks(snapshot, target)
     before = _newest(await store.read_children(paths.history))
     try:
         await store.commit(Put(paths.manual_failover, ManualRequest(target).encode()))
@@ -235,6 +244,28 @@ def _check(snapshot: Snapshot, paths: Paths) -> None:
         raise OperationFailed(f"no manager of {paths.root} runs: start rfmanager first")
     if snapshot.pause:
         raise OperationFailed(f"the managers are paused {pause_text(snapshot.pause)}: 'rfmanager resume' first")
+
+
+def _check_disks(snapshot: Snapshot, target: Node | None) -> None:
+    """Raise OperationFailed for a change of master that a full disk makes a loss.
+
+    A replica of Redis 7.0 or later that could not write to its disk ends itself at the next write that its master sends
+    (server.c: processCommand, "Replica was unable to write command to disk").
+    """
+    for server in snapshot.servers:
+        unsaved = server.report.unsaved if server.report is not None and server.report.available else ""
+        if unsaved and server.listed == "master":
+            raise OperationFailed(
+                f"the master {server.node} could not write {unsaved} to its disk (MISCONF). As a replica, Redis 7.0 "
+                "and later abort at the next write (replica-ignore-disk-write-errors no, the default): that server "
+                "would be gone. Free space on its disk and send it BGSAVE; or send it CONFIG SET "
+                "replica-ignore-disk-write-errors yes, and repeat this with --force"
+            )
+        if unsaved and server.node == target:
+            raise OperationFailed(
+                f"{target} could not write {unsaved} to its disk: as the master it refuses all writes (MISCONF). Free "
+                "space there and send it BGSAVE; or repeat this with --force"
+            )
 
 
 def _newest(entries: Mapping[str, Entry]) -> int:

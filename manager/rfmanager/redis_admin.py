@@ -490,6 +490,15 @@ def info_fields(said: str) -> Mapping[str, str]:
     return fields
 
 
+_ON_DISK = {"rdb_last_bgsave_status": "its RDB dump", "aof_last_write_status": "its append-only file"}
+"""What INFO says of the disk, and of what."""
+
+
+def not_on_disk(info: Mapping[str, str]) -> str:
+    """What a server could not write to its disk when it last tried; empty when it could."""
+    return " and ".join(what for name, what in _ON_DISK.items() if info.get(name) == "err")
+
+
 def parse_info(node: Node, info: Mapping[str, str], latency: float) -> NodeReport:
     """The fields of INFO that matter here, see `redis.c: genRedisInfoString`."""
     role = info.get("role", "")
@@ -497,10 +506,10 @@ def parse_info(node: Node, info: Mapping[str, str], latency: float) -> NodeRepor
     name = info.get("server_name", "redis")
     software = name if name != "redis" and f"{name}_version" in info else ""
     offset = int(info.get("master_repl_offset", -1))
-    condition = "ok"
+    condition, unsaved = "ok", not_on_disk(info)
     if int(info.get("loading", 0)) or int(info.get("async_loading", 0)):
         condition = "loading"
-    elif info.get("rdb_last_bgsave_status") == "err" or info.get("aof_last_write_status") == "err":
+    elif unsaved:
         condition = "misconf"  # Redis refuses writes in this state, unless stop-writes-on-bgsave-error is off
     report = NodeReport(
         node,
@@ -522,6 +531,7 @@ def parse_info(node: Node, info: Mapping[str, str], latency: float) -> NodeRepor
         software=software,
         version=info.get(f"{software or 'redis'}_version", ""),
         eviction=info.get("maxmemory_policy", "") if info.get("maxmemory", "0") != "0" else "",
+        unsaved=unsaved if condition == "misconf" else "",
     )
     return report if role != "slave" else _as_replica(report, info)
 

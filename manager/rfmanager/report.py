@@ -13,7 +13,10 @@ from typing import Any
 from tabulate import tabulate
 
 from rfmanager.brake import Brake
-from rfmanager.doctor import UNSEEN, Finding
+from rfmanager.consistency import complaints
+from rfmanager.detector import UNLINKED
+from rfmanager.doctor import UNSEEN
+from rfmanager.facts import Finding
 from rfmanager.lastknown import holding
 from rfmanager.snapshot import Pause, Server, Snapshot
 from rfmanager.versions import can_copy, named, shown
@@ -46,6 +49,12 @@ _TROUBLES = {
 """What Redis' words, and those of `errors.Failure`, ask an operator to do."""
 
 
+def meaning(condition: str) -> str:
+    """What the condition of a server asks an operator to do, as a sentence; empty when it is well."""
+    words = _TROUBLES.get(condition, "")
+    return words if not words or words.startswith("its ") else f"it {words}"
+
+
 def status_text(snapshot: Snapshot) -> str:
     """The state of the group on one screen."""
     parts = [_pairs(_summary(snapshot))]
@@ -72,13 +81,11 @@ def status_json(snapshot: Snapshot) -> str:
             "paused": {"by": snapshot.pause.by, "at": snapshot.pause.at} if snapshot.pause else None,
             "request": snapshot.request.encode().decode() if snapshot.request else None,
             "unreadable": dict(snapshot.unreadable),
+            "trouble": troubles(snapshot),
             "slowed_down": asdict(snapshot.brake) if snapshot.brake.on else None,
             "waits_for": _waits_for(snapshot) or None,
-            "servers": [_plain_server(server) for server in snapshot.servers],
-            "managers": [
-                {"name": name, "primary": name == snapshot.primary, "sequence": manager.sequence}
-                for name, manager in sorted(snapshot.managers.items())
-            ],
+            "servers": [_plain_server(server, snapshot) for server in snapshot.servers],
+            "managers": [_plain_manager(name, snapshot) for name in sorted(snapshot.managers)],
             "proxies": [
                 {"name": name, **json.loads(proxy.encode())} for name, proxy in sorted(snapshot.proxies.items())
             ],
@@ -202,8 +209,8 @@ def _summary(snapshot: Snapshot) -> list[tuple[str, str]]:
     topology = snapshot.topology
     master = str(topology.master or "none") if topology else "unknown: there is no topology that can be read"
     rows = [("master", master)]
-    rows += [("trouble", trouble) for trouble in _troubles(snapshot)]
-    rows += [("slowed down", _slowed_down(snapshot.brake))] if snapshot.brake.on else []
+    rows += [("trouble", trouble) for trouble in troubles(snapshot)]
+    rows += [("slowed down", slowed_down_text(snapshot.brake))] if snapshot.brake.on else []
     rows += [("next step waits", waits)] if (waits := _waits_for(snapshot)) else []
     if topology:
         rows += [("phase", topology.phase.value), ("epoch", str(topology.epoch))]
@@ -211,8 +218,7 @@ def _summary(snapshot: Snapshot) -> list[tuple[str, str]]:
     rows.append(("primary manager", snapshot.primary or "none: no manager leads"))
     rows += [("paused", f"{pause_text(snapshot.pause)}: end it with 'rfmanager resume'")] if snapshot.pause else []
     rows += [("request", f"{request_text(snapshot.request)}: under way")] if snapshot.request else []
-    rows += [("unreadable", why) for why in snapshot.unreadable.values()]
-    return rows
+    return rows + [("unreadable", why) for why in snapshot.unreadable.values()]
 
 
 def _waits_for(snapshot: Snapshot) -> str:
@@ -221,40 +227,57 @@ def _waits_for(snapshot: Snapshot) -> str:
     return primary.waits_for if primary else ""
 
 
-def _slowed_down(brake: Brake) -> str:
+def slowed_down_text(brake: Brake) -> str:
+    """Why a silent master is given more time than usual, until when, and what to do about it."""
     given = f"a silent master is given {brake.factor} times the usual time until {moment(brake.until)}"
     return f"{brake.reason}: {given}; raise --probe-timeout if it is often silent for so long"
 
 
-def _troubles(snapshot: Snapshot) -> list[str]:
-    """What an operator should look at first, one line each."""
+def troubles(snapshot: Snapshot) -> list[str]:
+    """What an operator should look at first, one line each; empty when all is well."""
     listed = {"master": "the master ", "replica": "replica "}
     master = next((server.report for server in snapshot.servers if server.listed == "master"), None)
-    troubles = [
+    lines = complaints(snapshot.managers, snapshot.primary)
+    said = [
         (server, trouble)
         for server in snapshot.servers
-        for trouble in (_trouble(server, snapshot.proxies) or _cannot_copy(server, master), *_refusals(server))
+        for trouble in (_cannot_copy(server, master) or _trouble(server, snapshot), *_refusals(server))
     ]
-    lines = [f"{listed.get(server.listed, '')}{server.node}: {trouble}" for server, trouble in troubles if trouble]
+    lines += [f"{listed.get(server.listed, '')}{server.node}: {trouble}" for server, trouble in said if trouble]
     lines += [f"{report.node}: {holding(report)}" for report in snapshot.strangers]
     proxies = sorted(snapshot.proxies.items())
-    return lines + [f"proxy {name}: its own account: {proxy.account}" for name, proxy in proxies if proxy.account]
+    lines += [f"proxy {name}: its own account: {proxy.account}" for name, proxy in proxies if proxy.account]
+    return lines
 
 
-def _trouble(server: Server, proxies: Mapping[str, ProxyRecord]) -> str:
+def _trouble(server: Server, snapshot: Snapshot) -> str:
     """Empty when it is well."""
     report = server.report
     if report is not None and report.condition == "silent":
         said = f"busy: {report.busy_with} for {report.silent_for:.1f} s (said by proxy {report.said_by})"
         return f"{said}, patience ends in {max(0.0, report.patience):.1f} s"
     if report is None or report.available:  # what a proxy says comes sooner than the managers' patience is needed
-        for name, proxy in sorted(proxies.items()):
+        for name, proxy in sorted(snapshot.proxies.items()):
             if busy := proxy.busy.get(str(server.node)):
                 return f"busy: {busy.command} for {busy.since:.1f} s (said by proxy {name})"
-    if report is None or report.condition == "ok":
+    if report is None:
         return ""
+    if report.condition == "ok":
+        return _unlinked(report, snapshot)
     overdue = f"; it was busy with {report.busy_with}, its patience is over" if report.busy_with else ""
-    return f"{_TROUBLES.get(report.condition, report.condition)}{overdue}"
+    unsaved = f"; it could not write {report.unsaved}" if report.unsaved else ""
+    return f"{_TROUBLES.get(report.condition, report.condition)}{unsaved}{overdue}"
+
+
+def _unlinked(report: NodeReport, snapshot: Snapshot) -> str:
+    """Of a replica that has no link for long. Without a master, which is shown to be down itself, none has one."""
+    said = "its link to" in report.refusal  # with the reason
+    if report.unlinked_for < UNLINKED or said or not snapshot.has_master:
+        return ""
+    return (
+        f"has had no link to its master {report.follows} for {report.unlinked_for:.0f} s and is not read from: "
+        "its log says why (network, masterauth, a master of a newer version)"
+    )
 
 
 def _refusals(server: Server) -> list[str]:
@@ -267,9 +290,9 @@ def _refusals(server: Server) -> list[str]:
 def _cannot_copy(server: Server, master: NodeReport | None) -> str:
     """Why its link is down, if that is likely to be the reason."""
     report = server.report
-    if report is None or master is None or report.role != "slave" or report.link_up or report.follows != master.node:
+    if report is None or master is None or not report.available or can_copy(report, master):
         return ""
-    if can_copy(report, master):
+    if report.role != "slave" or report.link_up or report.follows != master.node:
         return ""
     return (
         f"its link is down: the version of its master is probably too new to copy from "
@@ -290,8 +313,8 @@ def _row(server: Server) -> Sequence[object]:
     report = server.report
     if report is None:
         return (server.node, server.listed, "-", "not reported", "-", "-", "-", "-")
-    lag = "-" if server.lag is None else server.lag
-    offset = report.offset if report.offset >= 0 else "-"
+    lag = "-" if server.lag is None or not report.available else server.lag
+    offset = "-" if report.offset < 0 else str(report.offset) if report.available else f"last {report.offset}"
     return (
         server.node,
         server.listed,
@@ -309,6 +332,8 @@ def _role(server: Server) -> str:
     report = server.report
     if report is None or not report.role:
         return "-"
+    if not report.available:
+        return f"was {_ROLES.get(report.role, report.role)}"
     if report.role != "slave":
         return _ROLES.get(report.role, report.role)
     state = "syncing" if report.syncing else "" if report.link_up else "link down"
@@ -371,7 +396,21 @@ def _duration(receipt: Receipt) -> str:
     return f"{receipt.duration:.3f} s"
 
 
-def _plain_server(server: Server) -> dict[str, Any]:
+def _plain_manager(name: str, snapshot: Snapshot) -> dict[str, Any]:
+    manager = snapshot.managers[name]
+    return {
+        "name": name,
+        "primary": name == snapshot.primary,
+        "sequence": manager.sequence,
+        "servers_up": sum(report.available for report in manager.nodes),
+        "configured": None if manager.configured is None else [str(node) for node in manager.configured],
+        "required": manager.required or None,
+        "strategy": manager.strategy or None,
+    }
+
+
+def _plain_server(server: Server, snapshot: Snapshot) -> dict[str, Any]:
+    """What was known of a server that is not available any more is what it was: `available` says so."""
     report = server.report
     known: dict[str, Any] = {}
     if report:
@@ -392,11 +431,15 @@ def _plain_server(server: Server) -> dict[str, Any]:
             "version": report.version or None,
             "eviction": report.eviction or None,
             "notify_keyspace_events": report.events,
+            "unlinked_for": report.unlinked_for,
+            "busy_with": report.busy_with or None,
+            "unsaved": report.unsaved or None,
         }
     return {
         "address": str(server.node),
         "listed": server.listed,
         **known,
+        "trouble": _trouble(server, snapshot) or None,
         "lag": server.lag,
         "managers": {
             name: {

@@ -70,6 +70,10 @@ class TopologyStore(Protocol):
         """The state now."""
 
     @property
+    def trouble(self) -> str:
+        """Why there is no connection, as a predicate to the store; empty when there is one, or nothing is known."""
+
+    @property
     def session(self) -> int:
         """Identity of the session, 0 before the first. Records announced under an older one are gone or will go."""
 

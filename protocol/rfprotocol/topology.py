@@ -216,6 +216,8 @@ class NodeReport:
     version: str = ""  # of that software; empty: not known
     eviction: str = ""  # its maxmemory-policy, if it has a maxmemory
     events: str | None = None  # its notify-keyspace-events; None: not known
+    unlinked_for: float = 0.0  # seconds that it has had no link to its master and copied nothing, as the manager saw
+    unsaved: str = ""  # what it could not write to its disk, for which it refuses writes as a master
 
     def encode(self) -> dict[str, Any]:
         """Plain data for JSON, without what has its default value."""
@@ -256,6 +258,8 @@ class ManagerReport:
     nodes: tuple[NodeReport, ...] = field(default=())
     configured: tuple[Node, ...] | None = None  # the servers that it is configured with; None: it does not say
     waits_for: str = ""
+    required: int = 0  # managers that must report a server, as it is configured; 0: it does not say
+    strategy: str = ""  # how many of them must agree
 
     def encode(self) -> bytes:
         """JSON for `manager_node_state/<id>`: the gem's two keys, and the details beside them."""
@@ -268,6 +272,8 @@ class ManagerReport:
                 "nodes": {str(n.node): n.encode() for n in self.nodes},
                 **({} if self.configured is None else {"configured": [str(node) for node in self.configured]}),
                 **({"waits_for": self.waits_for} if self.waits_for else {}),
+                "required": self.required,
+                "strategy": self.strategy,
             }
         ).encode()
 
@@ -290,6 +296,8 @@ class ManagerReport:
                 tuple(nodes),
                 None if configured is None else node_list(configured),
                 str(record.get("waits_for", "")),
+                required=whole_number(record.get("required", 0)),
+                strategy=str(record.get("strategy", "")),
             )
         except (ValueError, TypeError, AttributeError, ConfigError) as error:
             raise RecordError(f"the report of manager {manager} cannot be read: {error}") from None

@@ -12,6 +12,9 @@ lines marked otherwise, which only hand over to it (`_hop`). What kazoo does dif
 * It waits for a dead host as long as a session lives, as long (divided by the hosts) for the handshake with a frozen
   or just starting one, and backs off for up to an hour. Here it gets sockets of ours, and no pause is longer than a
   second.
+* It does not tell a server that is away from one that accepts a connection and closes it again, because it has no
+  quorum or because this address has connections enough (`maxClientCnxns`). Here both are named; and who is `patient`
+  leaves a place that comes free to others for a while: a proxy goes on with what it knows, a manager cannot.
 * It hides the session timeout that the server granted. Here it is read from the handshake.
 * It insists on a server that knows all it has seen, also when the servers have lost that (their data was removed, or an
   old backup restored). Here it insists no more when its session counts as lost, because all is read anew then.
@@ -31,7 +34,7 @@ import select
 import socket
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from typing import Any, Protocol
 
@@ -57,6 +60,13 @@ Request = Callable[[Client], Answer]
 
 _TICK = 0.5  # seconds between two looks at the connection
 _LONGEST_REST = 5.0  # seconds at most until kazoo is started again after one of its threads has ended
+_CROWD = 0.3  # seconds that a server is given to close a connection it has accepted, before it is asked for anything
+_MEMORY = 15.0  # seconds for which that explains why there is no connection
+_FIRST_REST, _LONGEST_LEAVE = 1.0, 10.0  # seconds between attempts of who is patient while there is no place
+_YIELD = (
+    5.0  # seconds that such a one leaves a place free that it has found, for others to take: a program starts in less
+)
+_HASTE = 0.25  # the part of kazoo's pauses, 0.7 s at most, that others make then
 _SWITCH = 0.0005  # seconds that kazoo's threads wait for a busy loop: an answer passes through three, and 5 ms is usual
 
 _CONSUMED = {
@@ -116,6 +126,7 @@ class Link:
     """One session after the other with the ensemble at `servers` (`host:port,host:port`), until it is closed.
 
     `moved` is called on every change of the state or session, `fired` with each event of a watch. Times are in seconds.
+    `patient`: while ZooKeeper takes no more connections from this address, others go first.
     Raises ConfigError when `servers` cannot be read.
     """
 
@@ -127,8 +138,10 @@ class Link:
         request_timeout: float,
         moved: Callable[[StoreState], None],
         fired: Callable[[str, tuple[Watched, ...]], None],
+        patient: bool = False,
     ) -> None:
         self.session = 0
+        self._patient = patient
         self.session_timeout = session_timeout
         self._servers = servers
         self._asked_timeout = session_timeout
@@ -147,6 +160,11 @@ class Link:
     def state(self) -> StoreState:
         """The state now."""
         return _STATES.get(self._phase, StoreState.LOST)
+
+    @property
+    def trouble(self) -> str:
+        """Why there is no connection, as a predicate to ZooKeeper; empty when there is one, or nothing is known."""
+        return "" if self._phase is _Phase.CONNECTED else self._client.wire.trouble
 
     @property
     def is_closed(self) -> bool:
@@ -228,7 +246,7 @@ class Link:
 
     def _new_client(self) -> _Client:
         try:
-            client = _Client(self._servers, self._asked_timeout)
+            client = _Client(self._servers, self._asked_timeout, patient=self._patient)
         except ValueError as error:
             raise ConfigError(f"{self._servers!r} is not a list of ZooKeeper's host:port: {error}") from None
 
@@ -257,6 +275,7 @@ class Link:
         if self._phase in (phase, _Phase.CLOSED):
             return
         before, self._phase = self.state, phase
+        self._client.wire.has_session = phase in (_Phase.CONNECTED, _Phase.SUSPENDED)
         self._phase_changed.set()
         if self.state is before:
             return
@@ -306,7 +325,8 @@ class Link:
         threading.Thread(target=end, name="zookeeper-close", daemon=True).start()
 
     def _complaint(self) -> str:
-        reason = f" ({self._client.journal.reason})" if self._client.journal.reason else ""
+        why = (self._client.journal.reason, self.trouble and f"it {self.trouble}")
+        reason = f" ({said})" if (said := "; ".join(filter(None, why))) else ""
         return f"ZooKeeper at {self._servers} is {self._phase.value}{reason}"
 
     def _hop(self, callback: Callable[..., object], *args: Any) -> None:
@@ -325,21 +345,41 @@ class _Pollable(Protocol):
 class _Client(KazooClient):
     """A kazoo client with our sockets, our pauses and our idea of what to log."""
 
-    def __init__(self, servers: str, timeout: float) -> None:
+    def __init__(self, servers: str, timeout: float, *, patient: bool) -> None:
         self.journal = _Journal(logging.getLogger("kazoo"), {})
-        self.wire = _Wire(timeout / (servers.count(",") + 1))
+        self.wire = _Wire(timeout / (servers.count(",") + 1), yields=patient)
         # kazoo jitters a pause by up to 40 % beyond its maximum.
         pauses = KazooRetry(max_tries=-1, delay=0.05, max_delay=0.7, sleep_func=self.wire.sleep_func)
         super().__init__(servers, timeout, handler=self.wire, connection_retry=pauses, logger=self.journal)
 
 
-class _Wire(SequentialThreadingHandler):
-    """kazoo's threads and sockets. `patience` (seconds) is how long a host may take to accept a connection."""
+class _TurnedAway(Enum):
+    """What a server that accepts connections does with them, as a predicate."""
 
-    def __init__(self, patience: float) -> None:
+    CROWDED = "accepts and closes at once: its maxClientCnxns (60 by default) may be reached by this address"
+    YIELDED = "has room again, which is left to others for a moment"
+    NOT_SERVING = (
+        "accepts and closes without an answer: it has no quorum, or its maxClientCnxns (60 by default) is reached"
+    )
+
+
+class _Wire(SequentialThreadingHandler):
+    """kazoo's threads and sockets. `patience` (seconds) is how long a host may take to accept a connection.
+
+    `yields`: while servers are crowded, and there is no session to be kept, others go first.
+    """
+
+    def __init__(self, patience: float, *, yields: bool = False) -> None:
         super().__init__()
         self.heard = clock.now()
+        self.has_session = False  # the loop's word: it may be over
         self._patience = patience
+        self._yields = yields
+        self._tried: list[_TurnedAway | None] = []  # what became of the attempts since the last pause
+        self._turned_away: tuple[_TurnedAway, float] | None = None  # when last
+        self._hastens = False
+        self._rests = Backoff(_FIRST_REST, _LONGEST_LEAVE)
+        self._ended = threading.Event()
         self._threads: list[threading.Thread] = []
         self._socket: _Socket | None = None
         self._opened = 0.0
@@ -348,6 +388,13 @@ class _Wire(SequentialThreadingHandler):
     def granted_timeout(self) -> float:
         """Seconds, as in the server's answer to the latest handshake."""
         return self._socket.granted_timeout if self._socket else 0.0
+
+    @property
+    def trouble(self) -> str:
+        """Why there is no connection, in words; empty when the servers do not even accept one."""
+        if self._turned_away is None or clock.now() - self._turned_away[1] > _MEMORY:
+            return ""
+        return self._turned_away[0].value
 
     def handshake_age(self) -> float:
         """Seconds that the latest connection has been open without an answer to the handshake; else 0."""
@@ -362,7 +409,29 @@ class _Wire(SequentialThreadingHandler):
         """End the connection, so that kazoo makes another."""
         with contextlib.suppress(OSError):
             if self._socket:
+                self._socket.was_cut = True
                 self._socket.shutdown(socket.SHUT_RDWR)
+
+    def start(self) -> None:
+        """Called by kazoo."""
+        self._ended.clear()
+        super().start()
+
+    def stop(self) -> None:
+        """Called by kazoo at its end, and once before it starts."""
+        self._ended.set()
+        super().stop()
+
+    def sleep_func(self, seconds: float) -> None:
+        """Called by kazoo between two rounds of attempts, in its connection thread: a pause, in pieces."""
+        tried, self._tried = self._tried, []
+        if tried:
+            crowded = all(how in (_TurnedAway.CROWDED, _TurnedAway.YIELDED) for how in tried)
+            self._hastens = crowded and not self._is_polite
+            if crowded and self._is_polite:
+                now = clock.now()
+                self._ended.wait(_YIELD if _TurnedAway.YIELDED in tried else self._rests.failed(now) - now)
+        self._ended.wait(seconds * _HASTE if self._hastens else seconds)
 
     def spawn(self, func: Callable[..., object], *args: Any, **kwargs: Any) -> threading.Thread:
         """Called by kazoo to start a thread."""
@@ -379,10 +448,26 @@ class _Wire(SequentialThreadingHandler):
     ) -> socket.socket:
         """Called by kazoo in its connection thread."""
         patience = min(self._patience, timeout or self._patience)
+        self._tried.append(None)
         plain = super().create_connection(address, hostname, patience, **options)
+        before = self._turned_away[0] if self._turned_away is not None and not self.has_session else None
+        crowded = before is not None and _is_closed(plain, _CROWD)
+        if before is _TurnedAway.CROWDED and not crowded and self._is_polite:
+            plain.close()
+            self._turn_away(_TurnedAway.YIELDED)
+            raise ConnectionRefusedError(_TurnedAway.YIELDED.value)
         self._opened = clock.now()
-        self._socket = _Socket(plain, self._listen)
+        self._socket = _Socket(plain, self._listen, self._turn_away, crowded=crowded)
         return self._socket
+
+    @property
+    def _is_polite(self) -> bool:
+        """Others need a place more than this one, which has no session to lose."""
+        return self._yields and not self.has_session
+
+    def _turn_away(self, how: _TurnedAway) -> None:
+        self._turned_away = how, clock.now()
+        self._tried[-1:] = [how]
 
     def select(
         self, reads: Sequence[_Pollable], writes: Sequence[_Pollable], _: object, timeout: float | None = None
@@ -398,16 +483,37 @@ class _Wire(SequentialThreadingHandler):
 
     def _listen(self) -> None:
         self.heard = clock.now()
+        if self._turned_away is not None and self.granted_timeout:
+            self._turned_away = None
+            self._rests.succeeded()
+
+
+def _is_closed(connection: socket.socket, patience: float) -> bool:
+    """Whether the server ends it within `patience` seconds though nothing was said yet."""
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(math.ceil(patience * 1000)))
 
 
 class _Socket(socket.socket):
-    """A connection that notes when something was heard, and what timeout the server grants in the handshake."""
+    """A connection that notes when something was heard, what timeout the server grants in the handshake, and how it
+    ends before that."""
 
-    def __init__(self, plain: socket.socket, heard: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        plain: socket.socket,
+        heard: Callable[[], None],
+        turned_away: Callable[[_TurnedAway], None],
+        *,
+        crowded: bool,
+    ) -> None:
         patience = plain.gettimeout()
         super().__init__(plain.family, plain.type, plain.proto, fileno=plain.detach())
         self.settimeout(patience)
+        self.was_cut = False
         self._heard = heard
+        self._turned_away = turned_away
+        self._crowded = crowded
         self._greeting = b""
 
     @property
@@ -417,12 +523,32 @@ class _Socket(socket.socket):
 
     def recv(self, size: int, flags: int = 0) -> bytes:
         """As `socket.recv`."""
-        data = super().recv(size, flags)
-        if data:
-            self._heard()
+        with self._noting_the_end():
+            data = super().recv(size, flags)
+        if not data:
+            self._end()
         if len(self._greeting) < 12:
             self._greeting += data
+        if data:
+            self._heard()
         return data
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        """As `socket.send`."""
+        with self._noting_the_end():
+            return super().send(data, flags)
+
+    @contextlib.contextmanager
+    def _noting_the_end(self) -> Iterator[None]:
+        try:
+            yield
+        except ConnectionError:
+            self._end()
+            raise
+
+    def _end(self) -> None:
+        if not self._greeting and not self.was_cut:
+            self._turned_away(_TurnedAway.CROWDED if self._crowded else _TurnedAway.NOT_SERVING)
 
 
 class _Journal(logging.LoggerAdapter[logging.Logger]):

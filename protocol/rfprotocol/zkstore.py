@@ -39,10 +39,13 @@ class ZkStore:
     """A TopologyStore on the ensemble at `hosts`, such as `a:2181,b:2181/chroot`; the chroot is made when missing.
 
     `session_timeout` (seconds) is what is asked for; the server may grant another one: see the property of that name.
-    `request_timeout` (seconds) bounds each call. Raises ConfigError when `hosts` cannot be read.
+    `request_timeout` (seconds) bounds each call. `patient`: while ZooKeeper takes no more connections from this
+    address, others go first. Raises ConfigError when `hosts` cannot be read.
     """
 
-    def __init__(self, hosts: str, *, session_timeout: float = 10.0, request_timeout: float = 3.0) -> None:
+    def __init__(
+        self, hosts: str, *, session_timeout: float = 10.0, request_timeout: float = 3.0, patient: bool = False
+    ) -> None:
         servers, _, chroot = hosts.partition("/")
         chroot = chroot.strip("/")
         self._chroot = f"/{chroot}" if chroot else ""
@@ -57,12 +60,18 @@ class ZkStore:
             request_timeout=request_timeout,
             moved=self._moved,
             fired=self._fired,
+            patient=patient,
         )
 
     @property
     def state(self) -> StoreState:
         """The state now."""
         return self._link.state
+
+    @property
+    def trouble(self) -> str:
+        """Why there is no connection, as a predicate to ZooKeeper; empty when there is one, or nothing is known."""
+        return self._link.trouble
 
     @property
     def session(self) -> int:

@@ -62,7 +62,7 @@ class Attempts:
     beside: int = 0
     """Connections that ended while it was in flight behind another command."""
     lost_on: str = ""
-    """Of a write: the server that never replied, and may have executed it."""
+    """Of a write that a server may have executed: why that never replied, in words."""
     suspect_at: Node | None = None
     """The server whose connection it was blamed for last."""
     ended: str = ""

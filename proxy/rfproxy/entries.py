@@ -108,7 +108,7 @@ class Run:
 
     @property
     def lost_on(self) -> str:
-        """Of a write that is sent once more: the server that never replied, and may have executed it."""
+        """Of a write that is sent once more, and may have been executed: why there was no reply, in words."""
         return self.attempts.lost_on
 
     @property

@@ -30,6 +30,8 @@ def after_loss(session: Session, run: Run, commands: list[list[bytes]], lane: La
     attempts = run.attempts
     if loss is not Loss.UNSENT and not attempts.sent:
         attempts = replace(attempts, first_sent=run.sent)
+    if attempts.sent and session.busy is None:  # a command that blocks waits for others
+        session.router.disturbed().waited(lane.closed_at - attempts.first_sent)
     if loss is not Loss.UNSENT and all(_spares_servers(lookup(args)) for args in commands):
         loss = Loss.WITHDRAWN
     process = session.router.process if lane.writes else ""
@@ -58,12 +60,12 @@ def _spares_servers(command: Command) -> bool:
 
 def decide(session: Session, args: list[bytes], need: Need, lane: Lane, attempts: Attempts) -> Entry:
     """For a command that was on `lane`, which is over; `attempts` says how it ended."""
-    command, node = lookup(args), str(lane.key.node)
+    command, missing = lookup(args), why_missing(lane)
     harmless = command.reads_only or command.name == "EXEC"  # without MULTI; with one, `pledge` decides
     if not harmless and not may_resend(command, args, session.router.policy.retry_writes):
-        return uncertain(session, args, node)
+        return uncertain(session, args, missing)
     if not harmless:
-        attempts = replace(attempts, lost_on=node)
+        attempts = replace(attempts, lost_on=missing)
     if (answer := exhausted(session, args, attempts, lane.closed_at)) is not None:
         return answer
     return again(session, args, need, attempts)
@@ -73,16 +75,16 @@ def of_busy(session: Session, run: Run, verb: Verb, lane: Lane, loss: Loss) -> E
     """For a blocking command, or one that waits for the server's consent, that was on `lane`, which is over."""
     if loss is Loss.UNSENT:
         return verb
-    node = str(lane.key.node)
+    missing = why_missing(lane)
     if verb.served:
-        return uncertain(session, verb.args, node)
+        return uncertain(session, verb.args, missing)
     waited = lane.took_nothing or session.router.answered_since(lane.key.node, lane.sent_head)
     run.attempts = verb.attempts
     attempts = after_loss(session, run, [verb.args], lane, Loss.WITHDRAWN if waited else loss)
     if verb.command.may_have_effect:
         if loss is Loss.AT_HEAD and not waited and lane.closed_at - lane.sent_head <= JUST_SENT:
-            return uncertain(session, verb.args, node)  # it may have been served
-        attempts = replace(attempts, lost_on=node)
+            return uncertain(session, verb.args, missing)  # it may have been served
+        attempts = replace(attempts, lost_on=missing)
     waits = verb.command.route is Route.BLOCKING  # for others, as long as it was told: that is no attempt that failed
     answer = exhausted(session, verb.args, attempts, lane.closed_at) if attempts.spent or not waits else None
     return replace(verb, attempts=replace(attempts, fatal_to="")) if answer is None else answer
@@ -180,11 +182,20 @@ def answer_of(session: Session, run: Run, answer: Ready) -> Ready:
     return Ready(resp.simple("OK") + resp.simple("QUEUED") * (len(run.commands) - 2) + answer.reply)
 
 
-def uncertain(session: Session, args: list[bytes], node: str) -> Ready:
-    """The answer for a command of which nobody can know whether the server `node` executed it."""
+def why_missing(lane: Lane) -> str:
+    """Why there is no reply to what was in flight on a lane to a master, which is over."""
+    if lane.lapsed:
+        return (
+            f"this proxy's lease lapsed (no word from ZooKeeper) before a reply of master {lane.key.node} was believed"
+        )
+    return f"master {lane.key.node} was lost before it replied"
+
+
+def uncertain(session: Session, args: list[bytes], missing: str) -> Ready:
+    """The answer for a command of which nobody can know whether a server executed it; `missing`: see `why_missing`."""
     session.router.disturbed().uncertain += 1
     name = lookup(args).name.replace("|", " ")
-    text = f"UNCERTAIN {name} may or may not have been applied: master {node} was lost before it replied"
+    text = f"UNCERTAIN {name} may or may not have been applied: {missing}"
     session.complain(name, text)
     return Ready(resp.error(text))
 

@@ -159,6 +159,7 @@ class Lane:
         self.proven = False  # the server has replied to a command on it
         self.failed = False  # the server ended it, or could not be reached
         self.closed_at = float("-inf")
+        self.lapsed = False  # it was ended because the proxy had no lease any more
         self.sent_head = 0.0  # when the oldest run in flight was sent, as the lane closed; seconds
         self.state = LaneState.CONNECTING
         self.welcome: Welcome | None = None
@@ -487,12 +488,13 @@ class Lane:
         self.lost_because = welcome.text if welcome is not None and welcome.refusal is not None else reason
         self._end(now, at_head=Loss.AT_HEAD, behind=Loss.BESIDE)
 
-    def abandon(self, now: float) -> None:
-        """The proxy ends the connection: every run goes back.
+    def abandon(self, now: float, *, lapsed: bool = False) -> None:
+        """The proxy ends the connection: every run goes back. `lapsed`: without a lease no reply is believed.
 
         The reason is not in what it carries, unless the server has been silent over the oldest command in flight: a
         server that dies slowly, or is busy, is often replaced before it ends its connections.
         """
+        self.lapsed = lapsed
         if self.awaits_reply and now - self.silent_since >= SUSPICIOUS:
             self._end(now, at_head=Loss.AT_HEAD, behind=Loss.BESIDE)
         else:

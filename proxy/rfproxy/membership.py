@@ -124,7 +124,12 @@ class Membership:
             await asyncio.sleep(PATIENCE)
             if self._store.state is not StoreState.CONNECTED:
                 known = "the last known servers are used" if self.informed.is_set() else "commands wait"
-                self._server.log.warning("waiting for ZooKeeper", meanwhile=known, epoch=self._server.router.epoch)
+                self._server.log.warning(
+                    "waiting for ZooKeeper",
+                    why=f"it {self._store.trouble or 'does not answer'}",
+                    meanwhile=known,
+                    epoch=self._server.router.epoch,
+                )
                 await asyncio.sleep(REMINDER)
 
     async def _belong(self) -> None:

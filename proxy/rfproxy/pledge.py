@@ -377,7 +377,7 @@ def _fate(
         return fate.again(session, args, need)
     if command.name == "EXEC" and queueing and not transaction.failed and not arity_error(command, args):
         transaction.heard("EXEC")
-        return fate.uncertain(session, args, str(lane.key.node))
+        return fate.uncertain(session, args, fate.why_missing(lane))
     reply = _pretended(session, args, transaction)
     if reply == QUEUED and transaction.answered is State.QUEUEING:
         transaction.took(args)

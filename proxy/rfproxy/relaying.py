@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 def deliver(session: Session, run: Run, taken: Taken, now: float) -> None:
     """Replies that may not simply be passed on."""
+    if run.attempts.sent and session.busy is None:
+        session.router.stats.change.waited(now - run.attempts.first_sent)
     if taken.partial or (session.midway is not None and not session.router.refused(taken.data, now)):
         _deliver_part(session, run, taken, now)
     elif run.form is Form.STAND_IN:
@@ -333,7 +335,7 @@ def _decide_block(session: Session, run: Run, lane: Lane) -> Entry:
     replies = split(run.reply)
     aborted = replies[:1] == [pledge.OK] and any(reply.startswith(b"-") for reply in replies)
     if not reads and not aborted:
-        run.attempts = replace(run.attempts, lost_on=str(lane.key.node))
+        run.attempts = replace(run.attempts, lost_on=fate.why_missing(lane))
     if not reads and not writes and not aborted:
         return _uncertain(session, run)
     if (answer := fate.exhausted(session, run.commands[-1], run.attempts, lane.closed_at)) is not None:

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rfproxy.gate import GateState
 from rfproxy.greeting import Duty
 
 if TYPE_CHECKING:
     from rfproxy.router import Router
+
+_STATES = {
+    GateState.OPEN: "writes pass",
+    GateState.FENCED: "there is no master, so writes wait",
+    GateState.LAPSED: "the lease has lapsed for want of a word from ZooKeeper, so writes wait",
+    GateState.RESTING: "the master cannot be reached, so writes wait",
+}
 
 
 def report(router: Router, now: float) -> bytes:
@@ -18,6 +26,7 @@ def report(router: Router, now: float) -> bytes:
         "proxy_epoch": router.epoch,
         "proxy_epoch_acknowledged": router.acknowledged,
         "proxy_state": router.gate.state(now).name.lower(),
+        "proxy_state_means": _STATES[router.gate.state(now)],
         "proxy_phase": topology.phase.value if topology else "",
         "proxy_master": topology.master or "" if topology else "",
         "proxy_replicas": ",".join(map(str, topology.replicas)) if topology else "",

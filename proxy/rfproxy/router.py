@@ -711,7 +711,7 @@ class Router:
         for lane in self.lanes:
             if lane.duty is MASTER:
                 self._forget(lane)
-                lane.abandon(now)
+                lane.abandon(now, lapsed=True)
 
     def wake_at(self, when: float) -> None:
         """Be sure that those who wait look again at that time."""

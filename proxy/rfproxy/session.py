@@ -560,7 +560,7 @@ class Session:
 
     def deliver(self, run: Run, taken: Taken, now: float) -> None:
         """Replies to the oldest commands outstanding."""
-        plain = run.form is PLAIN and run.need is not OWN and self.ties is None
+        plain = run.form is PLAIN and run.need is not OWN and self.ties is None and run.attempts is NEVER_SENT
         if plain and not taken.has_error and self.recovered is None and self.midway is None and not taken.partial:
             self.waits_since = None
             self.client.write(taken.data)

@@ -15,10 +15,10 @@ class ChangeStats:
     held: int = 0  # commands that waited for a master
     replayed: int = 0  # commands sent a second time
     uncertain: int = 0  # commands answered -UNCERTAIN
-    longest_wait: float = 0.0  # seconds that a command waited
+    longest_wait: float = 0.0  # seconds from the sending of a command, or its arrival where it was held, to its answer
 
     def waited(self, seconds: float) -> None:
-        """A held command was let go after that long."""
+        """A command that was held, or whose server was lost, went on or was answered after that long."""
         self.longest_wait = max(self.longest_wait, seconds)
 
 

@@ -222,7 +222,7 @@ async def _store(
 ) -> AsyncIterator[tuple[TopologyStore, str]]:
     """The store, and what tells the group of servers from others."""
     if not config.embedded:
-        store = ZkStore(config.zookeeper, session_timeout=config.session_timeout)
+        store = ZkStore(config.zookeeper, session_timeout=config.session_timeout, patient=True)
         yield store, config.zookeeper + config.znode_path
         return
     from rfproxy.embedded import embedded  # noqa: PLC0415 - the manager takes 8 MB, which others need not have

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import socketserver
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -14,7 +17,9 @@ import pytest
 
 from deploy.processes import Process, wait_until
 from rfmanager import cli
+from tests.support.logged import logged
 from tests.support.redis import RedisGroup, free_port
+from tests.support.zookeeper import ZooKeeperServer
 
 RFMANAGER = (sys.executable, "-m", "rfmanager")
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("RFMANAGER_")}
@@ -146,6 +151,30 @@ def test_status__all_servers_down__exits_1(managers: Managers) -> None:
     assert managers.command("status").returncode == 1
 
 
+def test_status__too_few_managers__is_said_before_and_after_the_master_dies(managers: Managers) -> None:
+    left, gone = managers.start("--required-node-managers", "2"), managers.start("--required-node-managers", "2")
+    managers.wait_until_serving()
+    wait_until(lambda: managers.command("status").returncode == 0, "all is well")
+    gone.stop()
+    few = "1 of 2 required managers report: nobody is promoted"
+    before = managers.command("status")  # whatever options it is called with
+    assert before.returncode == cli.TROUBLE
+    assert before.stdout.splitlines()[1].startswith(f"trouble          {few}")
+    assert few in str(managers.status()["trouble"])
+    wait_until(lambda: said(left, few), "the manager that is left says so")
+
+    managers.group.master.kill()
+    wait_until(lambda: managers.command("status").returncode == 1, "the manager sees it")
+    assert few in managers.command("status").stdout
+    assert left.log is not None
+    warned = [event for event in logged(left.log) if event["level"] == "warning" and few in event["event"]]
+    assert len(warned) <= 2  # once at the start, when it was alone, and once now
+
+    managers.start("--required-node-managers", "2")
+    promoted = str(managers.group.nodes[0])
+    wait_until(lambda: managers.status()["master"] not in (None, promoted), "two managers promote")
+
+
 def test_the_doctor_says_what_is_unsafe_and_the_line_that_puts_it_right(managers: Managers) -> None:
     servers = ",".join(map(str, managers.group.nodes))
     healthy = managers.command("doctor", "-n", servers)
@@ -161,6 +190,56 @@ def test_the_doctor_says_what_is_unsafe_and_the_line_that_puts_it_right(managers
     worst = json.loads(sick.stdout)[0]
     assert (worst["severity"], worst["server"]) == ("unsafe", str(managers.group.nodes[0]))
     assert worst["set"] == "min-replicas-to-write 1"
+
+
+def test_doctor__zookeeper_is_away__examines_the_servers_that_are_named(managers: Managers) -> None:
+    hosts, servers = f"127.0.0.1:{free_port()}", ",".join(map(str, managers.group.nodes))
+    managers.group.master.command("CONFIG", "SET", "notify-keyspace-events", "AKE")
+    result = run("doctor", "-n", servers, "--zk", hosts, "--connect-timeout", "0.3")
+    assert (result.returncode, result.stderr) == (1, "")
+    assert result.stdout.startswith(f"unsafe: the group: ZooKeeper at {hosts} does not answer (waited 0.3 s)\n")
+    assert 'notify-keyspace-events is "", on the master' in result.stdout
+    assert run("doctor", "--zk", hosts, "--connect-timeout", "0.3").stderr.startswith("rfmanager: ZooKeeper at")
+
+
+def test_a_server_under_two_names__is_said_by_status_and_doctor_and_the_log(managers: Managers) -> None:
+    master, *replicas = managers.group.nodes
+    names = ",".join(map(str, (master, *replicas, f"localhost:{replicas[0].port}")))
+    process = managers.start("-n", names)
+    managers.wait_until_serving()
+    double = f"{replicas[0]} and localhost:{replicas[0].port} are one server"
+    wait_until(lambda: double in managers.command("status").stdout, "status says so")
+    assert managers.command("status").returncode == cli.TROUBLE
+    wait_until(lambda: said(process, double), "the log says so")
+    doctor = managers.command("doctor")
+    assert doctor.returncode == 1
+    assert f"localhost:{replicas[0].port}: is the same server as {replicas[0]}" in doctor.stdout
+
+
+def test_failover__away_from_a_full_disk__is_refused_then_forced_and_said_everywhere(managers: Managers) -> None:
+    first = managers.group.master
+    first.command("CONFIG", "SET", "save", "3600 1")
+    first.command("CONFIG", "SET", "replica-ignore-disk-write-errors", "yes")
+    process = managers.start()
+    managers.wait_until_serving()
+    (first.folder / "dump.rdb").unlink(missing_ok=True)
+    (first.folder / "dump.rdb").mkdir()  # a file cannot replace it
+    first.command("BGSAVE")
+    wait_until(lambda: "MISCONF" in managers.command("status").stdout, "the managers see it")
+    status = managers.command("status")
+    assert status.returncode == cli.TROUBLE
+    assert "it could not write its RDB dump" in status.stdout
+    wait_until(lambda: said(process, "it could not write its RDB dump to its disk"), "the log says so")
+    doctor = managers.command("doctor")
+    assert doctor.returncode == 1
+    assert "could not write its RDB dump to its disk, and refuses all writes (MISCONF)" in doctor.stdout
+
+    refused = managers.command("failover")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "repeat this with --force" in refused.stderr
+    assert managers.status()["master"] == str(first.node)
+    assert managers.command("failover", "--force").returncode == 0
+    assert managers.status()["master"] != str(first.node)
 
 
 def test_two_managers_on_one_host_share_the_work_and_sigterm_hands_it_over_at_once(managers: Managers) -> None:
@@ -225,6 +304,30 @@ def test_a_zookeeper_that_is_away_is_one_line_and_status_1() -> None:
     assert result.stderr == f"rfmanager: ZooKeeper at {hosts} does not answer (waited 0.3 s)\n"
 
 
+def test_a_zookeeper_with_connections_enough_is_named_and_the_manager_gets_in_at_last(
+    redis_group: RedisGroup, tmp_path: Path
+) -> None:
+    limit = "its maxClientCnxns (60 by default)"
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(ZooKeeperServer(tmp_path / "zookeeper", max_connections=1))
+        managers = Managers(server.hosts, redis_group, tmp_path)
+        first = managers.start()
+        stack.callback(first.kill)
+        wait_until(lambda: said(first, "became the primary manager"), "the first manager leads")
+        status = run("status", "--zk", server.hosts, "--connect-timeout", "1.5")
+        assert (status.returncode, status.stdout) == (1, "")
+        assert status.stderr.startswith(f"rfmanager: ZooKeeper at {server.hosts} accepts and closes ")
+        assert limit in status.stderr
+        second = managers.start()
+        stack.callback(second.kill)
+        wait_until(
+            lambda: said(second, "waiting for ZooKeeper, which accepts and closes "), "it says what it waits for"
+        )
+        assert said(second, limit)
+        first.kill()
+        wait_until(lambda: said(second, "became the primary manager"), "the second manager leads")
+
+
 def test_a_reader_that_has_seen_enough_is_no_error(managers: Managers) -> None:
     with start("status", "--zk", managers.hosts) as command:
         assert command.stdout
@@ -262,6 +365,60 @@ def test_wrong_words_are_one_line_and_status_2(
     stderr = capsys.readouterr().err
     assert complaint in stderr
     assert stderr.count("\n") == 1
+
+
+def test_check__says_whether_the_daemon_would_take_the_options(capsys: pytest.CaptureFixture[str]) -> None:
+    good = ["check", "--zk", "z:1", "-n", "a:1,b:2", "--required-node-managers", "2"]
+    assert cli.main(good) == 0
+    assert capsys.readouterr().out == ""
+    for wrong, complaint in (
+        (["check", "--zk", "z:1"], "nodes is missing"),
+        ([*good, "--max-staleness", "0.1"], "--max-staleness: at least 0.5 s"),
+        ([*good, "--max-failure", "2"], "no such option (did you mean --max-failures?)"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(wrong)
+        assert ended.value.code == 2
+        assert complaint in capsys.readouterr().err
+
+
+class _Another(socketserver.BaseRequestHandler):
+    """A program that is no Redis server."""
+
+    def handle(self) -> None:
+        self.request.recv(1)
+        self.request.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+
+
+def _all_in(words: Mapping[str, str], text: str) -> bool:
+    return all(sentence in text for sentence in words.values())
+
+
+def test_a_port_of_another_program_or_name_is_said_by_status_doctor_and_log_alike(
+    zookeeper_hosts: str, tmp_path: Path
+) -> None:
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Another) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        port = other.server_address[1]
+        words = {
+            f"127.0.0.1:{port}": "is no Redis server: what listens there answers in another protocol",
+            "nowhere.invalid:6379": "name cannot be resolved: check its spelling and the name service",
+            f"127.0.0.1:{free_port()}": "refuses connections: is it running?",
+        }
+        log = tmp_path / "log"
+        process = Process([*RFMANAGER, "-n", ",".join(words), "--zk", zookeeper_hosts], log, ENVIRONMENT)
+        process.start()
+        try:
+            wait_until(lambda: _all_in(words, run("status", "--zk", zookeeper_hosts).stdout), "status has all")
+            wait_until(lambda: _all_in(words, log.read_text()), "the log has all")
+            doctor = run("doctor", "--zk", zookeeper_hosts, "-n", ",".join(words))
+        finally:
+            process.stop()
+            other.shutdown()
+    assert doctor.returncode == 1
+    for server, sentence in words.items():
+        line = next(line for line in doctor.stdout.splitlines() if line.startswith(f"unsafe: {server}: cannot be"))
+        assert line.endswith(sentence)
 
 
 def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 import redis
 import structlog
+from structlog.testing import capture_logs
 
 from rfmanager import daemon
 from rfmanager.addressrecord import AddressRecord
@@ -103,6 +104,36 @@ async def test_a_frozen_master_is_replaced_and_returns_as_a_replica(place: Site)
     topology = await place.until_serving(2)
     assert frozen.node in topology.replicas
     assert frozen.info()["role"] == "slave"
+
+
+async def test_daemon__a_replica_whose_link_stays_down__is_warned_of(
+    place: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rfmanager.detector.UNLINKED", 0.3)
+    monkeypatch.setattr(daemon, "UNLINKED", 0.3)
+    with capture_logs() as logs:
+        await place.manager()
+        await place.until_serving(2)
+        place.group.master.command("ACL", "SETUSER", "default", "-psync", "-sync")
+        place.group.master.command("CLIENT", "KILL", "TYPE", "replica")
+        said = "replica has had no link to its master for 0.3 s"
+        await eventually(lambda: len({line["node"] for line in logs if line["event"] == said}) == 2)
+    assert {line["log_level"] for line in logs if line["event"] == said} == {"warning"}
+
+
+async def test_daemon__managers_that_disagree_or_are_too_few__are_named_once_and_when_it_is_over(place: Site) -> None:
+    with capture_logs() as logs:
+        await place.manager(rule=Rule(required=2))
+        few = "1 of 2 required managers report: nobody is promoted; start the others"
+        await eventually(lambda: any(line["event"] == few for line in logs))
+        other = await place.manager(rule=Rule(Strategy.SINGLE, required=2))
+        differ = "the managers have different values of --node-strategy: majority (manager0); single (manager1)"
+        await eventually(lambda: any(line["event"] == differ for line in logs))
+        await place.until_serving(2)
+        assert [line["what"] for line in logs if line["event"] == "no longer so"] == [few]
+        await other.stop()
+        await eventually(lambda: sum(line["event"] == few for line in logs) == 2)
+    assert sum(line["event"] == differ for line in logs) == 1
 
 
 QUICK = Limits(probe_interval=0.05, probe_timeout=0.2, busy_patience=1.5)

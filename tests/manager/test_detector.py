@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rfmanager.detector import HEARTBEAT, Detector, Excuse, Limits, Verdict
+from rfmanager.detector import HEARTBEAT, UNLINKED, Detector, Excuse, Limits, Verdict
 from rfprotocol.errors import Failure
 from rfprotocol.topology import Node, NodeReport
 
@@ -157,7 +159,7 @@ def test_detector__host_acknowledges_nothing__is_gone_after_the_bound() -> None:
     assert not detector.unacknowledged(0.5, 0.4)
     assert detector.unacknowledged(0.9, 0.8)
     assert (detector.verdict, condition(detector)) == (Verdict.UNAVAILABLE, "unreachable")
-    assert detector.failing_since == 0.9
+    assert detector.failing_since == pytest.approx(0.1)  # nothing has come from it since then
 
 
 def test_detector__acknowledged_again__is_not_gone() -> None:
@@ -284,3 +286,48 @@ def test_detector__silent_from_the_start_and_excused__has_no_report() -> None:
     detector.excuse(Excuse("FLUSHALL", "p1"))
     silent(detector, until=3.0)
     assert detector.report is None
+
+
+UNLINKED_REPLICA = NodeReport(NODE, available=True, role="slave", run_id="r", offset=5, follows=Node("m", 1))
+
+
+def seen_at(detector: Detector, now: float, sample: NodeReport) -> tuple[bool, float]:
+    """Whether it is news, and for how long there has been no link."""
+    news = detector.answered(now, now, sample)
+    assert detector.report is not None
+    return news, detector.report.unlinked_for
+
+
+def test_a_replica_without_a_link_is_news_once_it_has_lasted() -> None:
+    detector = available()
+    assert seen_at(detector, 1.0, UNLINKED_REPLICA) == (True, 0.0)
+    assert seen_at(detector, 9.0, UNLINKED_REPLICA) == (False, 8.0)
+    assert seen_at(detector, 1.0 + UNLINKED, UNLINKED_REPLICA) == (True, UNLINKED)
+    assert seen_at(detector, 20.0, UNLINKED_REPLICA) == (False, 19.0)
+    assert seen_at(detector, 21.0, replace(UNLINKED_REPLICA, link_up=True)) == (True, 0.0)
+    assert seen_at(detector, 22.0, UNLINKED_REPLICA)[1] == 0.0
+
+
+@pytest.mark.parametrize("sample", [replace(UNLINKED_REPLICA, syncing=True), replace(UNLINKED_REPLICA, follows=None)])
+def test_a_replica_that_copies_or_was_detached_lacks_no_link(sample: NodeReport) -> None:
+    detector = available()
+    assert [seen_at(detector, now, sample)[1] for now in (1.0, 60.0)] == [0.0, 0.0]
+
+
+def test_a_replica_that_is_gone_lacks_no_link_and_counts_anew_when_it_is_back() -> None:
+    detector = available()
+    seen_at(detector, 1.0, UNLINKED_REPLICA)
+    seen_at(detector, 12.0, UNLINKED_REPLICA)
+    for _ in range(LIMITS.max_failures):
+        detector.failed(12.1, Failure.REFUSED)
+    assert detector.report is not None
+    assert (detector.report.available, detector.report.unlinked_for) == (False, 0.0)
+    assert seen_at(detector, 30.0, UNLINKED_REPLICA)[1] == 0.0
+
+
+def test_a_silence_began_with_the_first_probe_that_was_not_answered() -> None:
+    """Receipts say how long it took from then on: clients have waited since."""
+    detector = available()
+    detector.failed(0.7, Failure.TIMEOUT, asked=0.25)
+    detector.failed(1.15, Failure.TIMEOUT, asked=0.7)
+    assert detector.failing_since == 0.25

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from rfmanager.doctor import Finding, GroupFacts, ServerFacts, Severity, examine
+from rfmanager.doctor import examine
+from rfmanager.facts import Finding, GroupFacts, ServerFacts, Severity
 from rfprotocol.topology import Node
 
 A, B, C = (Node(f"10.0.0.{number}", 6379) for number in (1, 2, 3))
@@ -27,7 +28,7 @@ SETTINGS = {
     "replica-read-only": "yes",
     "save": "3600 1 300 100 60 10000",
 }
-MASTER = ServerFacts(A, role="master", settings=SETTINGS, denied={})
+MASTER = ServerFacts(A, role="master", settings=SETTINGS, denied={}, users={})
 REPLICAS = (replace(MASTER, node=B, role="slave"), replace(MASTER, node=C, role="slave"))
 SAFE = GroupFacts((MASTER, *REPLICAS))
 
@@ -208,7 +209,8 @@ def test_a_server_taken_for_dead_before_it_says_that_it_runs_a_script_is_a_warni
 
 
 def test_patient_managers_hear_of_a_script_in_time() -> None:
-    assert examine(replace(configured(busy_reply_threshold="5000"), silence=6.0)) == []
+    slow = tuple(replace(server, settings=SETTINGS | {"busy-reply-threshold": "5000"}) for server in SAFE.servers)
+    assert examine(GroupFacts(slow, silence=6.0)) == []
     impatient = replace(SAFE, silence=0.6)
     assert {finding.line for finding in examine(impatient)} == {"busy-reply-threshold 400"}
 
@@ -224,3 +226,66 @@ def test_doctor__account_of_a_proxy_is_refused__is_unsafe() -> None:
     assert finding.severity is Severity.UNSAFE
     assert "proxy p1: 10.0.0.1:6379 refused" in finding.what
     assert "+role +info" in finding.line
+
+
+@pytest.mark.parametrize(
+    ("role", "what"),
+    [
+        ("master", "could not write its RDB dump to its disk, and refuses all writes (MISCONF)"),
+        ("slave", "could not write its RDB dump to its disk: as a master it refuses all writes"),
+    ],
+)
+def test_doctor__a_full_disk__is_unsafe_and_says_what_a_demotion_does(role: str, what: str) -> None:
+    settings = SETTINGS | {"replica-ignore-disk-write-errors": "no", "stop-writes-on-bgsave-error": "yes"}
+    full = replace(MASTER, role=role, settings=settings, unsaved="its RDB dump")
+    finding = only(group_with(full, replace(MASTER, node=B, role="master"), REPLICAS[1]))
+    assert (finding.severity, finding.node, finding.what) == (Severity.UNSAFE, A, what)
+    assert "as a replica it aborts at the next write" in finding.why
+    patient = replace(full, settings=settings | {"replica-ignore-disk-write-errors": "yes"})
+    assert "aborts" not in only(group_with(patient, replace(MASTER, node=B), REPLICAS[1])).why
+
+
+def test_doctor__a_dump_that_fails_where_writes_go_on__is_a_warning_and_an_append_only_file_is_not() -> None:
+    settings = SETTINGS | {"stop-writes-on-bgsave-error": "no"}
+    full = replace(MASTER, settings=settings, unsaved="its RDB dump")
+    assert only(group_with(full)).severity is Severity.WARNING
+    assert only(group_with(replace(full, unsaved="its append-only file"))).severity is Severity.UNSAFE
+
+
+def test_doctor__too_few_managers_and_such_that_disagree__are_found() -> None:
+    unsafe, warning = examine(replace(SAFE, too_few="1 of 2 required managers report", disagreements=("they differ",)))
+    assert (unsafe.severity, unsafe.what) == (Severity.UNSAFE, "1 of 2 required managers report")
+    assert (warning.severity, warning.what) == (Severity.WARNING, "they differ")
+
+
+def test_doctor__paused_managers__are_a_warning() -> None:
+    finding = only(replace(SAFE, paused="by me@host"))
+    assert (finding.severity, finding.line) == (Severity.WARNING, "rfmanager resume")
+
+
+def test_doctor__changes_are_slowed_down__is_a_warning_with_the_reason() -> None:
+    finding = only(replace(SAFE, slowed_down="2 false alarms: a silent master is given 4 times the usual time"))
+    assert finding.severity is Severity.WARNING
+    assert "2 false alarms" in finding.what
+    assert finding.line.startswith("probe_timeout")
+
+
+def test_doctor__a_server_under_two_names__is_unsafe_whoever_sees_it() -> None:
+    twice = replace(REPLICAS[1], run_id="f00d"), replace(REPLICAS[0], run_id="f00d")
+    examined = only(group_with(MASTER, *twice))
+    assert (examined.severity, examined.node, examined.what) == (
+        Severity.UNSAFE,
+        C,
+        "is the same server as 10.0.0.2:6379",
+    )
+    assert only(replace(SAFE, doubles={"f00d": (A, Node("redis1", 6379))})).node == Node("redis1", 6379)
+    assert len(examine(replace(group_with(MASTER, *twice), doubles={"f00d": (B, C)}))) == 1
+
+
+def test_doctor__a_store_that_does_not_answer__is_unsafe_and_nothing_else_is_said_of_it() -> None:
+    finding = only(replace(SAFE, store_trouble="ZooKeeper at z:2181 does not answer", granted_timeout=0.0))
+    assert (finding.severity, finding.node, finding.what) == (
+        Severity.UNSAFE,
+        None,
+        "ZooKeeper at z:2181 does not answer",
+    )

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
-from rfmanager.doctor import NEEDED, SETTINGS, GroupFacts, ServerFacts
-from rfmanager.inspection import inspect
+from rfmanager.doctor import NEEDED, SETTINGS
+from rfmanager.facts import GroupFacts, ServerFacts
+from rfmanager.inspection import inspect, users
 from rfmanager.redis_admin import Credentials
-from rfprotocol.errors import OperationFailed
+from rfmanager.snapshot import Pause
+from rfprotocol.errors import OperationFailed, StoreUnavailable
 from rfprotocol.memstore import MemStore, MemTree
 from rfprotocol.paths import Paths
+from rfprotocol.records import Outcome, Receipt
 from rfprotocol.store import Put
-from rfprotocol.topology import Node, Phase, Topology
+from rfprotocol.topology import Kind, ManagerReport, Node, NodeReport, Phase, Topology
 from tests.support.redis import RedisGroup, RedisServer, free_port
 
 PATHS = Paths()
@@ -115,3 +120,85 @@ async def test_nothing_is_changed(store: MemStore, redis_server: RedisServer) ->
     before = redis_server.command("CONFIG", "GET", "*"), redis_server.info("replication")["role"]
     await alone(store, redis_server)
     assert (redis_server.command("CONFIG", "GET", "*"), redis_server.info("replication")["role"]) == before
+
+
+async def test_inspection__a_server__says_which_process_and_version_it_is_and_what_it_could_not_save(
+    store: MemStore,
+) -> None:
+    with RedisServer(save="3600 1") as server:
+        well = await alone(store, server)
+        assert well.run_id == server.info("server")["run_id"]
+        assert well.version == f"Redis {server.info('server')['redis_version']}"
+        assert well.unsaved == ""
+        (server.folder / "dump.rdb").mkdir()  # a file cannot replace it
+        with server.client() as client:
+            client.bgsave()
+        while not (facts := await alone(store, server)).unsaved:
+            assert facts.trouble == ""
+        assert facts.unsaved == "its RDB dump"
+
+
+async def test_inspection__users__are_compared_without_their_passwords(
+    store: MemStore, redis_server: RedisServer
+) -> None:
+    redis_server.command("ACL", "SETUSER", "app", "on", ">topsecret", "~app:*", "+get")
+    facts = await alone(store, redis_server)
+    assert facts.users is not None
+    assert sorted(facts.users) == ["app", "default"]
+    before = facts.users["app"]
+    assert "~app:*" in before.rules
+    assert "+get" in before.rules
+    redis_server.command("ACL", "SETUSER", "app", ">another", "<topsecret")
+    after = (await alone(store, redis_server)).users or {}
+    assert after["app"].rules == before.rules
+    assert after["app"].passwords != before.passwords
+
+
+def test_users__in_any_order_of_passwords__are_alike() -> None:
+    one, other = (users([f"user app on {words} ~* +@all"]) for words in ("#aa #bb", "#bb #aa"))
+    assert one == other
+    assert one["app"].rules == "on ~* +@all"
+    assert users(["user app on nopass ~* +@all"])["app"].passwords != one["app"].passwords
+    assert "aa" not in repr(one)
+
+
+async def test_inspection__the_store__says_what_is_wrong_with_the_managers(store: MemStore) -> None:
+    node, other = Node("127.0.0.1", free_port()), Node("localhost", 1)
+    seen = tuple(NodeReport(one, True, role="master", run_id="f00d") for one in (node, other))
+    report = ManagerReport("m1", 1, seen, configured=(node,), required=3, strategy="majority")
+    await store.announce(PATHS.manager("m1"), report.encode())
+    await store.announce(PATHS.manager("m2"), replace(report, manager="m2", required=2).encode())
+    await store.commit(Put(PATHS.paused, Pause("me@host").encode()))
+    facts = await inspected(store, node)
+    assert facts.too_few.startswith("2 of 3 required managers report")
+    assert [line.partition(":")[0] for line in facts.disagreements] == [
+        "the managers have different values of --required-node-managers"
+    ]
+    assert facts.doubles == {"f00d": [node, other]}
+    assert facts.paused == "by me@host"
+
+
+async def test_inspection__false_alarms__are_why_changes_are_slowed_down(
+    store: MemStore, redis_server: RedisServer
+) -> None:
+    steps = (("noticed", time.time() - 1.0), ("published", time.time()))
+    receipt = Receipt(3, Kind.FAILOVER, Outcome.DONE, "silent", redis_server.node, steps=steps, returned=0.5)
+    await store.commit(Put(PATHS.receipt(3), receipt.encode()))
+    assert "1 false alarm: a silent master is given 2 times" in (await inspected(store, redis_server.node)).slowed_down
+
+
+async def test_inspection__no_manager_was_ever_started__is_nothing_wrong_with_them(
+    store: MemStore, redis_server: RedisServer
+) -> None:
+    assert (await inspected(store, redis_server.node)).too_few == ""
+
+
+async def test_inspection__the_store_is_away__servers_that_are_named_are_examined(
+    store: MemStore, redis_server: RedisServer
+) -> None:
+    store.suspend()
+    facts = await inspected(store, redis_server.node)
+    assert facts.store_trouble
+    assert facts.servers[0].role == "master"
+    with pytest.raises(StoreUnavailable):
+        await inspected(store)

@@ -368,3 +368,42 @@ def test_left_behind__servers_too_old_to_copy_from_the_target() -> None:
     assert "b:6379 (Redis 7.0.15)" in operations.left_behind(snapshot, A)
     assert operations.left_behind(snapshot, B) == ""
     assert operations.left_behind(snapshot, None) == "", "the managers choose one that all can copy from, or say so"
+
+
+FULL_MASTER = NodeReport(A, True, condition="misconf", role="master", unsaved="its RDB dump")
+FULL_REPLICA = NodeReport(B, True, condition="misconf", role="slave", unsaved="its append-only file")
+
+
+async def seen(manager: FakeManager, *reports: NodeReport) -> None:
+    """The master is A; the managers report these."""
+    await manager.store.commit(Put(PATHS.nodes, Topology(3, Phase.SERVING, A, replicas=(B,)).encode()))
+    await manager.store.announce(PATHS.manager("m1"), ManagerReport("m1", 1, reports).encode())
+
+
+@pytest.mark.parametrize(
+    ("full", "said"),
+    [
+        (FULL_MASTER, r"the master a:6379 could not write its RDB dump .* abort .*BGSAVE.*--force"),
+        (FULL_REPLICA, r"b:6379 could not write its append-only file .* refuses all writes .*--force"),
+    ],
+)
+async def test_failover__a_full_disk_on_the_way__is_refused_with_what_to_do_and_done_when_forced(
+    store: MemStore, manager: FakeManager, full: NodeReport, said: str
+) -> None:
+    await seen(manager, full)
+    with pytest.raises(OperationFailed, match=said):
+        await operations.failover(store, PATHS, B, 60.0)
+    assert await store.read(PATHS.manual_failover) is None
+    forced = asyncio.create_task(operations.failover(store, PATHS, B, 60.0, force=True))
+    await manager.requested()
+    assert await manager.settle(9) == await forced
+
+
+async def test_failover__a_full_disk_elsewhere_or_on_a_server_that_is_gone__is_no_obstacle(
+    store: MemStore, manager: FakeManager
+) -> None:
+    c = Node("c", 6379)
+    await seen(manager, replace(FULL_REPLICA, node=c), replace(FULL_MASTER, available=False, condition="refused"))
+    asked = ask(store)
+    await manager.requested()
+    assert await manager.settle(9) == await asked

@@ -303,7 +303,7 @@ async def test_a_server_that_cannot_save_says_misconf() -> None:
         with server.client() as client:
             client.bgsave()
         async with admin_of(server) as admin:
-            await until(admin, lambda report: report.condition == "misconf")
+            await until(admin, lambda report: report.condition == "misconf" and report.unsaved == "its RDB dump")
 
 
 async def test_a_server_busy_with_a_script_has_answered() -> None:

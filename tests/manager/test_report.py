@@ -9,7 +9,8 @@ import pytest
 
 from rfmanager import report
 from rfmanager.brake import Brake
-from rfmanager.doctor import UNSEEN, Finding, Severity
+from rfmanager.doctor import UNSEEN
+from rfmanager.facts import Finding, Severity
 from rfmanager.snapshot import Pause, Snapshot
 from rfprotocol.records import ManualRequest, Occupation, Outcome, ProxyRecord, Receipt
 from rfprotocol.topology import Change, Kind, ManagerReport, Node, NodeReport, Phase, Topology
@@ -323,3 +324,74 @@ def test_json__has_versions_eviction_and_events() -> None:
     assert [master[name] for name in names] == ["redis", "8.0.0", "allkeys-lru", "xE"]
     assert [replica[name] for name in names] == ["valkey", "9.1.2", None, None]
     assert down["version"] is None
+
+
+WATCHED = replace(
+    HEALTHY,
+    managers={
+        name: ManagerReport(name, 5, (MASTER, REPLICA), configured=(A, B), required=2, strategy="majority")
+        for name in ("m1", "m2")
+    },
+)
+
+
+def lines(snapshot: Snapshot) -> list[str]:
+    """The lines of trouble, which are the same in both forms."""
+    text = report.status_text(snapshot)
+    said = [line.removeprefix("trouble").strip() for line in text.splitlines() if line.startswith("trouble")]
+    assert json.loads(report.status_json(snapshot))["trouble"] == said
+    return said
+
+
+def test_status__all_is_well__has_no_trouble_in_either_form() -> None:
+    assert lines(WATCHED) == []
+
+
+def test_status__too_few_managers__is_said_while_the_master_is_well_and_when_it_is_lost() -> None:
+    few = "1 of 2 required managers report: nobody is promoted; start the others"
+    assert lines(replace(WATCHED, managers={"m1": WATCHED.managers["m1"]})) == [few]
+    dead = replace(MASTER, available=False, condition="refused")
+    lost = {"m1": replace(WATCHED.managers["m1"], nodes=(dead, REPLICA))}
+    assert lines(replace(WATCHED, managers=lost))[0] == few
+
+
+def test_status__a_server_under_two_names__is_said() -> None:
+    seen = tuple(replace(one, run_id="f00d") for one in (MASTER, replace(REPLICA, node=C)))
+    assert (
+        "a:6379 and c:6379 are one server"
+        in lines(replace(WATCHED, managers={name: replace(one, nodes=seen) for name, one in WATCHED.managers.items()}))[
+            0
+        ]
+    )
+
+
+def test_status__as_json__says_what_each_manager_was_told() -> None:
+    first = json.loads(report.status_json(WATCHED))["managers"][0]
+    assert (first["configured"], first["required"], first["strategy"]) == (["a:6379", "b:6379"], 2, "majority")
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(9.9, False), (12.4, True)])
+def test_status__a_replica_without_a_link__is_a_trouble_when_it_lasts(seconds: float, said: bool) -> None:
+    broken = replace(REPLICA, link_up=False, unlinked_for=seconds)
+    seen = replace(WATCHED, managers={"m1": ManagerReport("m1", 1, (MASTER, broken))})
+    expected = "replica b:6379: has had no link to its master a:6379 for 12 s and is not read from"
+    assert [line.partition(":  ")[0][: len(expected)] for line in lines(seen)] == [expected] * said
+
+
+def test_status__a_replica_without_a_link_to_a_dead_master__is_no_trouble_of_its_own() -> None:
+    broken, dead = replace(REPLICA, link_up=False, unlinked_for=60.0), replace(MASTER, available=False)
+    seen = replace(WATCHED, managers={"m1": ManagerReport("m1", 1, (replace(dead, condition="refused"), broken))})
+    assert lines(seen) == ["the master a:6379: refuses connections: is it running?"]
+
+
+def test_status__a_server_that_vanished__shows_what_it_was_as_such() -> None:
+    dead = replace(MASTER, available=False, condition="unreachable")
+    behind = replace(REPLICA, available=False, condition="refused")
+    text = report.status_text(Snapshot(WATCHED.topology, "m1", {"m1": ManagerReport("m1", 1, (dead, behind))}))
+    assert cells(text, "a:")[2:6] == ["was master", "unreachable", "last 1000", "-"]
+    assert cells(text, "b:")[2:6] == ["was replica", "refused", "last 990", "-"]
+
+
+def test_status__a_full_disk__says_what_could_not_be_written() -> None:
+    full = replace(MASTER, condition="misconf", unsaved="its RDB dump")
+    assert trouble(full).endswith("check its disk and its log; it could not write its RDB dump")

@@ -80,6 +80,8 @@ NODE_REPORTS = st.builds(
     version=NAMES,
     eviction=NAMES,
     events=st.none() | NAMES,
+    unlinked_for=st.floats(0, 1e6),
+    unsaved=NAMES,
 )
 
 
@@ -93,6 +95,9 @@ MANAGER_REPORTS = st.builds(
     sequence=COUNTS,
     nodes=st.lists(NODE_REPORTS, max_size=4, unique_by=lambda report: report.node).map(by_availability),
     waits_for=st.text(max_size=20),
+    configured=st.lists(NODES, max_size=4).map(tuple),
+    required=COUNTS,
+    strategy=st.sampled_from(["", "majority", "single"]),
 )
 SERVING = Topology(7, Phase.SERVING, Node("a", 1), (Node("b", 2),), (Node("::1", 3),))
 
@@ -303,6 +308,8 @@ class TestReports:
             b'{"available": {"a:1": "fast"}}',
             b'{"unavailable": "a:1"}',
             b'{"sequence": -1}',
+            b'{"required": "2"}',
+            b'{"configured": "a:1"}',
             b'{"nodes": {"a:1": 5}, "available": {"a:1": 1}}',
             b'{"nodes": {"a:1": {"role": 5}}, "available": {"a:1": 1}}',
             b'{"nodes": {"a:1": {"offset": "5"}}, "available": {"a:1": 1}}',

@@ -20,8 +20,9 @@ from structlog.testing import capture_logs
 
 from rfprotocol.errors import ConfigError, StoreConflict, StoreUnavailable
 from rfprotocol.store import StoreState
-from rfprotocol.zklink import Answer, Client, Link, NoRecord, RolledBack, _Wire
+from rfprotocol.zklink import Answer, Client, Link, NoRecord, RolledBack, _TurnedAway, _Wire
 from rfprotocol.zkstore import ZkStore
+from tests.support.eventually import eventually
 from tests.support.ports import free_port
 from tests.support.stores import Changes, end_session, freeze
 from tests.support.zookeeper import ZooKeeperEnsemble, ZooKeeperServer
@@ -30,7 +31,9 @@ from tests.support.zookeeper import ZooKeeperEnsemble, ZooKeeperServer
 class Follower:
     """A link, and what it has reported."""
 
-    def __init__(self, servers: str, *, session_timeout: float = 2.0, request_timeout: float = 0.5) -> None:
+    def __init__(
+        self, servers: str, *, session_timeout: float = 2.0, request_timeout: float = 0.5, patient: bool = False
+    ) -> None:
         self.seen: list[StoreState] = []
         self._changed = asyncio.Event()
         self.link = Link(
@@ -39,6 +42,7 @@ class Follower:
             request_timeout=request_timeout,
             moved=self._note,
             fired=lambda path, about: None,
+            patient=patient,
         )
 
     async def until(self, reached: Callable[[], bool]) -> None:
@@ -65,8 +69,8 @@ class Follower:
 
 
 @contextlib.asynccontextmanager
-async def following(servers: str, *, session_timeout: float = 2.0) -> AsyncIterator[Follower]:
-    follower = Follower(servers, session_timeout=session_timeout)
+async def following(servers: str, *, session_timeout: float = 2.0, patient: bool = False) -> AsyncIterator[Follower]:
+    follower = Follower(servers, session_timeout=session_timeout, patient=patient)
     follower.link.start()
     try:
         yield follower
@@ -453,3 +457,105 @@ def test_events_that_arrive_after_the_loop_was_closed_are_dropped(server: ZooKee
     cut_off.wait()
     client.stop()
     client.close()
+
+
+CROWDED = "accepts and closes at once: its maxClientCnxns (60 by default) may be reached by this address"
+
+
+async def test_crowded__a_server_with_connections_enough__is_named_and_who_needs_it_most_gets_in_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rfprotocol.zklink._FIRST_REST", 0.05)
+    monkeypatch.setattr("rfprotocol.zklink._LONGEST_LEAVE", 0.05)
+    monkeypatch.setattr("rfprotocol.zklink._YIELD", 60.0)  # much longer than all the rest takes
+    with ZooKeeperServer(tmp_path, max_connections=2) as server, capture_logs() as logs:
+        async with following(server.hosts) as first, following(server.hosts) as second:
+            for follower in (first, second):
+                await follower.until_state(StoreState.CONNECTED)
+            async with following(server.hosts, patient=True) as proxy:
+                await eventually(lambda: proxy.link.trouble == CROWDED)
+                with pytest.raises(StoreUnavailable, match="maxClientCnxns"):
+                    await proxy.exists("/")
+                await second.link.close()
+                await eventually(
+                    lambda: "has room again" in proxy.link.trouble
+                )  # which it sees before the manager is there
+                async with following(server.hosts) as manager:
+                    await manager.until_state(StoreState.CONNECTED)
+                    assert manager.link.trouble == ""
+                    assert await manager.exists("/")
+                    assert proxy.link.state is StoreState.LOST
+            assert first.link.state is StoreState.CONNECTED
+    assert [line for line in logs if line["log_level"] == "error"] == []
+
+
+async def test_crowded__a_patient_link__gets_in_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rfprotocol.zklink._FIRST_REST", 0.1)
+    monkeypatch.setattr("rfprotocol.zklink._LONGEST_LEAVE", 0.1)
+    monkeypatch.setattr("rfprotocol.zklink._YIELD", 0.1)
+    with ZooKeeperServer(tmp_path, max_connections=1) as server:
+        async with following(server.hosts) as first, following(server.hosts, patient=True) as proxy:
+            await first.until_state(StoreState.CONNECTED)
+            await eventually(lambda: proxy.link.trouble == CROWDED or proxy.link.state is StoreState.CONNECTED)
+            await first.link.close()
+            await proxy.until_state(StoreState.CONNECTED)
+
+
+async def test_not_serving__a_server_closes_when_it_is_asked__is_another_thing() -> None:
+    async def hear_and_close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(4)
+
+    async with fake_server(hear_and_close) as hosts, following(hosts) as follower:
+        await eventually(lambda: follower.link.trouble)
+        assert follower.link.trouble.startswith("accepts and closes without an answer: it has no quorum, or ")
+        assert "it accepts and closes without an answer" in follower.link._complaint()
+
+
+async def test_away__a_server_that_refuses__is_none_of_these() -> None:
+    with capture_logs() as logs:
+        async with following(f"127.0.0.1:{free_port()}") as follower:
+            await eventually(lambda: "refused" in follower.link._complaint())
+            assert follower.link.trouble == ""
+    assert logs == []
+
+
+class Sleeper:
+    """Instead of the event that ends a pause: how long it would have lasted."""
+
+    def __init__(self) -> None:
+        self.pauses: list[float] = []
+
+    def wait(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+
+    def set(self) -> None:
+        """The end."""
+
+
+def pauses(wire: _Wire, *tried: _TurnedAway | None) -> list[float]:
+    """What a round of attempts is followed by when kazoo wants a pause of half a second."""
+    sleeper = Sleeper()
+    wire._tried, wire._ended = list(tried), sleeper  # type: ignore[assignment]  # no threading.Event
+    wire.sleep_func(0.1)
+    for _ in range(4):
+        wire.sleep_func(0.1)
+    return sleeper.pauses
+
+
+def test_pauses__while_all_servers_are_crowded__are_short_for_who_must_get_in() -> None:
+    assert sum(pauses(_Wire(1.0), _TurnedAway.CROWDED, _TurnedAway.CROWDED)) == pytest.approx(0.125)
+    assert sum(pauses(_Wire(1.0), _TurnedAway.CROWDED, _TurnedAway.NOT_SERVING)) == pytest.approx(0.5)
+    assert sum(pauses(_Wire(1.0), None)) == pytest.approx(0.5)
+
+
+def test_pauses__while_all_servers_are_crowded__grow_for_who_is_patient_and_has_no_session_to_lose() -> None:
+    wire = _Wire(1.0, yields=True)
+    assert 1.2 < sum(pauses(wire, _TurnedAway.CROWDED)) <= 1.5
+    assert sum(pauses(wire, _TurnedAway.CROWDED, _TurnedAway.YIELDED)) == pytest.approx(5.5)
+    wire.has_session = True
+    assert sum(pauses(wire, _TurnedAway.CROWDED)) == pytest.approx(0.125)
+    wire.has_session = False
+    assert sum(pauses(wire, _TurnedAway.NOT_SERVING)) == pytest.approx(0.5)
+    assert sum(pauses(wire, None)) == pytest.approx(0.5)

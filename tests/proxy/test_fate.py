@@ -682,3 +682,55 @@ def test_pipeline__its_connection_ended__is_sent_again_on_one_connection(group: 
         told(group, "m:1", text, exclusive=True).answers(OK)
     client.hears(OK * 20)
     assert len(group.server("m:1").lanes) == 2
+
+
+def longest_wait(play: Playbook) -> float:
+    return play.stats.change.longest_wait
+
+
+def test_longest_wait__a_silent_master_is_replaced__counts_from_the_sending_to_the_answer() -> None:
+    """The time for which nobody knew that the master is dead is the longest part of what clients wait."""
+    play = Playbook()
+    play.topology(master="m:1", replicas=["r:1"])
+    repeated, uncertain = play.client().says("SET", "k", "v"), play.client().says("INCR", "k")
+    told(play, "m:1", "SET k v", "INCR k")
+    play.wait(1.4)
+    play.topology(2, replicas=["r:1"])
+    uncertain.hears_error("UNCERTAIN INCR")
+    assert longest_wait(play) == pytest.approx(1.4)
+    play.wait(0.2)
+    play.topology(3, master="r:1")
+    connection = play.server("r:1").hears("SET", "k", "v", exclusive=True)
+    play.wait(0.3)
+    connection.answers(b"+OK\r\n")
+    repeated.hears(b"+OK\r\n")
+    assert longest_wait(play) == pytest.approx(1.9)
+
+
+def test_longest_wait__a_read_whose_server_was_silent__counts_until_another_one_has_answered() -> None:
+    play = Playbook()
+    play.topology(master="m:1", replicas=["r:1"])
+    client = play.client().says("GET", "k")
+    play.server("r:1").hears("GET", "k")
+    play.wait(0.5)
+    play.server("r:1").dies()
+    connection = play.server("m:1").hears("GET", "k", exclusive=True)
+    play.wait(0.25)
+    connection.answers(b"$1\r\nv\r\n")
+    client.hears(b"$1\r\nv\r\n")
+    assert longest_wait(play) == pytest.approx(0.75)
+
+
+def test_longest_wait__a_client_that_blocks_for_others__does_not_count() -> None:
+    play = Playbook()
+    play.topology(master="m:1", replicas=["r:1"])
+    client = play.client().says("BLPOP", "l", "0")
+    play.server("m:1").hears("BLPOP", "l", "0", exclusive=True)
+    play.wait(20.0)
+    play.server("m:1").dies()
+    play.topology(2, replicas=["r:1"])
+    play.wait(0.1)
+    play.topology(3, master="r:1")
+    play.server("r:1").hears("BLPOP", "l", "0", exclusive=True).answers(b"*-1\r\n")
+    client.hears(b"*-1\r\n")
+    assert longest_wait(play) < 1.0

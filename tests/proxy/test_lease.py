@@ -143,6 +143,37 @@ def test_a_success_that_arrives_after_the_lease_ran_out_is_not_relayed(play: Pla
     assert connection.closed
 
 
+LAPSED = "this proxy's lease lapsed (no word from ZooKeeper) before a reply of master m:1 was believed"
+
+
+def test_uncertain__the_lease_lapsed_and_the_master_is_well__says_so_and_not_that_it_was_lost(play: Playbook) -> None:
+    client, repeatable = play.client().says("INCR", "k"), play.client().says("SET", "k", "v")
+    play.server("m:1").hears("INCR", "k")
+    play.server("m:1").hears("SET", "k", "v")
+    lapse(play)
+    play.wait(NEWS)
+    client.hears_error(f"UNCERTAIN INCR may or may not have been applied: {LAPSED}")
+    repeatable.hears_nothing()  # it waits to be sent again, in vain
+    play.wait(31.0)
+    repeatable.hears_error(f"UNCERTAIN SET may or may not have been applied: {LAPSED}")
+
+
+def test_uncertain__a_transaction_under_way_when_the_lease_lapsed__says_so(play: Playbook) -> None:
+    client = play.client().pipelines("MULTI", "INCR k", "EXEC")
+    play.server("m:1").hears("MULTI")
+    lapse(play)
+    play.wait(NEWS)
+    client.hears(f"+OK\r\n+QUEUED\r\n-UNCERTAIN EXEC may or may not have been applied: {LAPSED}\r\n".encode())
+
+
+def test_uncertain__the_master_is_lost_without_a_lease__says_that_it_was_lost(play: Playbook) -> None:
+    client = play.client().says("INCR", "k")
+    play.server("m:1").hears("INCR", "k")
+    lapse(play)
+    play.server("m:1").dies()
+    client.hears_error("UNCERTAIN INCR may or may not have been applied: master m:1 was lost before it replied")
+
+
 def test_what_arrived_without_a_lease_is_relayed_when_there_is_one_and_the_same_master(play: Playbook) -> None:
     client = play.client().says("INCR", "k").says("INCR", "k")
     play.server("m:1").hears("INCR", "k")

@@ -219,6 +219,18 @@ async def test_a_store_that_is_away_is_waited_for_and_not_asked_in_a_loop(starte
     await eventually(lambda: started.lease)
 
 
+async def test_a_store_that_takes_no_more_connections_is_named_in_the_log(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership, "PATIENCE", 0.01)
+    monkeypatch.setattr(MemStore, "trouble", "accepts and closes at once: its maxClientCnxns may be reached")
+    world.store.suspend()
+    await world.proxy.start("a:1")
+    await eventually(lambda: world.log.events("waiting for ZooKeeper"))
+    line = world.log.events("waiting for ZooKeeper")[0]
+    assert line["why"] == "it accepts and closes at once: its maxClientCnxns may be reached"
+
+
 async def test_the_number_of_clients_that_operators_read_is_kept_true(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

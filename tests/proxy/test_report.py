@@ -27,6 +27,7 @@ def test_before_anything_is_known_it_says_so(play: Playbook) -> None:
     seen = fields(play)
     assert seen["proxy_epoch"] == seen["proxy_epoch_acknowledged"] == "-1"
     assert seen["proxy_state"] == "fenced"
+    assert seen["proxy_state_means"] == "there is no master, so writes wait"
     assert seen["proxy_master"] == seen["proxy_replicas"] == seen["proxy_phase"] == ""
 
 
@@ -96,3 +97,12 @@ def test_report__servers_busy_and_silent__named(play: Playbook) -> None:
     play.listen(1.2)
     seen = fields(play)
     assert (seen["proxy_busy_servers"], seen["proxy_silent_servers"]) == ("m:1", "r:1")
+
+
+def test_a_lapsed_lease_is_explained(play: Playbook) -> None:
+    play.topology(master="m:1")
+    assert fields(play)["proxy_state_means"] == "writes pass"
+    play.lease.revoke()
+    seen = fields(play)
+    assert seen["proxy_state"] == "lapsed"
+    assert seen["proxy_state_means"] == "the lease has lapsed for want of a word from ZooKeeper, so writes wait"
