@@ -30,9 +30,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rfmanager import planned, upkeep
-from rfmanager.candidates import CHANCES, UNFIT_CONDITIONS, Choice, choose, continues, outage, precedes, why_not
+from rfmanager.candidates import CHANCES, UNFIT_CONDITIONS, Choice, choose, continues, outage, why_not
 from rfmanager.change import PATIENCE, fence, fence_holds, publish, refusal, refuse, so_far
-from rfmanager.lastknown import belongs, extent, may_have_more, why_unproven
+from rfmanager.lastknown import extent, is_ours, may_have_more, why_unproven
 from rfmanager.steps import Policy, Promote, Record, Resign, Seal, Step, View, Wait
 from rfprotocol.errors import Failure
 from rfprotocol.topology import Change, Kind, Node, NodeReport, Phase, Topology
@@ -215,12 +215,9 @@ def _may_seal(view: View, node: Node, policy: Policy) -> bool:
 
 
 def _is_ours(view: View, report: NodeReport) -> bool:
-    """Invariant 9. What continues the history is ours, whatever else is known."""
-    topology = view.topology
+    """Invariant 9."""
     named = view.request is not None and view.request.target == report.node
-    before = (topology.replid2, topology.replid2_offset) if topology else ("", -1)
-    continued = topology is not None and continues(report, topology.replid)
-    return named or continued or precedes(report, before) or belongs(view.known, report)
+    return named or is_ours(view.known, view.topology, report)
 
 
 def _may_have_more(view: View, node: Node, topology: Topology, change: Change, best: Node, policy: Policy) -> bool:

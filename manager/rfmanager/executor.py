@@ -20,9 +20,8 @@ from typing import TypeVar
 from structlog.typing import FilteringBoundLogger
 
 from rfmanager.brake import RETURN
-from rfmanager.candidates import continues, precedes
 from rfmanager.change import most_disturbed
-from rfmanager.lastknown import LastKnown, belongs, holding
+from rfmanager.lastknown import LastKnown, holding, is_ours
 from rfmanager.mirror import Mirror
 from rfmanager.redis_admin import Credentials, RedisAdmin
 from rfmanager.steps import (
@@ -499,11 +498,8 @@ class Executor:
         """Another process may have come up at the address since it was looked at, with data of its own."""
         mirror, node = self._mirror, found.node
         named = mirror.request is not None and mirror.request.target == node
-        if mirror.topology is not None and continues(found, mirror.topology.replid):
-            return
-        if mirror.topology is not None and precedes(found, (mirror.topology.replid2, mirror.topology.replid2_offset)):
-            return
-        if not (belongs(mirror.known, found) or mirror.adopted.get(node) == found.run_id or named):
+        allowed = named or mirror.adopted.get(node) == found.run_id
+        if mirror.known is not None and not allowed and not is_ours(mirror.known, mirror.topology, found):
             raise NodeRefused(f"{node} {holding(found)}", "FOREIGN")
 
     async def _end_adoption(self, node: Node) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from rfmanager.candidates import continues, reach
+from rfmanager.candidates import continues, precedes, reach
 from rfprotocol.errors import ConfigError, RecordError
 from rfprotocol.topology import FORMAT, Node, NodeReport, Phase, Topology, load_record
 
@@ -269,6 +269,14 @@ def belongs(known: LastKnown | None, report: NodeReport) -> bool:
         return True
     run_id = known.run_id if report.node == known.master else member.run_id if member else ""
     return ours and (report.run_id == run_id or report.aof)
+
+
+def is_ours(known: LastKnown | None, topology: Topology | None, report: NodeReport) -> bool:
+    """As `belongs`; what continues or precedes the history in force is this group's, whatever else is known."""
+    if topology is None:
+        return belongs(known, report)
+    before = (topology.replid2, topology.replid2_offset)
+    return continues(report, topology.replid) or precedes(report, before) or belongs(known, report)
 
 
 def _in(known: LastKnown, node: Node) -> bool:

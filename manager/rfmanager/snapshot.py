@@ -9,7 +9,7 @@ from functools import partial
 from typing import TypeVar
 
 from rfmanager.brake import LIMIT, NO_BRAKE, Brake
-from rfmanager.lastknown import LastKnown, belongs
+from rfmanager.lastknown import LastKnown, is_ours
 from rfprotocol.errors import RecordError
 from rfprotocol.records import ManualRequest, ProxyRecord, Receipt
 from rfprotocol.store import Entry
@@ -126,12 +126,11 @@ class Snapshot:
     @property
     def strangers(self) -> list[NodeReport]:
         """The servers whose data is not this group's, and which are left alone."""
-        reports = [server.report for server in self.servers if server.report is not None]
-        return [
-            report
-            for report in reports
-            if report.available and report.role and report.condition != "loading" and not belongs(self.known, report)
-        ]
+        if self.known is None:
+            return []
+        found = [server.report for server in self.servers if server.report is not None]
+        told = [report for report in found if report.available and report.role and report.condition != "loading"]
+        return [report for report in told if not is_ours(self.known, self.topology, report)]
 
     @property
     def servers(self) -> list[Server]:

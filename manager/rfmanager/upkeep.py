@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rfmanager import lastknown
-from rfmanager.candidates import UNFIT_CONDITIONS, choose, continues
+from rfmanager.candidates import UNFIT_CONDITIONS, choose
 from rfmanager.change import next_epoch, refuse
 from rfmanager.steps import Policy, Record, Remember, Repoint, Step, View, Wait
 from rfprotocol.topology import Change, Kind, Node, NodeReport, Phase, Topology
@@ -134,10 +134,8 @@ def remember(view: View) -> Remember | None:
 
 
 def _may_be_overwritten(view: View, node: Node) -> bool:
-    report, topology = view.standings[node].report, view.topology
-    if topology is not None and continues(report, topology.replid):
-        return True
-    return lastknown.belongs(view.known, report) or view.adopted.get(node) == report.run_id
+    report = view.standings[node].report
+    return lastknown.is_ours(view.known, view.topology, report) or view.adopted.get(node) == report.run_id
 
 
 def _follows(report: NodeReport, master: NodeReport, view: View) -> bool:

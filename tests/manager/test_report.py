@@ -372,14 +372,15 @@ def test_status__as_json__says_what_each_manager_was_told() -> None:
 
 @pytest.mark.parametrize(("seconds", "said"), [(9.9, False), (12.4, True)])
 def test_status__a_replica_without_a_link__is_a_trouble_when_it_lasts(seconds: float, said: bool) -> None:
-    broken = replace(REPLICA, link_up=False, unlinked_for=seconds)
+    broken = replace(REPLICA, link_up=False, unlinked_for=seconds, software="", version="8.0.0")
     seen = replace(WATCHED, managers={"m1": ManagerReport("m1", 1, (MASTER, broken))})
     expected = "replica b:6379: has had no link to its master a:6379 for 12 s and is not read from"
     assert [line.partition(":  ")[0][: len(expected)] for line in lines(seen)] == [expected] * said
 
 
 def test_status__a_replica_without_a_link_to_a_dead_master__is_no_trouble_of_its_own() -> None:
-    broken, dead = replace(REPLICA, link_up=False, unlinked_for=60.0), replace(MASTER, available=False)
+    broken = replace(REPLICA, link_up=False, unlinked_for=60.0, software="", version="8.0.0")
+    dead = replace(MASTER, available=False)
     seen = replace(WATCHED, managers={"m1": ManagerReport("m1", 1, (replace(dead, condition="refused"), broken))})
     assert lines(seen) == ["the master a:6379: refuses connections: is it running?"]
 
