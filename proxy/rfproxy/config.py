@@ -49,9 +49,10 @@ class ProxyConfig(CommonOptions):
         Flag("in embedded mode: failures in a row that make a server unavailable", (), "COUNT", "Redis servers"),
     ] = 3
 
-    listen: Annotated[Address, Flag("where clients connect", metavar="HOST:PORT", group="clients")] = Node(
-        "127.0.0.1", 6380
-    )
+    listen: Annotated[
+        Address,
+        Flag("where clients connect; host *: all addresses", metavar="HOST:PORT", group="clients"),
+    ] = Node("127.0.0.1", 6380)
     workers: Annotated[
         Count,
         BeforeValidator(_workers),

@@ -125,3 +125,12 @@ def test_sockets_for_another_process_are_left_alone() -> None:
 def test_what_is_no_tcp_socket_is_refused() -> None:
     with socket.socket(socket.AF_UNIX) as local, pytest.raises(ConfigError, match="TCP"):
         adopt(os.dup(local.fileno()))
+
+
+def test_listen__star__is_all_addresses_of_both_families() -> None:
+    opened = open_sockets(Node("*", 0))
+    try:
+        assert {address_of(sock).host for sock in opened} == {"0.0.0.0", "::"}
+    finally:
+        for sock in opened:
+            sock.close()
