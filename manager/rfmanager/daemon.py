@@ -35,7 +35,7 @@ from rfmanager.prober import Prober
 from rfmanager.quorum import Roll, Rule, Standing, Strategy, judge, outseen
 from rfmanager.redis_admin import REFUSED, Credentials, RedisAdmin
 from rfmanager.report import meaning
-from rfmanager.steps import Policy, Resign, View, Wait
+from rfmanager.steps import Policy, Remember, Resign, Step, View, Wait
 from rfmanager.tenure import Event, State, Tenure
 from rfmanager.trail import Trail
 from rfprotocol import clock
@@ -166,6 +166,7 @@ class Daemon:
         self._announced = ManagerReport(name)
         self._said = ""
         self._known: LastKnown | None = None  # what this manager has seen itself, also as a standby
+        self._moved: dict[Node, tuple[int, float]] = {}  # offsets of servers, and since when they are so
         self._recorded: LastKnown | None = None  # what of the store's is in it
         self._membership = Membership(settings.policy.membership_grace)
         self._complaints: list[str] = []
@@ -406,10 +407,18 @@ class Daemon:
     def _sights(self) -> Mapping[Node, Sight]:
         """The same, with when it was found out."""
         return {
-            node: Sight(report, sampled, prober.detector.noticed_at, self._trail.age(sampled, report.offset))
+            node: Sight(report, sampled, prober.detector.noticed_at, self._still(report, sampled))
             for node, prober in self._probers.items()
             if (report := prober.detector.report) and (sampled := prober.detector.sampled_at)
         }
+
+    def _still(self, report: NodeReport, sampled: float) -> float:
+        """Seconds for which the data of a replica has stood still, behind the master's."""
+        offset, since = self._moved.get(report.node, (-1, sampled))
+        if offset != report.offset:
+            since = sampled
+        self._moved[report.node] = report.offset, since
+        return min(sampled - since, self._trail.lag(sampled, report.offset))
 
     def _own_report(self) -> ManagerReport:
         settings, rule = self._settings, self._settings.rule
@@ -570,7 +579,7 @@ class Daemon:
                 if isinstance(step, Resign):
                     self._end_tenure(step.reason)
                 else:
-                    await self._executor.execute(step)
+                    await self._execute(step)
         except FenceLost:
             self._end_tenure("another manager took over")
         except StoreConflict as error:
@@ -586,6 +595,11 @@ class Daemon:
             self._log.error("the store did not do what was asked: trying again", error=str(error))
             return RETRY
         return None
+
+    async def _execute(self, step: Step) -> None:
+        await self._executor.execute(step)
+        if isinstance(step, Remember):
+            self._recorded = self._mirror.known  # what was seen since is newer
 
     def _needed(self) -> tuple[str, ...]:
         """The records that a manager needs that does not act: which servers to watch, for a tenure begins with reading
@@ -626,9 +640,6 @@ class Daemon:
             for prober in self._probers.values():
                 prober.hurry()
         self._executor.look_at(mirror.proxies)
-        if mirror.known is not self._recorded:
-            self._known = lastknown.merged(mirror.known, self._known, topology)
-            self._recorded = mirror.known
         now, wall = time.monotonic(), time.time()
         failing = {node: prober.detector.failing_since for node, prober in self._probers.items()}
         others = {name: report for name, report in mirror.reports.items() if name != self.name}
@@ -637,11 +648,18 @@ class Daemon:
         self._complain(complaints({report.manager: report for report in (own, *live)}, self.name))
         standings = judge(own, live, self._settings.rule, sampled)
         brake = Brake.of(mirror.receipts.values(), wall, self._settings.policy.brake_limit)
+        if mirror.known is not self._recorded:
+            self._known = lastknown.merged(mirror.known, self._known, topology)
+            self._recorded = mirror.known
+        members = self._members(now, [own, *live])
+        if self._known is not None:
+            kept = {node: member for node, member in self._known.members.items() if node in members}
+            self._known = replace(self._known, members=kept)
         return View(
             now=now,
             wall=wall,
             manager=self.name,
-            members=self._members(now, [own, *live]),
+            members=members,
             topology=topology,
             standings=standings,
             unseen=self._unseen(now, outseen(own, live, standings)),

@@ -17,13 +17,16 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from rfmanager.candidates import continues, precedes, reach
-from rfprotocol.errors import ConfigError, RecordError
+from rfprotocol.errors import ConfigError, Failure, RecordError
 from rfprotocol.topology import FORMAT, Node, NodeReport, Phase, Topology, load_record
 
 RENEWAL = 3.0
 """Seconds after which offsets are written again. Links, processes and histories are written when they change."""
 STALE = 5.0
-"""Seconds behind the master's data after which a link that is up counts as down."""
+"""Seconds for which a replica's data stands still, behind the master's, after which a link that is up counts as down:
+Redis notices a path that loses all packets after a minute (`repl-timeout`)."""
+UNKNOWN: Final = 2**63 - 1
+"""The offset of a process that may have copied further since it was seen last."""
 HISTORIES = 64
 """Replication histories of this group that are remembered: each promotion and each restart of a master begins one."""
 
@@ -47,8 +50,8 @@ class Sight:
     """When the last answer was asked for."""
     since: float
     """When this was noticed: of an answer, when it came; of a server that is gone, when the first sign came."""
-    age: float = 0.0
-    """By how many seconds its data is behind the master's; a link whose packets are lost is up for a minute."""
+    still: float = 0.0
+    """Seconds for which its data has stood still, behind the master's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +114,8 @@ def looked(before: LastKnown | None, topology: Topology | None, sights: Mapping[
         return before
     known = before if before is not None and before.run_id == topology.run_id else None
     members = dict(known.members) if known else {}
-    histories = [topology.replid2, topology.replid, at_master.report.replid2, at_master.report.replid]
+    topology_histories = [topology.replid2, topology.replid, at_master.report.replid2, at_master.report.replid]
+    histories = [*topology_histories]
     for node, sight in sights.items():
         if node == topology.master:
             continue
@@ -119,7 +123,10 @@ def looked(before: LastKnown | None, topology: Topology | None, sights: Mapping[
         if was is not None and _settled(report):
             if before is not None and _is_strange(before, report):
                 was = STRANGER
-            else:
+            elif report.replid2.strip("0") and report.replid2 in (
+                *topology_histories,
+                *(before.histories if before else ()),
+            ):
                 histories.insert(0, report.replid)  # it started anew: its next start may know of no other history
         if (member := _member(was, sight, at_master)) is not None:
             members[node] = member
@@ -148,15 +155,22 @@ def _is_strange(known: LastKnown, report: NodeReport) -> bool:
 def _member(was: Member | None, sight: Sight, at_master: Sight) -> Member | None:
     report, master = sight.report, at_master.report
     link = report.available and report.role == "slave" and report.link_up and not report.syncing
-    if link and report.replid == master.replid and sight.age < STALE:
+    if link and report.replid == master.replid and sight.still < STALE:
         return Member(report.run_id, report.offset, linked=True)
     told = report.available and report.role == "slave" and report.follows == master.node  # to copy this group's data
     if was is None or (told and was.run_id != report.run_id):
         return Member(report.run_id, report.offset) if told else was
     if not was.linked or at_master.asked <= sight.since:
         return was
-    same = report.available and report.run_id == was.run_id
-    return Member(was.run_id, report.offset if same else master.offset)  # it has no more than that
+    return Member(was.run_id, _most(was, report, master, link=link))
+
+
+def _most(was: Member, report: NodeReport, master: NodeReport, *, link: bool) -> int:
+    """The most that a process can have that had a link."""
+    if report.available and report.run_id == was.run_id:
+        return UNKNOWN if link else report.offset  # a link that stands still may go on
+    ended = report.available or report.condition == Failure.REFUSED.value
+    return master.offset if ended else UNKNOWN  # who is out of this manager's sight may go on to copy
 
 
 def _histories(known: Iterable[str], newest: Iterable[str]) -> tuple[str, ...]:
@@ -180,8 +194,8 @@ def published(known: LastKnown | None, master: NodeReport, sealed: Mapping[Node,
 def merged(recorded: LastKnown | None, seen: LastKnown | None, topology: Topology | None) -> LastKnown | None:
     """Of what the store says and what this manager has seen itself.
 
-    Only what is about the master in force counts. If both are, the one that has seen it further does; that a link is
-    down counts whoever says it. This manager may have been blind, another one may have written the record.
+    Only what is about the master in force counts. If both are, the one that has seen it further does: this manager may
+    have been blind, another one may have written the record. At the same offset, a link is down if either says so.
     """
     if recorded is None or seen is None:
         return recorded if seen is None else seen
@@ -194,7 +208,8 @@ def merged(recorded: LastKnown | None, seen: LastKnown | None, topology: Topolog
     members = {**older.members, **newer.members}
     for node, member in newer.members.items():
         other = older.members.get(node)
-        if other is not None and other.run_id == member.run_id and not other.linked:
+        same = other is not None and other.run_id == member.run_id and newer.offset == older.offset
+        if same and other is not None and not other.linked:
             members[node] = replace(member, linked=False)
     return replace(newer, members=members, histories=histories, witnessed=seen.witnessed and fresh)
 

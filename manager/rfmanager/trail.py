@@ -30,6 +30,11 @@ class Trail:
         if outdated > 0:
             del self._times[:outdated], self._offsets[:outdated]
 
+    def lag(self, asked: float, offset: int) -> float:
+        """The same, at least: since when the master is known to have had more."""
+        place = bisect_right(self._offsets, offset)
+        return max(0.0, asked - self._times[place]) if place < len(self._offsets) else 0.0
+
     def age(self, asked: float, offset: int) -> float:
         """By how many seconds a replica that had this offset when it was asked was behind, at most; 0 when by nothing
         that is known, and infinity when by more than is remembered."""

@@ -10,13 +10,16 @@ import pytest
 from rfmanager.lastknown import (
     HISTORIES,
     STRANGER,
+    UNKNOWN,
     LastKnown,
     Member,
     Sight,
     belongs,
     holding,
     is_due,
+    is_ours,
     looked,
+    may_have_more,
     merged,
     published,
     why_unproven,
@@ -96,6 +99,38 @@ def test_look__stranger_at_the_address_of_a_member__ends_the_membership() -> Non
     assert not belongs(after, replace(stranger, run_id="y", replid="z", aof=True)), "it restarts from its own file"
 
 
+@pytest.mark.parametrize("condition", ["timeout", "unreachable", "closed"])
+def test_look__replica_is_out_of_sight__may_have_copied_on(condition: str) -> None:
+    before = look(None, seen(MASTER), seen(REPLICA))
+    gone = replace(REPLICA, available=False, condition=condition, link_up=False)
+    after = look(before, seen(MASTER, 12.0), seen(gone, 10.0, since=11.5))
+    assert member(after) == Member("b1", UNKNOWN)
+    assert after is not None
+    assert may_have_more(after, B, 10**9)
+
+
+@pytest.mark.parametrize(("still", "linked"), [(4.9, True), (5.0, False)])
+def test_look__data_of_a_replica_stands_still_behind_the_master__its_link_is_none(still: float, linked: bool) -> None:
+    before = look(None, seen(MASTER), seen(REPLICA))
+    after = look(before, seen(MASTER, 12.0), replace(seen(REPLICA, 11.0), still=still))
+    assert member(after) == Member("b1", 90 if linked else UNKNOWN, linked)
+
+
+def test_look__replica_started_anew_from_its_dump__its_next_start_is_known_by_that() -> None:
+    once = NodeReport(B, True, role="master", run_id="b2", replid="anew", replid2="first", offset=90)
+    twice = replace(once, run_id="b3", replid="again", replid2="anew")
+    known = look(KNOWN, seen(MASTER, 12.0), seen(once, 11.0))
+    assert belongs(known, twice)
+    assert not belongs(KNOWN, twice)
+
+
+def test_look__append_only_file_at_the_address_of_a_member__its_history_is_not_taken_over() -> None:
+    other = NodeReport(B, True, role="master", run_id="x", replid="strange", offset=7, aof=True)
+    known = look(KNOWN, seen(MASTER, 12.0), seen(other, 11.0))
+    assert known is not None
+    assert "strange" not in known.histories
+
+
 def test_look__full_transfer_is_under_way__is_not_linked() -> None:
     assert member(look(None, seen(MASTER), seen(replace(REPLICA, syncing=True)))) == Member("b1", 90)
 
@@ -139,6 +174,52 @@ def test_record_and_own_eyes__same_master__own_eyes_count_and_what_they_lack_is_
     own = replace(KNOWN, members={B: Member("b2", 95, True)})
     both = merged(recorded, own, SERVING)
     assert both == replace(own, members={B: Member("b2", 95, True), C: Member("c1", 80)}, histories=("zeroth", "first"))
+
+
+def test_record_and_own_eyes__own_eyes_are_older__the_record_counts() -> None:
+    recorded = replace(KNOWN, offset=200, witnessed=False)
+    blind = replace(KNOWN, offset=100, members={B: Member("b1", 50)})
+    assert merged(recorded, blind, SERVING) == recorded
+
+
+def test_record_and_own_eyes__same_offset__a_link_that_is_down_for_one_is_down() -> None:
+    recorded = replace(KNOWN, members={B: Member("b1", 90)}, witnessed=False)
+    assert member(merged(recorded, KNOWN, SERVING)) == Member("b1", 90)
+
+
+@pytest.mark.parametrize(
+    ("node", "known", "more"),
+    [
+        (A, None, True),  # the master may have all
+        (B, Member("b1", 10, True), True),
+        (B, Member("b1", 101), True),
+        (B, Member("b1", 100), False),
+        (B, STRANGER, False),
+        (B, None, True),  # never seen
+    ],
+)
+def test_member_that_is_not_there__what_it_can_have__decides_whether_it_is_awaited(
+    node: Node, known: Member | None, more: bool
+) -> None:
+    members = {B: known} if known is not None else {}
+    assert may_have_more(replace(KNOWN, members=members), node, 100) is more
+
+
+@pytest.mark.parametrize(
+    ("changes", "ours"),
+    [({}, True), ({"connected_replicas": 1}, False), ({"follows": C}, True), ({"follows": Node("x", 1)}, False)],
+)
+def test_server_without_keys__who_follows_whom__decides_whether_it_is_free(changes: dict[str, Any], ours: bool) -> None:
+    newcomer = NodeReport(Node("new", 1), True, role="master", run_id="n", replid="new", empty=True)
+    assert belongs(KNOWN, replace(newcomer, **changes)) is ours
+
+
+def test_data__nothing_is_known_yet__only_servers_without_keys_and_others_are_taken() -> None:
+    empty = NodeReport(B, True, role="master", run_id="n", replid="new", empty=True)
+    assert belongs(None, empty)
+    assert not belongs(None, replace(empty, empty=False))
+    assert not belongs(None, replace(empty, connected_replicas=2))
+    assert is_ours(None, SERVING, replace(empty, empty=False, replid="first"))
 
 
 def test_record_and_own_eyes__another_master__the_record_counts() -> None:

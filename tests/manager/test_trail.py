@@ -56,3 +56,13 @@ def test_it_never_says_less_than_the_truth(steps: list[int], data: st.DataObject
     asked = float(len(offsets))
     lacking = [second for second, offset in enumerate(offsets) if offset > had]  # it lacked something at these moments
     assert walked.age(asked, had) >= (asked - lacking[0] if lacking else 0.0)
+
+
+def test_lag__is_counted_from_when_the_master_is_known_to_have_had_more() -> None:
+    trail = Trail(10.0)
+    for asked, offset in ((1.0, 100), (7.0, 200), (8.0, 300)):
+        trail.passed(asked, "run", offset)
+    assert trail.lag(8.0, 100) == 1.0  # what came in the six seconds before may have come a moment ago
+    assert trail.lag(8.0, 50) == 7.0
+    assert trail.lag(8.0, 300) == 0.0
+    assert Trail(10.0).lag(8.0, 5) == 0.0
