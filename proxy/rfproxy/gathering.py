@@ -15,7 +15,7 @@ worker does not answer in time is missing from the reply, and is not done.
     UNPAUSE                                     OK
     PAUSED                                      milliseconds and WRITE or ALL, if a pause is in force
     SCRIPTS                                     claim body claim body ..., see `scripts`
-    FLUSHED                                     OK: a client has said SCRIPT FLUSH
+    FLUSHED moment                              OK: SCRIPT FLUSH was answered then, or a replica has done it meanwhile
 
 Those about CLIENT TRACKING ... REDIRECT are listed in `fartargets`.
 """
@@ -294,7 +294,11 @@ def _scripts(router: Router, args: list[bytes], now: float) -> list[bytes] | Non
 
 
 def _flushed(router: Router, args: list[bytes], now: float) -> list[bytes] | None:
-    router.scripts.forget()
+    try:
+        moment = float(args[0]) if args else now  # workers of a former version do not say it
+    except ValueError:
+        return None
+    router.scripts.forget(moment)
     return [b"OK"]
 
 

@@ -281,7 +281,7 @@ def _verb_answered(session: Session, transaction: Transaction, args: list[bytes]
     if event == "EXEC":
         scripts = session.router.scripts
         for executed in transaction.queued if reply[:1] == b"*" and reply[1:2] != b"-" else ():
-            scripts.executed(executed, scripts.flushes, session.identity.account)
+            scripts.executed(executed, scripts.flushes, now, session.identity.account)
         reply = durable.told_of_exec(session, transaction.queued, _put_right(session, reply, transaction, now))
     transaction.heard(event)
     return reply

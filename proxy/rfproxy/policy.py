@@ -33,3 +33,4 @@ class Policy:
     durable: Durability | None = None  # write_safety: durable
     spares: int = 4  # dedicated connections to the master that are held ready, once one has been used
     most_dedicated: int = 0  # connections that belong to one session each, of one worker; 0: no limit
+    workers: int = 1  # which share the bounds of one proxy

@@ -50,7 +50,7 @@ def _deliver_each(session: Session, run: Run, taken: Taken, now: float) -> None:
     first = run.count - run.left - taken.count
     for args, reply in zip(run.commands[first:], split(taken.data), strict=False):
         if run.need is Need.OWN and not reply.startswith(b"-") and reply != pledge.QUEUED:
-            session.router.scripts.executed(args, run.flushes, session.identity.account)
+            session.router.scripts.executed(args, run.flushes, now, session.identity.account)
         _judge(session, run, args, run.cursors.outgoing(reply) if run.cursors else reply, now)
 
 
@@ -171,7 +171,7 @@ def _deliver_together(session: Session, run: Run, taken: Taken, now: float) -> N
         return
     if executed and run.need is Need.OWN:
         for args in run.commands:
-            session.router.scripts.executed(args, run.flushes, session.identity.account)
+            session.router.scripts.executed(args, run.flushes, now, session.identity.account)
     if run.lost_on and replies[-1].startswith(b"-"):
         session.recover(_uncertain(session, run))
         return

@@ -18,6 +18,7 @@ from collections.abc import Callable, KeysView, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import sha1
+from math import inf
 from typing import TYPE_CHECKING
 
 from rfproxy.greeting import Account
@@ -64,17 +65,22 @@ class Scripts:
         self.flushed = 0
         """How often the master has done so."""
         self.forgotten = 0
-        """How often all were forgotten, also because a client of another worker said so."""
+        """The same, also because a client of another worker said so: then what came later than that stays."""
+        self.flushed_at = -inf
+        """When the last flush was answered, here or at another worker."""
         self._bodies: OrderedDict[bytes, bytes] = OrderedDict()  # by digest, the one used last at the end
         self._digests: dict[bytes, bytes] = {}  # by body: hashing one again and again would cost more
         self._loading: dict[str, Loading] = {}  # by process
         self._there: dict[str, set[bytes]] = {}  # digests by process, the one seen first in front
         self._claims: dict[bytes, Claim] = {}  # by digest; those that only came by EVAL are missing
+        self._learned: dict[bytes, float] = {}  # by digest, when it came last
         self._news: dict[bytes, None] = {}
         self.bringer: Account | None = None
         """Who has used one last."""
         self.on_news: Callable[[], None] = lambda: None
-        """Called when there is something for `take_news`, or all were forgotten."""
+        """Called when there is something for `take_news`, or some were forgotten."""
+        self.on_flush: Callable[[], None] = lambda: None
+        """Called when the master has done so."""
 
     def needed(self, commands: Sequence[Sequence[bytes]], process: str) -> list[bytes]:
         """The bodies to be loaded right before these commands are sent to the master process `process`.
@@ -94,29 +100,31 @@ class Scripts:
                     self._forget_all()
         return list(loads)
 
-    def executed(self, args: Sequence[bytes], flushes: int, account: Account | None = None) -> None:
+    def executed(self, args: Sequence[bytes], flushes: int, now: float, account: Account | None = None) -> None:
         """A command was answered without an error: remember the script that it brought, or forget all.
 
-        `flushes` as it was when the command was sent: what a flush has overtaken is not there any more. `account` is
-        the client's.
+        `flushes` as it was when the command was sent: what a flush has overtaken is not there any more. `now` is of the
+        clock that all workers share. `account` is the client's.
         """
         if flushes != self.flushes:
             return
         name = args[0].upper()
         if name in _EVAL and len(args) > 1:
             self.bringer = account
-            self._carried(args[1])
+            self._carried(args[1], now)
         elif name in _EVALSHA and len(args) > 1:
             self._called(args[1].lower())
         elif name == b"SCRIPT" and len(args) > 1:
             match args[1].upper():
                 case b"LOAD" if len(args) == 3:
                     self.bringer = account
-                    self._claim(self._carried(args[2]), Claim.LOADED)
+                    self._claim(self._carried(args[2], now), Claim.LOADED)
                 case b"FLUSH":
                     self.bringer = account
                     self._forget_all()  # also what stood before it in its packet
                     self.flushed += 1
+                    self.flushed_at = max(self.flushed_at, now)
+                    self.on_flush()
                     self.on_news()
 
     def load_all(self, process: str, lane: Lane) -> list[bytes]:
@@ -179,26 +187,34 @@ class Scripts:
         """How a client came to rely on it."""
         return self._claims.get(digest, Claim.EVALUATED)
 
-    def forget(self) -> None:
-        """Another worker's client has flushed all."""
-        self.flushes += 1
-        self._forget_all()
+    def forget(self, moment: float) -> None:
+        """Another worker's client has flushed all, which was answered at that moment; what came later is there."""
+        self.flushed_at = max(self.flushed_at, moment)
+        self.forgotten += 1
+        self._there.clear()
+        for digest in [digest for digest, learned in self._learned.items() if learned < moment]:
+            self._drop(digest)
+        self.on_news()
 
     def hand_over(self) -> list[bytes]:
-        """For another worker: claim, body, claim, body ..., the ones used last."""
+        """For another worker: claim and moment, body, claim and moment, body ..., the ones used last."""
         words: list[bytes] = []
         size = 0
         for digest, body in reversed(self._bodies.items()):
             size += len(body) + _OVERHEAD
             if size > _MOST_HANDED:
                 break
-            words += [body, self.claim(digest).name.encode()]
+            words += [body, f"{self.claim(digest).name} {self._learned[digest]}".encode()]
         return words[::-1]
 
     def take_over(self, words: Sequence[bytes]) -> None:
-        """What another worker has handed over."""
-        for name, body in zip(words[::2], words[1::2], strict=False):
-            digest, claim = self._carried(body), name.decode(errors="replace")
+        """What another worker has handed over, without what was flushed since."""
+        for word, body in zip(words[::2], words[1::2], strict=False):
+            claim, _, moment = word.decode(errors="replace").partition(" ")
+            learned = _seconds(moment)
+            if learned < self.flushed_at:
+                continue
+            digest = self._carried(body, learned)
             if claim in (Claim.CALLED.name, Claim.LOADED.name) and self.claim(digest) is Claim.EVALUATED:
                 self._claim(digest, Claim[claim])
 
@@ -224,6 +240,7 @@ class Scripts:
     def _forget_all(self) -> None:
         self.forgotten += 1
         self._claims.clear()
+        self._learned.clear()
         self._news.clear()
         self._bodies.clear()
         self._digests.clear()
@@ -240,31 +257,36 @@ class Scripts:
             if digest not in there:
                 loads[body] = None
 
-    def _carried(self, body: bytes) -> bytes:
+    def _carried(self, body: bytes, now: float) -> bytes:
         """A body has come by; returns its digest."""
         digest = self._digests.get(body)
         if digest is None:
             digest = sha1(body, usedforsecurity=False).hexdigest().encode()
-            self._remember(digest, body)
+            self._remember(digest, body, now)
         else:
             self._bodies.move_to_end(digest)
+            self._learned[digest] = max(now, self._learned[digest])
         return digest
 
-    def _remember(self, digest: bytes, body: bytes) -> None:
+    def _remember(self, digest: bytes, body: bytes, now: float) -> None:
         if len(body) + _OVERHEAD > self._capacity:
             return
         self._bodies[digest] = body
         self._digests[body] = digest
+        self._learned[digest] = now
         self._free -= len(body) + _OVERHEAD
         self._tell(digest)
         while self._free < 0:
-            oldest, unused = self._bodies.popitem(last=False)
-            self._claims.pop(oldest, None)
-            self._news.pop(oldest, None)
-            del self._digests[unused]
-            self._free += len(unused) + _OVERHEAD
-            for there in self._there.values():
-                there.discard(oldest)
+            self._drop(next(iter(self._bodies)))
+
+    def _drop(self, digest: bytes) -> None:
+        body = self._bodies.pop(digest)
+        self._claims.pop(digest, None)
+        self._news.pop(digest, None)
+        del self._digests[body], self._learned[digest]
+        self._free += len(body) + _OVERHEAD
+        for there in self._there.values():
+            there.discard(digest)
 
     def _known(self, process: str) -> set[bytes]:
         there = self._there.get(process)
@@ -273,3 +295,11 @@ class Scripts:
                 del self._there[next(iter(self._there))]
             there = self._there[process] = set()
         return there
+
+
+def _seconds(moment: str) -> float:
+    """When a script came; workers of a former version do not say it."""
+    try:
+        return float(moment)
+    except ValueError:
+        return -inf

@@ -304,6 +304,7 @@ def policy_of(config: ProxyConfig, hosts: Sequence[str] = ()) -> Policy:
         allow_admin=config.allow_admin,
         spares=config.spare_connections,
         durable=durability_of(config),
+        workers=config.workers,
     )
 
 

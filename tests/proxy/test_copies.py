@@ -173,6 +173,140 @@ def test_flush__replica_was_started_again_meanwhile__nothing_to_do(play: Playboo
     play.server("r:1").hears_nothing()
 
 
+def test_flush__more_scripts_after_it__counted_anew(play: Playbook) -> None:
+    client = play.client()
+    for _ in range(2):
+        for number in range(600):
+            client.says("EVAL", f"return {number}", "0")
+            play.server("m:1").hears("EVAL", f"return {number}", "0", exclusive=True).answers(b":1\r\n")
+        assert copied(play) == 500
+        learns(play, b"SCRIPT", b"FLUSH", reply=OK)
+
+
+# --- SCRIPT FLUSH at another worker
+
+
+def workers() -> tuple[Worker, Worker]:
+    """Both have a replica, which each knows as it would be if the other did nothing to it."""
+    here, there = join(2)
+    for worker in (here, there):
+        worker.topology(1, master="m:1", replicas=["r:1"])
+    return here, there
+
+
+def flushes(play: Playbook) -> None:
+    """A client says so, and has the answer; nothing else happens meanwhile."""
+    client = play.client().says("SCRIPT", "FLUSH")
+    play.server("m:1").hears("SCRIPT", "FLUSH", exclusive=True).answers(OK)
+    client.hears(OK)
+
+
+def test_flush__at_another_worker__told_at_once_and_what_came_before_is_forgotten() -> None:
+    here, there = workers()
+    learns(here, b"EVAL", BODY, b"0")
+    there.wait(copies.PAUSE)
+    flushes(there)
+    there.peers.hear()
+    assert here.router.scripts.body(DIGEST) is None
+    here.server("r:1").hears("SCRIPT", "EXISTS", DIGEST).answers(b"*1\r\n:0\r\n")
+    here.wait(1.0)
+    here.server("r:1").hears_nothing()
+
+
+@pytest.mark.parametrize("known_before", [True, False])
+def test_flush__at_another_worker_heard_late__what_came_after_it_stays(known_before: bool) -> None:
+    here, there = workers()
+    if known_before:
+        learns(here, b"SCRIPT", b"LOAD", BODY)
+        there.wait(copies.PAUSE)
+    flushes(there)
+    here.wait(copies.PAUSE)
+    learns(here, b"SCRIPT", b"LOAD", BODY)
+    there.wait(copies.PAUSE)
+    there.peers.hear()
+    assert here.router.scripts.body(DIGEST) == BODY
+    there.server("r:1").hears("SCRIPT", "FLUSH")
+
+
+def test_flush__at_another_worker__a_script_that_is_on_its_way_is_remembered() -> None:
+    here, there = workers()
+    client = here.client().says("SCRIPT", "LOAD", BODY)
+    flushes(there)
+    there.wait(copies.PAUSE)
+    there.peers.hear()
+    here.server("m:1").hears("SCRIPT", "LOAD", BODY, exclusive=True).answers(b"+x\r\n")
+    client.hears(b"+x\r\n")
+    assert here.router.scripts.body(DIGEST) == BODY
+
+
+def test_flush__at_another_worker__the_master_is_given_what_stays_again() -> None:
+    """It may have been loaded ahead before the flush."""
+    here, there = workers()
+    learns(here, b"SCRIPT", b"LOAD", BODY)
+    here.router.scripts.loaded(BODY, here.router.process)
+    flushes(there)
+    there.peers.hear()
+    here.client().says("EVALSHA", DIGEST, "0")
+    here.server("m:1").hears("SCRIPT", "LOAD", BODY, exclusive=True)
+
+
+def test_flush__done_late_by_a_replica__other_workers_load_again_what_came_since() -> None:
+    here, there = workers()
+    there.server("r:1").refuses = True
+    flushes(there)
+    there.peers.hear()
+    here.wait(copies.PAUSE)
+    learns(here, b"SCRIPT", b"LOAD", BODY)
+    loads(here)
+    there.wait(copies.LONGEST_WAIT)
+    here.server("r:1").hears_nothing()
+    there.server("r:1").refuses = False
+    there.wait(2 * copies.LONGEST_WAIT)
+    there.server("r:1").hears("SCRIPT", "FLUSH").answers(OK)
+    there.peers.hear()
+    here.wait(copies.PAUSE)
+    loads(here)
+
+
+def test_flush__done_by_a_replica_while_it_is_asked__what_it_says_is_not_believed() -> None:
+    here, there = workers()
+    flushes(there)
+    there.peers.hear()
+    learns(here, b"SCRIPT", b"LOAD", BODY)
+    connection = here.server("r:1").hears("SCRIPT", "EXISTS", DIGEST)
+    there.wait(copies.PAUSE)
+    there.server("r:1").hears("SCRIPT", "FLUSH").answers(OK)
+    there.peers.hear()
+    connection.answers(b"*1\r\n:1\r\n")
+    here.wait(copies.PAUSE)
+    loads(here)
+
+
+def test_flush__many_times__the_others_are_asked_one_question_at_a_time() -> None:
+    here, there = workers()
+    for _ in range(10):
+        flushes(there)
+        there.wait(0.001)
+    assert len(there.peers.asked) == 1
+    here.wait(0.005)
+    learns(here, b"SCRIPT", b"LOAD", BODY)
+    there.peers.hear()
+    assert here.router.scripts.body(DIGEST) == BODY, "it came after the first ones"
+    assert len(there.peers.asked) == 1
+    there.peers.hear()
+    assert here.router.scripts.body(DIGEST) is None, "and before the last one"
+    assert not there.peers.asked
+
+
+@pytest.mark.parametrize("words", [[b"FLUSHED"], [b"FLUSHED", b"soon"]])
+def test_flush__told_without_a_moment__all_that_came_before_is_forgotten(words: list[bytes]) -> None:
+    """So do workers of a former version."""
+    here, _ = workers()
+    learns(here, b"SCRIPT", b"LOAD", BODY)
+    assert gathering.answer(here.router, words, here.time) == ([b"OK"] if len(words) == 1 else None)
+    assert (here.router.scripts.body(DIGEST) is None) == (len(words) == 1)
+
+
 # --- bounds
 
 
@@ -251,6 +385,87 @@ def test_eval__called_by_its_digest__copied_beyond_the_limit(play: Playbook) -> 
     assert copied(play) == 1
 
 
+MEGABYTE = 1 << 20
+
+
+@pytest.mark.parametrize(("count", "megabytes"), [(1, 4), (4, 1)])
+def test_eval__large_bodies__copied_up_to_a_size(count: int, megabytes: int) -> None:
+    play = group(Policy(workers=count))
+    bodies = [b"return %d" % number + b" " * (MEGABYTE // 4 - 10) for number in range(20)]
+    for body in bodies:
+        learns(play, b"EVAL", body, b"0")
+    assert copied(play) == 4 * megabytes
+    learns(play, b"EVAL", BODY + b" " * MEGABYTE, b"0")
+    assert copied(play) == 0
+    learns(play, b"SCRIPT", b"LOAD", bodies[-1])
+    assert copied(play) == 1, "what was loaded on purpose is copied all the same"
+
+
+def test_evalsha__of_large_bodies__copied_up_to_a_larger_size() -> None:
+    play = group(Policy(workers=4))
+    scripts = play.router.scripts
+    for number in range(30):
+        body = b"return %d" % number + b" " * (MEGABYTE // 4 - 10)
+        scripts.executed([b"EVAL", body, b"0"], scripts.flushes, play.time)
+        scripts.executed([b"EVALSHA", digest_of(body), b"0"], scripts.flushes, play.time)
+    play.wait(copies.PAUSE)
+    assert copied(play) == 16
+
+
+def ends_over(play: Playbook, fatal: bytes, seconds: float) -> list[bytes]:
+    """For so long, the replica ends each connection on which it is told to load that; returns what it has loaded."""
+    server, there = play.server("r:1"), []
+    for _ in range(round(seconds / copies.PAUSE)):
+        for connection in server.live:
+            words, connection.commands = connection.commands, []
+            if any(args[2] == fatal for args in words):
+                server.hangs_up()
+                break
+            for args in words:
+                if args[1] == b"LOAD":
+                    there.append(args[2])
+                known = [digest_of(body) for body in there]
+                asked = b"".join(b":%d\r\n" % (digest in known) for digest in args[2:])
+                connection.answers(b"*%d\r\n" % (len(args) - 2) + asked if args[1] == b"EXISTS" else b"+x\r\n")
+        play.wait(copies.PAUSE)
+    return there
+
+
+def test_body__over_which_the_connection_ends__given_up_and_the_others_are_loaded(play: Playbook) -> None:
+    bodies = [b"return %d" % number for number in range(10)]
+    client = play.client()
+    for body in bodies:
+        client.says("SCRIPT", "LOAD", body)
+        play.server("m:1").hears("SCRIPT", "LOAD", body, exclusive=True).answers(b"+x\r\n")
+    play.wait(copies.PAUSE)
+    assert set(ends_over(play, bodies[4], 60.0)) == {*bodies} - {bodies[4]}
+    assert len(play.server("r:1").lanes) <= copies.MOST_LOST + 1
+
+
+def test_body__over_which_the_server_ends__not_loaded_again_when_it_is_back(play: Playbook) -> None:
+    learns(play, b"SCRIPT", b"LOAD", BODY)
+    for number in range(5):
+        ends_over(play, BODY, 5.0)
+        play.server("r:1").run_id = f"process {number}"
+        play.server("r:1").hangs_up()
+    told = [writes for connection in play.server("r:1").lanes for writes in connection.writes if b"LOAD" in writes]
+    assert len(told) == copies.MOST_LOST
+
+
+def test_load__refused_for_long__asked_ever_more_rarely_and_not_given_up(play: Playbook) -> None:
+    """Such as by -OOM."""
+    learns(play, b"EVAL", BODY, b"0")
+    for _ in range(600):
+        for connection in [one for one in play.server("r:1").live if one.commands]:
+            (args,) = connection.commands
+            connection.commands.clear()
+            connection.answers(b"*1\r\n:0\r\n" if args[1] == b"EXISTS" else b"-OOM command not allowed\r\n")
+        play.wait(copies.PAUSE)
+    assert len(play.server("r:1").lanes) < 15
+    play.wait(copies.LONGEST_WAIT)
+    loads(play)
+
+
 # --- who may
 
 
@@ -282,13 +497,33 @@ def test_own_account_may_not__the_clients_own_is_tried() -> None:
 def test_accounts__of_many_clients_may_not__few_are_tried() -> None:
     play = group()
     for number in range(20):
-        play.router.scripts.executed([b"EVAL", b"return %d" % number, b"0"], 0, Account(b"user%d" % number, b"pw"))
+        words = [b"EVAL", b"return %d" % number, b"0"]
+        play.router.scripts.executed(words, 0, play.time, Account(b"user%d" % number, b"pw"))
         for _ in range(5):
             play.wait(copies.LONGEST_WAIT / 100)
             for connection in [one for one in play.server("r:1").live if one.commands]:
                 connection.commands.clear()
                 connection.answers(b"-NOPERM this user has no permissions\r\n")
     assert len(play.server("r:1").lanes) == 2, "the proxy's own, and one client's"
+
+
+def test_account__of_a_client_that_may_not__is_not_kept() -> None:
+    own = Account(b"proxy", b"pw")
+    play = group(Policy(account=own))
+    play.router.scripts.executed([b"EVAL", BODY, b"0"], 0, play.time, Account(b"app", b"secret"))
+    for _ in range(5):
+        play.wait(copies.LONGEST_WAIT / 10)
+        for connection in [one for one in play.server("r:1").live if one.commands]:
+            connection.commands.clear()
+            connection.answers(b"-NOPERM this user has no permissions\r\n")
+    assert [connection.lane.key.identity.account for connection in play.server("r:1").lanes] == [
+        own,
+        Account(b"app", b"secret"),
+    ]
+    assert play.router.scripts.bringer == own
+    play.wait(copies.REFUSED_FOR)
+    connection = play.server("r:1").hears("SCRIPT", "EXISTS", DIGEST)
+    assert connection.lane.key.identity.account == own
 
 
 def test_replica__busy_with_a_script__asked_again_later(play: Playbook) -> None:
@@ -331,4 +566,49 @@ def test_worker__new__is_told_the_scripts_of_the_others() -> None:
     assert here.router.scripts.body(DIGEST) == BODY
     learns(there, b"SCRIPT", b"FLUSH", reply=OK)
     there.peers.hear()
+    assert here.router.scripts.body(DIGEST) is None
+
+
+def test_worker__new__is_not_given_what_was_flushed_meanwhile() -> None:
+    """The question, its answer and the word of the flush may come in any order."""
+    here, there, third = join(3)
+    learns(there, b"SCRIPT", b"LOAD", BODY)
+    stale = gathering.answer(there.router, [b"SCRIPTS"], there.time)
+    third.wait(copies.PAUSE)
+    flushes(third)
+    third.peers.hear()
+    learns(there, b"EVAL", b"return 'new'", b"0")
+    assert stale is not None
+    gathering.join(here.router)
+    here.peers.garbled = stale
+    here.peers.hear()
+    assert here.router.scripts.body(DIGEST) is None
+    here.peers.garbled = None
+    gathering.join(here.router)
+    here.peers.hear()
+    assert here.router.scripts.latest == [digest_of(b"return 'new'")], "what came since is taken over"
+
+
+def test_worker__new__given_what_was_flushed__forgets_it_when_it_hears_of_that() -> None:
+    here, there, third = join(3)
+    learns(there, b"SCRIPT", b"LOAD", BODY)
+    third.wait(copies.PAUSE)
+    flushes(third)
+    here.wait(1.0)
+    gathering.join(here.router)
+    here.peers.hear()
+    assert here.router.scripts.body(DIGEST) == BODY
+    third.peers.hear()
+    assert here.router.scripts.body(DIGEST) is None
+
+
+@pytest.mark.parametrize("word", [b"LOADED", b"LOADED long ago"])
+def test_worker__new__told_without_a_moment__takes_over_unless_there_was_a_flush(word: bytes) -> None:
+    """So do workers of a former version."""
+    here, there = join(2)
+    here.router.scripts.take_over([word, BODY])
+    assert here.router.scripts.body(DIGEST) == BODY
+    flushes(there)
+    there.peers.hear()
+    here.router.scripts.take_over([word, BODY])
     assert here.router.scripts.body(DIGEST) is None

@@ -27,7 +27,7 @@ def play(scripts: Scripts, commands: Sequence[Sequence[bytes]], process: str) ->
     loads = scripts.needed(commands, process)
     flushes = scripts.flushes
     for args in commands:
-        scripts.executed(args, flushes)
+        scripts.executed(args, flushes, 0.0)
     return loads
 
 
@@ -102,8 +102,8 @@ def test_what_was_flushed_is_forgotten(scripts: Scripts, flush: list[bytes]) -> 
 def test_a_script_whose_answer_a_flush_has_overtaken_is_not_remembered(scripts: Scripts) -> None:
     flushes = scripts.flushes
     scripts.needed([FLUSH], "old")
-    scripts.executed([b"EVAL", OTHER, b"0"], flushes)
-    scripts.executed(FLUSH, scripts.flushes)
+    scripts.executed([b"EVAL", OTHER, b"0"], flushes, 0.0)
+    scripts.executed(FLUSH, scripts.flushes, 0.0)
     assert scripts.missing("old") == []
 
 
@@ -256,7 +256,7 @@ class Compared(bytes):
 def test_exists__of_very_many__compares_no_body_with_all_others(scripts: Scripts) -> None:
     bodies = [Compared(b"return %d" % number) for number in range(500)]
     for body in bodies:
-        scripts.executed([b"EVAL", body, b"0"], 0)
+        scripts.executed([b"EVAL", body, b"0"], 0, 0.0)
     digests = [sha1(body).hexdigest().encode() for body in bodies]
     Compared.times = 0
     assert len(scripts.needed([[b"SCRIPT", b"EXISTS", *digests]], "new")) == 500

@@ -172,6 +172,7 @@ def test_each_worker_has_its_part_of_what_is_for_all() -> None:
     config = ProxyConfig.model_validate({"zkservers": "z:1", "workers": 3, "max_clients": 10, "hold_bytes": "9mb"})
     assert limits_of(config).clients == 4
     assert policy_of(config).hold_bytes == 3 << 20
+    assert policy_of(config).workers == config.workers
 
 
 @pytest.fixture

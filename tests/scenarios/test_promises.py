@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,22 @@ async def test_script__flushed__unknown_everywhere(site: Installation) -> None:
         await fail_over(site, await site.serving())
         with pytest.raises(redis.exceptions.NoScriptError):
             await there.evalsha(digest, 1, "n")
+
+
+async def test_scripts__loaded_right_after_a_flush_at_another_worker__known_to_all_replicas(
+    redis_group: RedisGroup, zookeeper_hosts: str, tmp_path: Path
+) -> None:
+    async with Installation(redis_group, zookeeper_hosts, tmp_path, workers=2) as site, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(client_of(site, 0)) for _ in range(8)]
+        for turn in range(3):
+            await clients[0].script_flush()
+            digests = [await client.script_load(f"return {turn} + {n}") for n, client in enumerate(clients)]
+            for digest in digests:
+                await have(redis_group.replicas, digest)
+        await fail_over(site, await site.serving())
+        for digest in digests:
+            for client in clients:
+                await client.evalsha(digest, 0)
 
 
 async def test_scripts__another_one_with_each_call__replicas_get_a_bounded_number(site: Installation) -> None:
