@@ -11,9 +11,8 @@ it that the replicas have what it has seen, ahead:
 A replica is new when its process is; a connection that ended, and the same process behind the next one, changes
 nothing. SCRIPT FLUSH goes to the replicas as well, by the worker whose client has said it. The other workers hear of it
 at once, and again when a replica has done it: what they had given to that one since is gone, so they look again. All of
-it is done under the proxy's own account, or, where that may
-not, under the client's that brought the last script. Where neither may, it is not done, which is said once; clients do
-not notice, and the proxy's own memory (`scripts`) remains.
+it is done under the proxy's own account, or, where that may not, under the client's that brought the last script. Where
+neither may, it is not done, which is said once; clients do not notice, and the proxy's own memory (`scripts`) remains.
 
 What bounds it: the memory of `scripts`; AT_ONCE scripts or MOST_BYTES in a packet; and since Redis forgets none that
 came by SCRIPT LOAD, while it forgets those that came by EVAL when there are many (since 7.4), MOST_COPIED and
