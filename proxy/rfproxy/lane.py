@@ -140,6 +140,9 @@ _QUESTION: Final = resp.encode_command([b"HELLO"])
 class Lane:
     """See the drawing at the head of this module. All times are seconds of the caller's monotonic clock."""
 
+    for_clients = True
+    """Whether it carries what clients ask for."""
+
     def __init__(self, key: LaneKey, owner: LaneOwner, *, run_id: str = "", guest: Session | None = None) -> None:
         """`guest`: the only session of an exclusive lane; it is handed what the server sends unasked."""
         self.key = key
