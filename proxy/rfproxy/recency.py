@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakValueDictionary
 
 from rfprotocol.backoff import Backoff
 from rfprotocol.commands import keys, lookup
@@ -57,15 +58,28 @@ def evicts_by_use(topology: Topology) -> bool:
     return topology.eviction.endswith(("-lru", "-lfu"))
 
 
-class _Reads:
-    """Of one identity, in this period."""
+class Reads:
+    """What one identity has read in this period; its lanes share it."""
 
-    __slots__ = ("keys", "known_as", "seen")
+    __slots__ = ("__weakref__", "_whole", "identity", "keys", "room", "seen")
 
-    def __init__(self) -> None:
+    def __init__(self, identity: Identity, whole: Recency) -> None:
+        self.identity = identity
+        self.room = whole.room
+        """Whether what is read is looked at."""
         self.seen: set[bytes] = set()  # packets
         self.keys: dict[bytes, None] = {}
-        self.known_as: list[Identity] = []  # objects that must live as long as they are known by their address
+        self._whole = whole
+
+    def saw(self, runs: Sequence[Run], now: float) -> None:
+        """These reads are sent to a replica."""
+        try:
+            seen = self.seen
+            for run in runs:
+                if run.raw not in seen:
+                    self._whole.note(self, run, now)
+        except Exception as error:  # they have to be sent nevertheless
+            self._whole.give_up(error)
 
 
 class Recency:
@@ -81,9 +95,8 @@ class Recency:
         self._master: Node | None = None
         self._size = 0
         self._looked = 0
-        self._read: dict[Identity, _Reads] = {}
-        self._at_hand: dict[int, _Reads] = {}
-        """The same by `id` of the identity: to compute its hash takes longer than all else for one packet."""
+        self._all: WeakValueDictionary[Identity, Reads] = WeakValueDictionary()  # as long as there are lanes of it
+        self._active: list[Reads] = []  # those with something in this period
         self._off = False
         self._failing: dict[Identity, Backoff] = {}  # connections
         self._lanes: dict[Identity, Messenger] = {}
@@ -97,35 +110,25 @@ class Recency:
             self._failing.clear()
         self._master = master
 
-    def saw(self, identity: Identity, runs: Sequence[Run], now: float) -> None:
-        """These reads are sent to a replica."""
-        try:
-            reads = self._at_hand.get(id(identity)) or self._reads_of(identity, now)
-            if reads is not None:
-                seen = reads.seen
-                for run in runs:
-                    if len(run.raw) <= MOST_PACKET and run.raw not in seen:
-                        self._note(reads, run)
-        except Exception as error:  # the packet has to be sent nevertheless
-            self._give_up(error)
-
-    def _reads_of(self, identity: Identity, now: float) -> _Reads | None:
-        """None: there are too many."""
-        if self.due == inf:
-            self.due = now + PERIOD
-            self._router.wake_chores(self.due)
-        reads = self._read.get(identity)
+    def reads_of(self, identity: Identity) -> Reads:
+        """To be told what it reads."""
+        reads = self._all.get(identity)
         if reads is None:
-            if len(self._read) == MOST_IDENTITIES:
-                return None
-            reads = self._read[identity] = _Reads()
-        reads.known_as.append(identity)
-        self._at_hand[id(identity)] = reads
+            reads = self._all[identity] = Reads(identity, self)
         return reads
 
-    def _note(self, reads: _Reads, run: Run) -> None:
-        if not self.room:
+    def note(self, reads: Reads, run: Run, now: float) -> None:
+        """A packet that was not seen in this period."""
+        if not reads.room or len(run.raw) > MOST_PACKET:
             return
+        if not reads.seen:
+            if len(self._active) == MOST_IDENTITIES:
+                reads.room = False
+                return
+            self._active.append(reads)
+            if self.due == inf:
+                self.due = now + PERIOD
+                self._router.wake_chores(self.due)
         reads.seen.add(run.raw)
         self._size += len(run.raw)
         for args in run.commands:
@@ -135,7 +138,13 @@ class Recency:
             reads.keys.update(dict.fromkeys(named))
             if self._looked >= self.most_looked:
                 break
-        self.room = self._looked < self.most_looked and self._size < MOST_BYTES
+        if self._looked >= self.most_looked or self._size >= MOST_BYTES:
+            self._has_room(False)
+
+    def _has_room(self, room: bool) -> None:
+        self.room = room
+        for reads in self._all.values():
+            reads.room = room
 
     def attend(self, now: float) -> None:
         """Time has passed: name to the master what was read."""
@@ -144,26 +153,30 @@ class Recency:
         try:
             self._name(now)
         except Exception as error:  # others are to be attended to
-            self._give_up(error)
+            self.give_up(error)
 
-    def _give_up(self, error: Exception) -> None:
+    def give_up(self, error: Exception) -> None:
         """Something went wrong that should not be possible. No command fails for want of this."""
         if self._off:
             return
         self._off = True
-        self.room, self.due = False, inf  # for good: it is the end of a period that would change that
-        self._read, self._at_hand = {}, {}
+        self.due = inf
+        self._has_room(False)  # for good: it is the end of a period that would change that
+        for reads in self._active:
+            reads.seen, reads.keys = set(), {}
+        self._active = []
         problem = f"reads on replicas are not named to the master any more, until rfproxy is restarted: {error!r}"
         self._router.log.warning("defect", error=problem, exc_info=error)
 
     def _name(self, now: float) -> None:
-        read, self._read, self.due, self.room = self._read, {}, inf, True
+        active, self._active, self.due = self._active, [], inf
         self._size = self._looked = 0
-        self._at_hand = {}
+        self._has_room(True)
         told: dict[Identity, dict[bytes, None]] = {}
-        for identity, reads in read.items():
-            if reads.keys and (speaker := self._speaker(identity, now)) is not None:
+        for reads in active:
+            if reads.keys and (speaker := self._speaker(reads.identity, now)) is not None:
                 told.setdefault(speaker, {}).update(reads.keys)
+            reads.seen, reads.keys = set(), {}
         if self._router.open(now):
             for speaker, named in told.items():
                 self._tell(speaker, list(named), now)
@@ -202,7 +215,7 @@ class Recency:
                 self._failing.setdefault(speaker, Backoff(FIRST_WAIT, LONGEST_WAIT)).failed(now)
 
         key = LaneKey(master, MASTER, speaker)
-        lane = self._router.messenger(key, ready=ready, over=over, defect=self._give_up)
+        lane = self._router.messenger(key, ready=ready, over=over, defect=self.give_up)
         self._lanes[speaker] = lane
 
     def _touch(self, lane: Messenger, named: list[bytes], now: float) -> None:

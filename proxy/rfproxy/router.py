@@ -270,7 +270,7 @@ class Router:
 
     def _attach_recency(self, lane: Lane) -> None:
         counts = lane.duty is REPLICA and self.topology is not None and evicts_by_use(self.topology)
-        lane.recency = self.recency if counts else None
+        lane.recency = self.recency.reads_of(lane.key.identity) if counts else None
 
     def messenger(self, key: LaneKey, *, ready: Moved, over: Moved, defect: Defect) -> Messenger:
         """A connection for what the proxy itself has to say there."""
