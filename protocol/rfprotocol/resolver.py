@@ -25,6 +25,8 @@ from rfprotocol.topology import Node
 STAGGER = 0.1
 """Seconds that an address is given before the next one of the same name is tried beside it. RFC 8305 recommends 0.25
 and allows 0.1; a probe of a manager takes 0.45 at most."""
+ALL_WITHIN = 0.3
+"""Seconds within which the last of many addresses is tried, too: then they follow each other faster."""
 SLOW_CONNECT = 0.25
 """Seconds without a connection after which the name is looked up again: it may have moved."""
 SLOW_LOOKUP = 1.0
@@ -236,12 +238,13 @@ _UNKNOWN = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
 
 
 async def _first_to_accept(addresses: Sequence[str], port: int) -> tuple[str, socket.socket]:
-    """A connection to one of several addresses of a server, tried one after the other, STAGGER apart.
+    """A connection to one of several addresses of a server, tried one after the other, STAGGER apart at most.
 
     A refusal comes from a host that lives: the others are then given as long once more, and no longer. So a killed
     server is found out although another of its addresses leads nowhere. Raises OSError: a refusal, if there was one.
     """
     todo = list(addresses)
+    stagger = min(STAGGER, ALL_WITHIN / len(todo))
     attempts: dict[asyncio.Task[socket.socket], str] = {}
     errors: list[OSError] = []
     try:
@@ -250,7 +253,7 @@ async def _first_to_accept(addresses: Sequence[str], port: int) -> tuple[str, so
             if todo:
                 address = todo.pop(0)
                 attempts[asyncio.ensure_future(_attempt(address, port))] = address
-            patience = STAGGER if todo or refused else None
+            patience = stagger if todo else STAGGER if refused else None
             done, _ = await asyncio.wait(attempts, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
             for attempt in done:
                 address, error = attempts.pop(attempt), attempt.exception()

@@ -41,7 +41,8 @@ class TreeKeeper:
         self._save = save
         self._where = where
         self._may_be_forgotten = may_be_forgotten
-        self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="record")
+        self._disk = _thread()
+        self._closed = False
         self._newest: TreeState | None = None  # what is not written yet
         self._changes = 0  # so many there were,
         self._needed = 0  # up to this one they are waited for,
@@ -71,6 +72,7 @@ class TreeKeeper:
 
     async def close(self) -> None:
         """Write what is not written yet, in bounded time, and no more."""
+        self._closed = True
         if (writing := self._writing) is not None:
             await asyncio.wait([writing], timeout=LAST_CHANCE)
             writing.cancel()
@@ -86,9 +88,14 @@ class TreeKeeper:
                 self._newest = None
                 try:
                     await loop.run_in_executor(self._disk, self._save, state)
-                except OSError as error:
+                except (OSError, RuntimeError) as error:
+                    if self._closed and isinstance(error, RuntimeError):
+                        return
                     self._newest = self._newest or state
-                    self._complain(error.strerror or repr(error))
+                    if isinstance(error, RuntimeError):  # no thread can be started, and what it was to do is kept there
+                        self._disk.shutdown(wait=False, cancel_futures=True)
+                        self._disk = _thread()
+                    self._complain(getattr(error, "strerror", None) or str(error))
                     await asyncio.sleep(RETRY)
                 else:
                     self._written = number
@@ -111,3 +118,7 @@ class TreeKeeper:
             self.problem = ""
             structlog.get_logger().info("record_kept", path=self._where)
         self._moved.set()
+
+
+def _thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="record")

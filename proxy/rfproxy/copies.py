@@ -21,7 +21,7 @@ MOST_BYTES_COPIED of the latter for each replica.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
@@ -68,6 +68,7 @@ class Copies:
         self._replicas: dict[Node, _Replica] = {}
         self._rested = 0.0  # when the next look may be
         self._telling = self._untold = False
+        self._off = False
         scripts.on_news = self._heard
         scripts.on_flush = self.tell_flush
 
@@ -78,12 +79,16 @@ class Copies:
     def wake(self, when: float) -> None:
         """There will be something to do at that time."""
         when = max(when, self._rested)
-        if when < self.due:
+        if when < self.due and not self._off:
             self.due = when
             self._router.wake_chores(when)
 
     def follow(self, topology: Topology, now: float) -> None:
         """The topology is another one."""
+        if not self._off:
+            self._attend_to(lambda now: self._follow(topology, now), now)
+
+    def _follow(self, topology: Topology, now: float) -> None:
         known = {*topology.replicas, *topology.unavailable, topology.master}
         self._replicas = {node: replica for node, replica in self._replicas.items() if node in known}
         for replica in self._replicas.values():
@@ -96,8 +101,26 @@ class Copies:
 
     def attend(self, now: float) -> None:
         """Do what is due."""
-        if now < self.due:
+        if now >= self.due:
+            self._attend_to(self._go_on, now)
+
+    def _attend_to(self, what: Callable[[float], None], now: float) -> None:
+        """Do something for which nobody waits, while others have to be attended to."""
+        try:
+            what(now)
+        except Exception as error:
+            self.give_up(error)
+
+    def give_up(self, error: Exception) -> None:
+        """Something went wrong that should not be possible. No command fails for want of this."""
+        if self._off:
             return
+        self._off, self.due = True, inf
+        self._replicas = {}
+        problem = f"scripts are not loaded into replicas ahead any more, until rfproxy is restarted: {error!r}"
+        self._router.log.warning("defect", error=problem, exc_info=error)
+
+    def _go_on(self, now: float) -> None:
         self._rested, self.due = now + PAUSE, inf
         news = self._scripts.take_news()
         for replica in self._replicas.values():
@@ -190,7 +213,7 @@ class _Replica:
             self._refused.clear()
         account = next(one for one in accounts if one not in self._refused)
         key = LaneKey(self.node, REPLICA, Identity(account=account))
-        self._lane = self._router.messenger(key, ready=self._ready, over=self._over)
+        self._lane = self._router.messenger(key, ready=self._ready, over=self._over, defect=self._copies.give_up)
 
     def _accounts(self) -> list[Account | None]:
         """Under which to try, in this order."""

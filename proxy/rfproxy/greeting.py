@@ -42,6 +42,9 @@ class Account:
 
     username: bytes
     password: bytes = field(repr=False)
+    own: bool = False
+    """Whether it is the proxy's, of its options. A client that says the same is somebody else: what is said for the
+    proxy after its password has been changed is not said for that one."""
 
 
 class Duty(Enum):

@@ -41,7 +41,7 @@ from rfproxy.greeting import Duty, Greeting, LaneKey, Welcome
 from rfproxy.replicas import Pace
 
 if TYPE_CHECKING:
-    from rfproxy.recency import Recency
+    from rfproxy.recency import Reads
     from rfproxy.session import Session
 
 
@@ -140,6 +140,9 @@ _QUESTION: Final = resp.encode_command([b"HELLO"])
 class Lane:
     """See the drawing at the head of this module. All times are seconds of the caller's monotonic clock."""
 
+    for_clients = True
+    """Whether it carries what clients ask for."""
+
     def __init__(self, key: LaneKey, owner: LaneOwner, *, run_id: str = "", guest: Session | None = None) -> None:
         """`guest`: the only session of an exclusive lane; it is handed what the server sends unasked."""
         self.key = key
@@ -150,7 +153,7 @@ class Lane:
         self.run_id = run_id
         self.guest = guest
         self.pace = Pace() if key.duty is Duty.REPLICA else None
-        self.recency: Recency | None = None
+        self.recency: Reads | None = None
         """Who is told what is read on it, where that matters."""
         self.writes = key.duty is Duty.MASTER  # it takes more than reads
         self.used = float("-inf")  # when runs were last sent; seconds
@@ -328,7 +331,7 @@ class Lane:
             return
         self.used = now
         if self.recency is not None and self.recency.room:
-            self.recency.saw(self.key.identity, self._queue, now)
+            self.recency.saw(self._queue, now)
         self._send(self._writer, now)
 
     def probe(self, now: float) -> bool:

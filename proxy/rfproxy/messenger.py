@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import hiredis
@@ -45,19 +46,27 @@ class Refused:
 Heard = Callable[[list[Any], float], None]
 """Takes the replies to one packet, an error as `Refused`, and the time."""
 Moved = Callable[[float], None]
+Defect = Callable[[Exception], None]
 
 
 class Messenger(Lane):
     """Times are seconds of the caller's monotonic clock."""
 
-    def __init__(self, key: LaneKey, owner: LaneOwner, *, run_id: str = "", ready: Moved, over: Moved) -> None:
-        """`ready` is called when the server has been greeted, `over` when the connection has ended."""
+    for_clients = False
+
+    def __init__(
+        self, key: LaneKey, owner: LaneOwner, *, run_id: str = "", ready: Moved, over: Moved, defect: Defect
+    ) -> None:
+        """`ready` is called when the server has been greeted, `over` when the connection has ended.
+
+        `defect` is called when one of these, or whoever hears replies, raises an exception: clients do not notice."""
         super().__init__(key, owner, run_id=run_id)
         self._reader: Any = hiredis.Reader(replyError=_refused)
         self._unheard: deque[tuple[int, Heard]] = deque()  # replies that each packet gets
         self._replies: list[Any] = []
         self._on_ready = ready
         self._on_over = over
+        self._on_defect = defect
 
     @property
     def free(self) -> bool:
@@ -79,7 +88,7 @@ class Messenger(Lane):
     def flush(self, now: float) -> None:
         """The server has been greeted."""
         if self.state is LaneState.READY and not self._unheard:
-            self._on_ready(now)
+            self._attend(self._on_ready, now)
 
     def _replied(self, data: bytes, now: float) -> None:
         try:
@@ -90,14 +99,20 @@ class Messenger(Lane):
                 if len(self._replies) == count:
                     self._unheard.popleft()
                     replies, self._replies = self._replies, []
-                    heard(replies, now)
+                    self._attend(partial(heard, replies), now)
         except hiredis.ProtocolError as error:
             self.lose(now, reason=f"its reply cannot be read: {error}")
 
     def _give_back(self, now: float, *, at_head: Loss, behind: Loss) -> None:
         self._unheard.clear()
         super()._give_back(now, at_head=at_head, behind=behind)
-        self._on_over(now)
+        self._attend(self._on_over, now)
+
+    def _attend(self, what: Moved, now: float) -> None:
+        try:
+            what(now)
+        except Exception as error:
+            self._on_defect(error)
 
 
 def _refused(text: str) -> Any:

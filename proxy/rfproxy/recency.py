@@ -16,7 +16,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakValueDictionary
 
+from rfprotocol.backoff import Backoff
 from rfprotocol.commands import keys, lookup
 from rfprotocol.topology import Node, Topology
 from rfproxy.entries import Run
@@ -33,12 +35,17 @@ MOST_LOOKED: Final = 10_000
 again in the same packet costs no look."""
 MOST_BYTES: Final = 4 << 20
 """Bytes of them, which are kept until the end of the period."""
+MOST_PACKET: Final = 64 * 1024
+"""Bytes of what is looked at: to read more at once would hold up everybody."""
 AT_ONCE: Final = 100
 """Keys in one TOUCH: others are served in between."""
 MOST_IDENTITIES: Final = 16
 """Accounts and databases that are served at the same time: each needs a connection to the master."""
 IDLE: Final = 60.0
 """Seconds after which a connection that is not used any more is closed."""
+FIRST_WAIT: Final = 1.0
+LONGEST_WAIT: Final = 60.0
+"""Seconds until a connection that failed is opened again, doubled from first to longest."""
 REFUSED_FOR: Final = 60.0
 """Seconds until an account is tried again that may not say TOUCH: each refusal stands in the master's ACL LOG."""
 
@@ -49,6 +56,30 @@ _SILENT: Final = frozenset(["EXISTS", "TYPE", "TTL", "PTTL", "EXPIRETIME", "PEXP
 def evicts_by_use(topology: Topology) -> bool:
     """Whether the master drops what was not used for long."""
     return topology.eviction.endswith(("-lru", "-lfu"))
+
+
+class Reads:
+    """What one identity has read in this period; its lanes share it."""
+
+    __slots__ = ("__weakref__", "_whole", "identity", "keys", "room", "seen")
+
+    def __init__(self, identity: Identity, whole: Recency) -> None:
+        self.identity = identity
+        self.room = whole.room
+        """Whether what is read is looked at."""
+        self.seen: set[bytes] = set()  # packets
+        self.keys: dict[bytes, None] = {}
+        self._whole = whole
+
+    def saw(self, runs: Sequence[Run], now: float) -> None:
+        """These reads are sent to a replica."""
+        try:
+            seen = self.seen
+            for run in runs:
+                if run.raw not in seen:
+                    self._whole.note(self, run, now)
+        except Exception as error:  # they have to be sent nevertheless
+            self._whole.give_up(error)
 
 
 class Recency:
@@ -62,55 +93,90 @@ class Recency:
         self.most_looked = MOST_LOOKED
         self._router = router
         self._master: Node | None = None
-        self._seen: set[bytes] = set()
         self._size = 0
         self._looked = 0
-        self._read: dict[Identity, dict[bytes, None]] = {}
+        self._all: WeakValueDictionary[Identity, Reads] = WeakValueDictionary()  # as long as there are lanes of it
+        self._active: list[Reads] = []  # those with something in this period
+        self._off = False
+        self._failing: dict[Identity, Backoff] = {}  # connections
         self._lanes: dict[Identity, Messenger] = {}
         self._refused: dict[Account | None, float] = {}  # until when it is not tried
         self._said = False
 
     def follow(self, topology: Topology) -> None:
         """The topology is another one; connections to a former master are closed by the router."""
-        self._master = topology.master if evicts_by_use(topology) else None
+        master = topology.master if evicts_by_use(topology) else None
+        if master != self._master:
+            self._failing.clear()
+        self._master = master
 
-    def saw(self, identity: Identity, runs: Sequence[Run], now: float) -> None:
-        """These reads are sent to a replica."""
-        if not self._seen and self.due == inf:
-            self.due = now + PERIOD
-            self._router.wake_chores(self.due)
-        for run in runs:
-            if self.room and run.raw not in self._seen:
-                self._note(identity, run)
+    def reads_of(self, identity: Identity) -> Reads:
+        """To be told what it reads."""
+        reads = self._all.get(identity)
+        if reads is None:
+            reads = self._all[identity] = Reads(identity, self)
+        return reads
 
-    def _note(self, identity: Identity, run: Run) -> None:
-        self._seen.add(run.raw)
-        self._size += len(run.raw)
-        read = self._read.get(identity)
-        if read is None:
-            if len(self._read) == MOST_IDENTITIES:
+    def note(self, reads: Reads, run: Run, now: float) -> None:
+        """A packet that was not seen in this period."""
+        if not reads.room or len(run.raw) > MOST_PACKET:
+            return
+        if not reads.seen:
+            if len(self._active) == MOST_IDENTITIES:
+                reads.room = False
                 return
-            read = self._read[identity] = {}
+            self._active.append(reads)
+            if self.due == inf:
+                self.due = now + PERIOD
+                self._router.wake_chores(self.due)
+        reads.seen.add(run.raw)
+        self._size += len(run.raw)
         for args in run.commands:
             left = self.most_looked - self._looked
             named = keys(args)[:left] if lookup(args).name not in _SILENT else ()
             self._looked += 1 + len(named)
-            read.update(dict.fromkeys(named))
+            reads.keys.update(dict.fromkeys(named))
             if self._looked >= self.most_looked:
                 break
-        self.room = self._looked < self.most_looked and self._size < MOST_BYTES
+        if self._looked >= self.most_looked or self._size >= MOST_BYTES:
+            self._has_room(False)
+
+    def _has_room(self, room: bool) -> None:
+        self.room = room
+        for reads in self._all.values():
+            reads.room = room
 
     def attend(self, now: float) -> None:
         """Time has passed: name to the master what was read."""
         if now < self.due:
             return
-        read, self._read, self.due, self.room = self._read, {}, inf, True
+        try:
+            self._name(now)
+        except Exception as error:  # others are to be attended to
+            self.give_up(error)
+
+    def give_up(self, error: Exception) -> None:
+        """Something went wrong that should not be possible. No command fails for want of this."""
+        if self._off:
+            return
+        self._off = True
+        self.due = inf
+        self._has_room(False)  # for good: it is the end of a period that would change that
+        for reads in self._active:
+            reads.seen, reads.keys = set(), {}
+        self._active = []
+        problem = f"reads on replicas are not named to the master any more, until rfproxy is restarted: {error!r}"
+        self._router.log.warning("defect", error=problem, exc_info=error)
+
+    def _name(self, now: float) -> None:
+        active, self._active, self.due = self._active, [], inf
         self._size = self._looked = 0
-        self._seen.clear()
+        self._has_room(True)
         told: dict[Identity, dict[bytes, None]] = {}
-        for identity, named in read.items():
-            if named and (speaker := self._speaker(identity, now)) is not None:
-                told.setdefault(speaker, {}).update(named)
+        for reads in active:
+            if reads.keys and (speaker := self._speaker(reads.identity, now)) is not None:
+                told.setdefault(speaker, {}).update(reads.keys)
+            reads.seen, reads.keys = set(), {}
         if self._router.open(now):
             for speaker, named in told.items():
                 self._tell(speaker, list(named), now)
@@ -119,6 +185,7 @@ class Recency:
         """Close connections that nobody has used for long."""
         for lane in [lane for lane in self._lanes.values() if now - max(lane.used, lane.heard) > IDLE and lane.free]:
             self._router.discard(lane, now)
+        self._failing = {one: backoff for one, backoff in self._failing.items() if now < backoff.due + LONGEST_WAIT}
 
     def _speaker(self, identity: Identity, now: float) -> Identity | None:
         """As whom to name what this client has read."""
@@ -127,7 +194,9 @@ class Recency:
         return Identity(identity.db, account=allowed[0]) if allowed else None
 
     def _tell(self, speaker: Identity, named: list[bytes], now: float) -> None:
-        lane = self._lanes.get(speaker)
+        lane, backoff = self._lanes.get(speaker), self._failing.get(speaker)
+        if lane is None and backoff is not None and now < backoff.due:
+            return
         if lane is None and self._master is not None and len(self._lanes) < MOST_IDENTITIES:
             self._open(speaker, self._master, named)
         elif lane is not None and lane.free:
@@ -142,8 +211,11 @@ class Recency:
                 del self._lanes[speaker]
             if lane.welcome is not None and lane.welcome.refusal is Refusal.DENIED:
                 self._refuse(lane, lane.welcome.text, now)
+            if lane.failed:
+                self._failing.setdefault(speaker, Backoff(FIRST_WAIT, LONGEST_WAIT)).failed(now)
 
-        lane = self._router.messenger(LaneKey(master, MASTER, speaker), ready=ready, over=over)
+        key = LaneKey(master, MASTER, speaker)
+        lane = self._router.messenger(key, ready=ready, over=over, defect=self.give_up)
         self._lanes[speaker] = lane
 
     def _touch(self, lane: Messenger, named: list[bytes], now: float) -> None:
@@ -151,6 +223,8 @@ class Recency:
             refused = next((reply for reply in replies if isinstance(reply, Refused)), None)
             if refused is not None and refused.lasting:
                 self._refuse(lane, refused.text, now)
+            if refused is None:
+                self._failing.pop(lane.key.identity, None)
 
         self._router.stats.reads_touched += len(named)
         lane.tell([[b"TOUCH", *named[at : at + AT_ONCE]] for at in range(0, len(named), AT_ONCE)], heard, now)

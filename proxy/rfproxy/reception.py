@@ -11,6 +11,7 @@ server is told what it accepts (`keyring`), and after a refusal the password fil
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from rfprotocol.keyring import Keyring
 from rfprotocol.topology import Node
@@ -74,10 +75,14 @@ class Reception:
 
     def refused(self, lane: Lane, welcome: Welcome) -> Welcome:
         """A server does not let somebody in. If it is the proxy, and there is another password to be tried, it is as if
-        the server could not be reached at the moment: nobody hears of it."""
+        the server could not be reached at the moment: nobody hears of it. A client that is refused as well hears its
+        own refusal, and the next connection is greeted with the other password."""
         greeting, node = lane.greeting, lane.key.node
-        if greeting is None or welcome.refusal is not Refusal.DENIED or lane.key.identity.account != self._account:
+        if greeting is None or welcome.refusal is not Refusal.DENIED:
             return welcome
+        if lane.key.identity.account != self._account:
+            asked = greeting.asker is Asker.PROXY and welcome.account_error
+            return replace(welcome, account_error="") if asked and self._has_another(node, greeting) else welcome
         is_own = welcome.account_error or welcome.text.startswith("WRONGPASS")
         if not is_own or not self._has_another(node, greeting):
             return welcome

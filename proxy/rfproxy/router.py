@@ -31,7 +31,7 @@ from rfproxy.greeting import MASTER, REPLICA, Duty, Identity, LaneKey, Refusal, 
 from rfproxy.lane import Lane, LaneState
 from rfproxy.lease import Lease
 from rfproxy.leaving import Leaving
-from rfproxy.messenger import Messenger, Moved
+from rfproxy.messenger import Defect, Messenger, Moved
 from rfproxy.outages import Outages
 from rfproxy.parking import Parking
 from rfproxy.pausing import Pause
@@ -270,11 +270,11 @@ class Router:
 
     def _attach_recency(self, lane: Lane) -> None:
         counts = lane.duty is REPLICA and self.topology is not None and evicts_by_use(self.topology)
-        lane.recency = self.recency if counts else None
+        lane.recency = self.recency.reads_of(lane.key.identity) if counts else None
 
-    def messenger(self, key: LaneKey, *, ready: Moved, over: Moved) -> Messenger:
+    def messenger(self, key: LaneKey, *, ready: Moved, over: Moved, defect: Defect) -> Messenger:
         """A connection for what the proxy itself has to say there."""
-        lane = Messenger(key, self, run_id=self._run_id(key), ready=ready, over=over)
+        lane = Messenger(key, self, run_id=self._run_id(key), ready=ready, over=over, defect=defect)
         self._messengers[lane] = None
         self._shell.connect(lane)
         return lane

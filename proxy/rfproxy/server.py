@@ -185,7 +185,7 @@ class Server:
                 opening.go_on(self.now())
 
     def _begin(self, lane: Lane) -> None:
-        task = self._loop.create_task(self._connect(lane, self._openings[lane.key.node]))
+        task = self._loop.create_task(self._connect(lane, self._openings[lane.key.node].line(lane)))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

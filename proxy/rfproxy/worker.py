@@ -164,7 +164,7 @@ async def _work(
     server = Server(policy, limits=limits, log=log, first_number=first_number(os.getpid()), resolver=resolver)
     server.stats.log = repeats.limiter
     read = partial(account_of, config, config.password_file) if config.password_file is not None else None
-    server.router.reception.rereads(read, Account(*(word.encode() for word in former)) if former else None)
+    server.router.reception.rereads(read, _own(*former) if former else None)
     address = address_of(sockets[0])
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(resolver.close)
@@ -312,7 +312,11 @@ def account_of(config: ProxyConfig, file: str | None = None) -> Account | None:
     """The proxy's own, as its options say, or as the password file says now. Raises ConfigError."""
     given = config.password.get_secret_value() if config.password else ""
     password = read_secret(file) if file is not None else given
-    return Account((config.username or "").encode(), password.encode()) if password else None
+    return _own(config.username or "", password) if password else None
+
+
+def _own(username: str, password: str) -> Account:
+    return Account(username.encode(), password.encode(), own=True)
 
 
 def client_auth_of(config: ProxyConfig, account: Account | None, hosts: Sequence[str]) -> ClientAuth:

@@ -191,6 +191,24 @@ async def test_connect__first_family_leads_nowhere__next_one_in_time_and_first_f
         assert list(await resolver.locate("db")) == ["127.0.0.1", black_hole]
 
 
+async def test_connect__many_lead_nowhere__the_last_one_in_time(
+    names: LookUps, resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a name that stands for many hosts, most of which are gone."""
+    attempt = resolver_module._attempt  # of 30 hosts that say nothing, as far as this can tell
+
+    async def silent(address: str, port: int) -> socket.socket:
+        if address.startswith("192.0.2."):
+            await asyncio.Event().wait()
+        return await attempt(address, port)
+
+    monkeypatch.setattr(resolver_module, "_attempt", silent)
+    async with listening("127.0.0.1") as (port, _):
+        names.says["db"] = [*(f"192.0.2.{number}" for number in range(1, 31)), "127.0.0.1"]
+        async with asyncio.timeout(1.0):
+            assert await reach(resolver, "db", port) == "127.0.0.1"
+
+
 async def test_connect__one_refuses_and_one_leads_nowhere__refused_in_time(
     names: LookUps, resolver: Resolver, black_hole: str
 ) -> None:

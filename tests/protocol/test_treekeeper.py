@@ -200,3 +200,30 @@ async def test_close__disk_stands_still__ends_in_time(
     await store.commit(Put("/harmless", b""))
     await keeper.close()
     assert disk.saved == []
+
+
+async def test_no_thread_can_be_started__tried_again(
+    store: MemStore, keeper: TreeKeeper, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(treekeeper, "RETRY", 0.0)
+    start = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    with capture_logs() as lines:
+        await store.commit(Put("/a", b""))
+        await store.commit(Put("/b", b""))
+        assert keeper.problem == "can't start new thread"
+        monkeypatch.setattr(threading.Thread, "start", start)
+        await keeper.close()
+    assert [line["event"] for line in lines] == ["record_not_kept", "record_kept"]
+    assert disk.paths == [["/a", "/b"]]
+
+
+async def test_changed__after_the_end__not_written(keeper: TreeKeeper, disk: Disk) -> None:
+    await keeper.close()
+    keeper.changed(TreeState(1, {}), ())
+    await asyncio.sleep(0)
+    await keeper.close()
+    assert disk.saved == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hashlib import sha1
+from math import inf
 
 import pytest
 
@@ -612,3 +613,22 @@ def test_worker__new__told_without_a_moment__takes_over_unless_there_was_a_flush
     there.peers.hear()
     here.router.scripts.take_over([word, BODY])
     assert here.router.scripts.body(DIGEST) is None
+
+
+def test_defect__while_copies_are_made__said_once_and_clients_are_served(
+    play: Playbook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("a defect")
+
+    monkeypatch.setattr(play.router.scripts, "take_news", fail)
+    learns(play, b"SCRIPT", b"LOAD", BODY)
+    learns(play, b"SCRIPT", b"LOAD", b"return 'y'")
+    (line,) = play.log.events("defect")
+    assert "scripts are not loaded into replicas ahead any more" in str(line["error"])
+    play.topology(2, master="m:1", replicas=["r:1", "r:2"])
+    client = play.client().says("SET", "a", "1")
+    play.server("m:1").hears("SET", "a", "1").answers(OK)
+    client.hears(OK)
+    assert play.router.copies.due == inf, "it is not looked at again and again"
+    play.server("r:2").hears_nothing()

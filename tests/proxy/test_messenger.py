@@ -20,7 +20,9 @@ class Bench:
         self.play.topology(1, master="m:1", replicas=["r:1"])
         self.events: list[object] = []
         key = LaneKey(Node.parse("r:1"), REPLICA)
-        self.lane: Messenger = self.play.router.messenger(key, ready=self._ready, over=self._over)
+        self.lane: Messenger = self.play.router.messenger(
+            key, ready=self._ready, over=self._over, defect=self.events.append
+        )
         self.play.settle()
 
     def _ready(self, now: float) -> None:
@@ -82,3 +84,31 @@ def test_silence__on_it__is_not_held_against_the_server(bench: Bench) -> None:
     bench.play.listen(10.0)
     assert not bench.play.router.silent
     assert bench.play.alarm is None, "nobody is woken for it"
+
+
+@pytest.mark.parametrize("what", ["ready", "over", "heard"])
+def test_defect__of_whoever_uses_it__reported_and_the_server_serves_on(what: str) -> None:
+    play, defects = Playbook(), list[Exception]()
+    play.topology(1, master="m:1", replicas=["r:1"])
+    problem = ValueError("a defect")
+
+    def fail(now: float) -> None:
+        raise problem
+
+    def hear(replies: list[Any], now: float) -> None:
+        raise problem
+
+    def pass_over(now: float) -> None:
+        pass
+
+    lane = play.router.messenger(
+        LaneKey(Node.parse("r:1"), REPLICA),
+        ready=fail if what == "ready" else pass_over,
+        over=fail if what == "over" else pass_over,
+        defect=defects.append,
+    )
+    play.settle()
+    lane.tell([[b"A"]], hear if what == "heard" else lambda replies, now: None, play.time)
+    play.server("r:1").hears("A").answers(b":1\r\n")
+    play.topology(2, master="r:1")
+    assert defects == [problem]

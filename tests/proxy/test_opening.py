@@ -7,7 +7,8 @@ import pytest
 from rfprotocol.topology import Node
 from rfproxy.greeting import MASTER, LaneKey
 from rfproxy.lane import Lane
-from rfproxy.opening import AT_ONCE, Opening
+from rfproxy.messenger import Messenger
+from rfproxy.opening import AT_ONCE, ERRANDS_AT_ONCE, Opening
 from tests.support.playbook import Playbook
 
 MASTER_KEY = LaneKey(Node("m", 1), MASTER)
@@ -84,3 +85,48 @@ def test_opening__given_up__the_next_one_begins(world: World) -> None:
     lanes = world.ask(3)
     world.opening.given_up(0.0)
     assert world.begun == lanes
+
+
+def errand(world: World, lanes: int = 1) -> list[Lane]:
+    """Ask for connections that no client needs."""
+
+    def nothing(_: object) -> None:
+        pass
+
+    asked = [
+        Messenger(MASTER_KEY, world.play.router, ready=nothing, over=nothing, defect=nothing) for _ in range(lanes)
+    ]
+    for lane in asked:
+        world.opening.ask(lane)
+    world.opening.go_on(0.0)
+    return list(asked)
+
+
+def test_errand__clients_wait__goes_last(world: World) -> None:
+    lanes = world.ask(4)
+    (lane,) = errand(world)
+    assert world.begun == lanes[:2]
+    world.opening.answered(0.0)
+    world.opening.answered(0.0)
+    assert world.begun == [*lanes, lane]
+    assert not world.opening.idle
+    world.opening.line(lane).answered(0.0)
+
+
+def test_errand__fails__no_client_is_told(world: World) -> None:
+    first, second, *more = errand(world, ERRANDS_AT_ONCE + 1)
+    lanes = world.ask(3)
+    world.opening.line(first).failed("max number of clients reached", 0.0)
+    assert [lane.lost_because for lane in more if lane not in world.begun] == ["max number of clients reached"]
+    assert not any(lane.lost_because for lane in lanes)
+    assert [lane for lane in world.begun if lane in lanes] == lanes[:2], "as many at a time as before"
+    world.opening.line(second).given_up(0.0)
+    world.opening.answered(0.0)
+    assert [lane for lane in world.begun if lane in lanes] == lanes
+
+
+def test_errands__under_way__bounded_and_no_client_waits_for_them(world: World) -> None:
+    errands = errand(world, 10)
+    assert world.begun == errands[:ERRANDS_AT_ONCE]
+    lanes = world.ask(2)
+    assert world.begun[ERRANDS_AT_ONCE:] == lanes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import pytest
 
 from rfprotocol.topology import Node, Phase, Topology
@@ -177,3 +179,93 @@ def test_connection__unused_for_long__is_closed(play: Playbook) -> None:
     play.wait(recency.IDLE + 1)
     play.router.reap(play.time)
     assert connection.closed
+
+
+def select(play: Playbook, db: int) -> FakeClient:
+    """A client in this database."""
+    client = play.client().says("SELECT", str(db))
+    play.server("r:1").hears("SELECT", str(db)).answers(b"+OK\r\n")
+    client.hears(b"+OK\r\n")
+    return client
+
+
+def test_key__read_in_two_databases_by_the_same_bytes__touched_in_both(play: Playbook) -> None:
+    other = select(play, 3)
+    for client in (play.client(), other):
+        read(play, "GET", "a", client=client)
+    play.wait(recency.PERIOD)
+    told = {one.lane.key.identity.db: one.commands for one in play.server("m:1").live if one.commands}
+    assert told == {0: [[b"TOUCH", b"a"]], 3: [[b"TOUCH", b"a"]]}
+
+
+def test_connections__refused__are_tried_again_less_and_less_often(play: Playbook) -> None:
+    master = play.server("m:1")
+    clients = [play.client(), *(select(play, db) for db in range(1, recency.MOST_IDENTITIES))]
+    master.full = True
+    for second in range(20):
+        for client in clients:
+            read(play, "GET", f"k{second}", client=client)
+        play.wait(recency.PERIOD)
+    assert master.refused <= 6 * len(clients)
+    master.full = False
+    before = len(master.lanes)
+    for second in range(20):
+        for client in clients:
+            read(play, "GET", f"l{second}", client=client)
+        play.wait(recency.PERIOD)
+    assert len(master.lanes) == before + len(clients)
+
+
+def test_connections__refused_by_a_former_master__new_one_is_told_at_once(play: Playbook) -> None:
+    play.server("m:1").full = True
+    for number in range(10):
+        read(play, "GET", f"k{number}")
+        play.wait(recency.PERIOD)
+    nodes = {"master": Node.parse("m:2"), "replicas": (Node.parse("r:1"),)}
+    play.router.apply(Topology(2, Phase.SERVING, eviction="allkeys-lru", **nodes), play.time)  # type: ignore[arg-type]  # two kinds of values
+    read(play, "GET", "a")
+    play.wait(recency.PERIOD)
+    play.server("m:2").hears("TOUCH", "a")
+
+
+def test_packets__of_more_accounts_than_are_served__are_not_kept(
+    play: Playbook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recency, "MOST_IDENTITIES", 1)
+    read(play, "GET", "a")
+    client = select(play, 3)
+    for number in range(3):
+        word = f"{number}".rjust(60_000, "x")
+        read(play, "GET", word, client=client)
+    (lane,) = [one.lane for one in play.server("r:1").live if one.lane.key.identity.db == 3]
+    assert lane.recency is not None
+    assert not lane.recency.seen
+    play.wait(recency.PERIOD)
+    read(play, "GET", "b", client=client)
+    assert len(lane.recency.seen) == 1, "the next period is another one"
+
+
+def test_packets__long__are_not_looked_at(play: Playbook) -> None:
+    names = [f"k{number}" for number in range(10_000)]
+    read(play, "MGET", *names, reply=b"*0\r\n")
+    read(play, "GET", "a")
+    assert touched(play).commands == [[b"TOUCH", b"a"]]
+
+
+@pytest.mark.parametrize("where", ["keys", "Identity"])
+def test_defect__while_reads_are_noted_or_named__said_once_and_clients_are_served(
+    play: Playbook, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("a defect")
+
+    monkeypatch.setattr(recency, where, fail)
+    client = play.client()
+    for number in range(3):
+        read(play, "GET", f"k{number}", client=client)
+        client.hears(VALUE)
+        play.wait(recency.PERIOD)
+    (line,) = play.log.events("defect")
+    assert "reads on replicas are not named to the master any more" in str(line["error"])
+    assert play.router.recency.due == inf, "it is not looked at again and again"
+    play.server("m:1").hears_nothing()

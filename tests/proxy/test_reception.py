@@ -12,6 +12,7 @@ import pytest
 
 from rfprotocol.errors import ConfigError
 from rfprotocol.resp import encode_command
+from rfproxy.admission import ClientAuth
 from rfproxy.greeting import Account
 from rfproxy.policy import Policy
 from rfproxy.report import report
@@ -291,6 +292,31 @@ def test_password_changed__at_one_server_only__each_is_told_what_it_knows() -> N
     play.wait(1.0)
     play.server("r:1").hears("GET", "a").answers(b"$1\r\n2\r\n")
     client.hears(b"$-1\r\n:1\r\n:2\r\n$1\r\n2\r\n")
+
+
+def test_password_changed__client_that_says_the_former_one__is_refused() -> None:
+    """What is said for the proxy is not said for whoever knows what the proxy once said."""
+    own = Account(b"proxy", b"px", own=True)
+    play = group(Policy(account=own, client_auth=ClientAuth.REQUIRED), default=User("other"), proxy=User("px"))
+    file = File(play, own)
+    before = play.client().says("AUTH", "proxy", "px")
+    play.server("m:1").hears("AUTH", "proxy", "px").answers(OK)
+    before.hears(OK)
+    before.says("INCR", "a")
+    play.server("m:1").hears("INCR", "a").answers(b":1\r\n")
+    before.hears(b":1\r\n")
+    file.account = Account(b"proxy", b"new", own=True)
+    changed(play, "m:1", "new")
+    after = play.client().says("AUTH", "proxy", "px")
+    before.says("INCR", "a")
+    play.wait(1.0)
+    after.hears(WRONGPASS)
+    assert before.closed
+    play.server("m:1").hears_nothing()
+    play.client().says("AUTH", "proxy", "new")
+    play.server("m:1").hears("AUTH", "proxy", "new")
+    assert play.log.events("account_refused") == []
+    assert fields(play)["proxy_account_problems"] == ""
 
 
 def test_password_changed__users_of_their_own__the_proxy_still_asks_in_one_greeting() -> None:

@@ -41,7 +41,7 @@ def test_descriptors__soft_limit__raised_to_the_hard_one() -> None:
 def test_the_password_reaches_the_lanes_and_no_representation() -> None:
     config = ProxyConfig.model_validate({"nodes": "a:1", "username": "app", "password": "secret"})
     policy = policy_of(config)
-    assert policy.account == Account(b"app", b"secret")
+    assert policy.account == Account(b"app", b"secret", own=True)
     assert "secret" not in repr(policy)
     assert "secret" not in repr(config)
 
