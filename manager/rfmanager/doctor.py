@@ -63,7 +63,7 @@ _TIMEOUT_TOLERANCE = 0.01
 def examine(group: GroupFacts) -> list[Finding]:
     """All that is wrong with the group, the worst first."""
     findings = [*_of_the_store(group), *_of_the_managers(group), *_of_the_group(group), *_of_the_proxies(group)]
-    findings += [*_of_the_doubles(group), *comparison.differences(group)]
+    findings += [*_of_the_strangers(group), *_of_the_doubles(group), *comparison.differences(group)]
     for server in group.servers:
         if server.trouble:
             findings.append(_not_asked(server))
@@ -114,6 +114,12 @@ def _of_the_managers(group: GroupFacts) -> Iterator[Finding]:
         why = "a master that does die silently is replaced that much later"
         line = "probe_timeout: SECONDS  (rfmanager)"
         yield Finding(Severity.WARNING, None, f"changes of master are slowed down: {group.slowed_down}", why, line)
+
+
+def _of_the_strangers(group: GroupFacts) -> Iterator[Finding]:
+    for node, holding in group.strangers.items():
+        why = "it is no replica and will not be one: a replica too few is left when one server is lost"
+        yield Finding(Severity.UNSAFE, node, holding, why, "nodes: ... without it, if that is the wrong address")
 
 
 def _of_the_doubles(group: GroupFacts) -> Iterator[Finding]:

@@ -69,6 +69,7 @@ class GroupFacts:
     too_few: str = ""  # managers report, in words
     disagreements: Sequence[str] = ()  # of managers on what they were told, in words
     doubles: Mapping[str, Sequence[Node]] = field(default_factory=dict)  # by run id, as the managers see them
+    strangers: Mapping[Node, str] = field(default_factory=dict)  # whose data is not the group's: what it holds
     slowed_down: str = ""  # why, and until when, a silent master is given more time than usual
     paused: str = ""  # by whom the managers are, and since when; empty when they are not
 

@@ -12,6 +12,7 @@ from rfmanager import operations
 from rfmanager.consistency import disagreements, same_process, too_few
 from rfmanager.doctor import NEEDED, SETTINGS
 from rfmanager.facts import GroupFacts, ServerFacts, User
+from rfmanager.lastknown import holding
 from rfmanager.redis_admin import Credentials, RedisAdmin, not_on_disk
 from rfmanager.report import meaning, pause_text, slowed_down_text
 from rfprotocol.errors import NodeRefused, NodeUnreachable, OperationFailed, StoreUnavailable
@@ -57,6 +58,7 @@ async def inspect(
         too_few=too_few(known.managers, known.primary) if in_use else "",
         disagreements=disagreements(known.managers, known.primary),
         doubles=same_process(known.managers),
+        strangers={report.node: holding(report) for report in known.strangers},
         slowed_down=slowed_down_text(known.brake) if known.brake.on else "",
         paused=pause_text(known.pause) if known.pause else "",
     )

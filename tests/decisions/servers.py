@@ -65,6 +65,7 @@ class Server:
     priority: int = 100
     isolated: bool = False  # no other server can be reached
     aof: bool = False  # it started from an append-only file
+    release: int = 7  # an older server cannot load what a newer one sends in full
     refuses: bool = False  # commands of managers: their password was changed
     strange: bool = False  # its data was never this group's
 
@@ -99,6 +100,7 @@ class Server:
             empty=not self.data,
             aof=self.aof,
             keys=len(self.data),
+            version=f"{self.release}.0.0",
         )
 
     def new_history(self) -> Server:
@@ -135,6 +137,7 @@ class Server:
             data=data,
             priority=self.priority,
             isolated=self.isolated,
+            release=self.release,
             aof=start is Start.STRANGE and not self.strange,  # one that was never seen at all cannot be told apart
             strange=self.strange and data != (),
         )
@@ -174,7 +177,7 @@ class Server:
             case Link.DOWN:
                 return replace(self, link=Link.COPYING, linked_to=master.run_id)
             case Link.COPYING:
-                begins = self.meant == master.run_id or at_length
+                begins = (self.meant == master.run_id or at_length) and master.release <= self.release
                 return replace(self, link=Link.REPLACING, data=(), torn=True) if begins else self
             case Link.REPLACING:
                 return self._copied(master)

@@ -272,7 +272,9 @@ class Simulation:
             replace(server.restarted(Start.WHOLE) if server.life is Life.DEAD else server, isolated=False)
             for server in self.site.servers
         )
-        servers = tuple(replace(server, life=Life.RUNNING, priority=100, refuses=False) for server in servers)
+        servers = tuple(
+            replace(server, life=Life.RUNNING, priority=100, refuses=False, release=8) for server in servers
+        )
         self.site = replace(self.site, servers=servers, blind=frozenset(), paused=False, dropped=frozenset())
         self.stuck_since.clear()
         self.site = replace(self.site, proxies=tuple(replace(proxy, stuck=False) for proxy in self.site.proxies))

@@ -132,6 +132,10 @@ class Groups(RuleBasedStateMachine):
         self.sim.tell("all servers are configured")
 
     @rule(number=numbers)
+    def a_server_is_upgraded(self, number: int) -> None:
+        self.change(replace(self.server(number).restarted(Start.WHOLE), release=8), "is upgraded")
+
+    @rule(number=numbers)
     def a_server_refuses_the_password(self, number: int) -> None:
         """For commands; probes go over a connection that is logged in."""
         self.change(replace(self.server(number), refuses=True), "refuses the managers' password")

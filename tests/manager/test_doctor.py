@@ -258,6 +258,12 @@ def test_doctor__too_few_managers_and_such_that_disagree__are_found() -> None:
     assert (warning.severity, warning.what) == (Severity.WARNING, "they differ")
 
 
+def test_doctor__data_of_others__is_unsafe_and_says_what_it_holds() -> None:
+    finding = only(replace(SAFE, strangers={Node("x", 1): "holds data of another history (50 keys"}))
+    assert (finding.severity, finding.node) == (Severity.UNSAFE, Node("x", 1))
+    assert "50 keys" in finding.what
+
+
 def test_doctor__paused_managers__are_a_warning() -> None:
     finding = only(replace(SAFE, paused="by me@host"))
     assert (finding.severity, finding.line) == (Severity.WARNING, "rfmanager resume")

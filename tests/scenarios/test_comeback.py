@@ -121,6 +121,40 @@ async def test_group__only_a_replica_that_was_left_behind_is_up__status_says_wha
     assert "although" in receipt.cause
 
 
+async def test_group__killed_in_the_same_order__comes_back_with_what_the_master_has_on_its_disk(place: Site) -> None:
+    await place.manager()
+    await known(place, True, True)
+    for replica in place.group.replicas:
+        replica.command("SAVE")
+        replica.kill()
+    await known(place, False, False)
+    with place.group.master.client() as client:
+        client.mset(LATE)
+        client.save()
+    place.group.master.kill()
+    await place.until(lambda topology: topology.phase is Phase.FENCING)
+    for server in (*place.group.replicas, place.group.master):
+        await asyncio.to_thread(server.restart)
+    await serves_again(place)
+
+
+async def test_group__nothing_is_on_any_disk__no_server_is_promoted_before_an_operator_names_it(
+    redis_group: RedisGroup,
+) -> None:
+    async with site(redis_group) as place:
+        await place.manager()
+        await known(place, True, True)
+        for server in (*place.group.replicas, place.group.master):
+            server.kill()
+        await place.until(lambda topology: topology.phase is Phase.FENCING)
+        for server in place.group.servers:
+            await asyncio.to_thread(server.restart)
+        await eventually(lambda: all(server.info()["role"] == "slave" for server in place.group.servers))
+        assert (await topology(place)).master is None
+        await operations.failover(place.store, PATHS, place.group.master.node, 30.0)
+        await place.until_serving(2)
+
+
 async def serves_again(place: Site) -> None:
     """The group serves with all that it had; from an append-only file alone the managers cannot tell, and are told."""
     master = place.group.master

@@ -128,6 +128,32 @@ async def test_server__leaves_every_configuration__is_dropped_and_not_touched_an
     assert server.info()["role"] == "master"
 
 
+async def test_server__added_to_a_configuration__becomes_a_replica(place: Site) -> None:
+    await place.manager()
+    await place.until_serving(2)
+    with RedisServer() as new:
+        await place.manager(nodes=(*place.group.nodes, new.node))
+        topology = await place.until_serving(3)
+        assert new.node in topology.replicas
+        assert new.info()["master_port"] == place.group.master.port
+
+
+async def test_replica__under_another_name_everywhere__old_name_is_dropped_and_data_stay(place: Site) -> None:
+    await place.manager()
+    await place.until_serving(2)
+    place.group.master.command("SET", "k", "v")
+    old = place.group.replicas[0]
+    new = Node("localhost", old.port)
+    kept = tuple(node for node in place.group.nodes if node != old.node)
+    await place.manager(nodes=(*kept, new), policy=Policy(membership_grace=0.3))
+    run_id = old.info("server")["run_id"]
+    await place.managers[0].stop()
+    topology = await place.until(lambda topology: old.node not in topology.nodes and new in topology.replicas)
+    assert topology.master == place.group.master.node
+    assert old.command("GET", "k") == "v"
+    assert old.info("server")["run_id"] == run_id
+
+
 async def test_server__forgotten_by_an_operator__is_dropped_at_once(place: Site) -> None:
     kept, left = place.group.nodes[:2], place.group.nodes[2]
     await place.manager()
