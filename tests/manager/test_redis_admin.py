@@ -535,11 +535,11 @@ async def test_admin__a_lost_command_times_out__never_arrives(network: Network) 
         await admin.close()
 
 
-async def test_info__of_redis__says_version_and_eviction(redis_server: RedisServer) -> None:
+async def test_info__of_a_server__says_version_and_eviction(redis_server: RedisServer) -> None:
     async with admin_of(redis_server) as admin:
-        report = await admin.probe()
-        assert report.software == ""
-        assert report.version == redis_server.info("server")["redis_version"]
+        report, said = await admin.probe(), redis_server.info("server")
+        assert report.software == said.get("server_name", "")
+        assert report.version == said.get("valkey_version", said["redis_version"])
         redis_server.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
         assert (await admin.probe()).eviction == "", "it has no maxmemory"
         redis_server.command("CONFIG", "SET", "maxmemory", "100mb")

@@ -21,6 +21,7 @@ from tests.support.embedded import EmbeddedProxy
 from tests.support.eventually import eventually
 from tests.support.installation import Installation
 from tests.support.redis import RedisGroup, RedisServer, wait_until
+from tests.support.stores import Changes
 
 CLIENTS = 8
 UNCERTAIN = "^UNCERTAIN {} was executed by master .* but not replicated to 1 replica within 1 s$"
@@ -204,6 +205,17 @@ async def site(
         yield site
 
 
+async def unlinked(site: Installation) -> None:
+    """Return when the managers have written down that no replica has a link."""
+    changes = Changes(site.store, site.paths.last_known)
+    while True:
+        known = (await operations.status(site.store, site.paths)).known
+        if known is not None and not any(member.linked for member in known.members.values()):
+            changes.end()
+            return
+        await changes.next()
+
+
 async def clients_of(site: Installation) -> tuple[Recorder, Verdict]:
     """What they hear while they write what no replica is sent, and the master is killed; nothing excuses a loss.
 
@@ -215,10 +227,12 @@ async def clients_of(site: Installation) -> tuple[Recorder, Verdict]:
         await asyncio.to_thread(cut_off, site.group)
         answered = len(recorder.history)
         await eventually(lambda: len(recorder.history) > answered + 5 * CLIENTS)
+        await unlinked(site)
         killed = time.monotonic()
         site.server_of(before).kill()
         go_on(site.group)
         await site.until(lambda topology: topology.phase is Phase.FENCING)
+        await eventually(lambda: all(replica.info().get("master_port") == 0 for replica in site.group.replicas))
         most = max(site.group.replicas, key=lambda replica: int(replica.info()["slave_repl_offset"]))
         await operations.failover(site.store, site.paths, most.node, 30.0)
         after = await site.serving(lambda topology: topology.epoch > before.epoch)
