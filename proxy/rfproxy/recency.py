@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakValueDictionary
 
 from rfprotocol.backoff import Backoff
 from rfprotocol.commands import keys, lookup
@@ -41,6 +40,8 @@ AT_ONCE: Final = 100
 """Keys in one TOUCH: others are served in between."""
 MOST_IDENTITIES: Final = 16
 """Accounts and databases that are served at the same time: each needs a connection to the master."""
+MOST_KNOWN: Final = 1000
+"""Accounts and databases that are remembered; that whose last connection was opened longest ago is forgotten first."""
 IDLE: Final = 60.0
 """Seconds after which a connection that is not used any more is closed."""
 FIRST_WAIT: Final = 1.0
@@ -61,7 +62,7 @@ def evicts_by_use(topology: Topology) -> bool:
 class Reads:
     """What one identity has read in this period; its lanes share it."""
 
-    __slots__ = ("__weakref__", "_whole", "identity", "keys", "room", "seen")
+    __slots__ = ("_whole", "identity", "keys", "room", "seen")
 
     def __init__(self, identity: Identity, whole: Recency) -> None:
         self.identity = identity
@@ -95,7 +96,7 @@ class Recency:
         self._master: Node | None = None
         self._size = 0
         self._looked = 0
-        self._all: WeakValueDictionary[Identity, Reads] = WeakValueDictionary()  # as long as there are lanes of it
+        self._all: dict[Identity, Reads] = {}  # the one that was asked for last is the last one
         self._active: list[Reads] = []  # those with something in this period
         self._off = False
         self._failing: dict[Identity, Backoff] = {}  # connections
@@ -112,9 +113,12 @@ class Recency:
 
     def reads_of(self, identity: Identity) -> Reads:
         """To be told what it reads."""
-        reads = self._all.get(identity)
+        reads = self._all.pop(identity, None)
         if reads is None:
-            reads = self._all[identity] = Reads(identity, self)
+            reads = Reads(identity, self)
+            if len(self._all) >= MOST_KNOWN:
+                self._all.pop(next(iter(self._all))).room = False  # what its lanes read counts no more
+        self._all[identity] = reads
         return reads
 
     def note(self, reads: Reads, run: Run, now: float) -> None:

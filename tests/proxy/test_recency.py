@@ -6,9 +6,10 @@ from math import inf
 
 import pytest
 
+from rfprotocol.glance import COMPILED
 from rfprotocol.topology import Node, Phase, Topology
 from rfproxy import recency
-from rfproxy.greeting import Account
+from rfproxy.greeting import Account, Identity
 from rfproxy.policy import Policy, Reads
 from tests.support.playbook import FakeClient, FakeConnection, Playbook
 
@@ -252,6 +253,7 @@ def test_packets__long__are_not_looked_at(play: Playbook) -> None:
     assert touched(play).commands == [[b"TOUCH", b"a"]]
 
 
+@pytest.mark.skipif(COMPILED, reason="what a compiled function calls cannot be replaced")
 @pytest.mark.parametrize("where", ["keys", "Identity"])
 def test_defect__while_reads_are_noted_or_named__said_once_and_clients_are_served(
     play: Playbook, monkeypatch: pytest.MonkeyPatch, where: str
@@ -269,3 +271,12 @@ def test_defect__while_reads_are_noted_or_named__said_once_and_clients_are_serve
     assert "reads on replicas are not named to the master any more" in str(line["error"])
     assert play.router.recency.due == inf, "it is not looked at again and again"
     play.server("m:1").hears_nothing()
+
+
+def test_accounts__very_many__the_one_opened_longest_ago_is_forgotten(play: Playbook) -> None:
+    all_of_them = play.router.recency
+    first = all_of_them.reads_of(Identity(db=1))
+    for db in range(2, recency.MOST_KNOWN + 2):
+        all_of_them.reads_of(Identity(db=db))
+    assert not first.room
+    assert all_of_them.reads_of(Identity(db=1)) is not first
