@@ -53,8 +53,6 @@ LINK_UP = 0.5  # seconds that a new replica's link is looked at closely
 LINK_DOWN = 2.0  # seconds that a link may take to come back by itself: Redis tries once a second
 MEND_EVERY = 5.0  # seconds between two looks at the reason why a link stays down
 SETTLE = 0.1  # seconds that a replica is given to read what its master has sent before it is sealed
-
-
 LONGEST_REFUSAL = 300  # characters of it that are told to operators
 
 

@@ -312,8 +312,11 @@ def _returned_unanswered(session: Session, run: Run, lane: Lane, loss: Loss) -> 
     if run.form is Form.BLOCK:
         run.attempts = fate.after_loss(session, run, run.commands[1:-1], lane, loss)
         session.recover(_decide_block(session, run, lane))
-    elif run.form is Form.DOUBT or run.form is Form.SIZE:  # the server was no master: the script was refused
+    elif run.form is Form.DOUBT:  # the server was no master: the script was refused
         session.recover(fate.again(session, run.commands[0], run.need, run.attempts))
+    elif run.form is Form.SIZE:  # asked again, for as long as the read itself has
+        over = fate.exhausted(session, run.commands[0], run.attempts, lane.closed_at)
+        session.recover(over or fate.again(session, run.commands[0], run.need, run.attempts))
     else:
         for args in run.unanswered():
             attempts = fate.after_loss(session, run, [args], lane, loss)
