@@ -1,7 +1,7 @@
 """Every znode path, below one root (`--znode-path`).
 
-`nodes`, `manager_node_state`, `manual_failover` and the name of the lock are those of Ruby's
-`redis_failover` 1.0; the others are additions.
+`nodes`, `manager_node_state` and `manual_failover` are those of Ruby's `redis_failover` 1.0, called the gem below; the
+others are additions. The gem's lock lies outside of the root.
 """
 
 from __future__ import annotations
@@ -31,6 +31,15 @@ class Paths:
     def lock(self) -> str:
         """Folder of the contenders for the role of primary manager, in order of arrival."""
         return f"{self.root}/master_redis_node_manager_lock"
+
+    @property
+    def gem_lock(self) -> str:
+        """Folder of the seats in the lock of the gem's node managers: whoever has the lowest seat may act.
+
+        The `zk` gem puts every lock below `/_zklocking`, inside the chroot, with two underscores for each slash of the
+        name (its `lib/zk/locker/locker_base.rb`); the gem's name for it is that of `lock`.
+        """
+        return "/_zklocking/" + self.lock.replace("/", "__")
 
     @property
     def manual_failover(self) -> str:

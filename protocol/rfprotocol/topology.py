@@ -112,6 +112,11 @@ class Topology:
     eviction: str = ""  # the master's maxmemory-policy, if it has a maxmemory: what is read decides what it evicts
 
     @property
+    def is_gems(self) -> bool:
+        """Was the record written by the gem? It knows neither epochs nor processes, so it fences nothing."""
+        return self.epoch == 0 and not self.run_id
+
+    @property
     def nodes(self) -> frozenset[Node]:
         """Every server the record speaks of."""
         known = {*self.replicas, *self.unavailable}

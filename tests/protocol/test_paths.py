@@ -1,4 +1,4 @@
-"""Where the records are: the first four names are what Ruby's clients know."""
+"""Where the records are: some names are what Ruby's clients and node managers know."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ def test_the_names_that_rubys_clients_know_stay() -> None:
     assert DEFAULT_ROOT == "/redis_failover"
     assert paths.nodes == "/redis_failover/nodes"
     assert paths.managers == "/redis_failover/manager_node_state"
-    assert paths.lock == "/redis_failover/master_redis_node_manager_lock"
+    assert paths.gem_lock == "/_zklocking/__redis_failover__master_redis_node_manager_lock"
     assert paths.manual_failover == "/redis_failover/manual_failover"
 
 
 def test_every_record_lives_below_the_root() -> None:
     paths = Paths("/other/group")
+    assert paths.lock == "/other/group/master_redis_node_manager_lock"
+    assert paths.gem_lock == "/_zklocking/__other__group__master_redis_node_manager_lock"
     assert paths.proxies == "/other/group/proxies"
     assert paths.history == "/other/group/history"
     assert paths.paused == "/other/group/paused"

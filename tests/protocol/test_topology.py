@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -194,6 +195,12 @@ class TestTopology:
     def test_what_rubys_manager_wrote_without_a_master_is_unsettled(self) -> None:
         data = b'{"master":null,"slaves":[],"unavailable":["a:1"]}'
         assert Topology.decode(data) == Topology(0, Phase.UNSETTLED, unavailable=(Node("a", 1),))
+
+    def test_only_rubys_manager_writes_neither_epoch_nor_process(self) -> None:
+        gems = Topology(0, Phase.SERVING, Node("a", 1))
+        assert gems.is_gems
+        assert not replace(gems, run_id="x").is_gems
+        assert not replace(gems, epoch=1).is_gems
 
     def test_fields_of_later_releases_are_passed_over(self) -> None:
         record = {**json.loads(SERVING.encode()), "mood": "good"}
