@@ -17,12 +17,13 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import replace
 
 import structlog
 import uvloop
 
-from rfmanager import doctor, facts, inspection, operations, report
-from rfmanager.config import ManagerConfig, parser
+from rfmanager import doctor, facts, gemflags, inspection, operations, report
+from rfmanager.config import ManagerConfig, parser, with_gems_patience
 from rfmanager.daemon import Daemon, Settings
 from rfmanager.operations import NotConnected
 from rfmanager.redis_admin import Credentials
@@ -33,7 +34,7 @@ from rfprotocol.options import STORE_OPTIONS
 from rfprotocol.records import Outcome
 from rfprotocol.remotestore import RemoteStore
 from rfprotocol.store import StoreState, TopologyStore
-from rfprotocol.topology import Node
+from rfprotocol.topology import REDIS_PORT, Node
 from rfprotocol.wire import SOCKET
 from rfprotocol.zkstore import ZkStore
 
@@ -49,18 +50,45 @@ _NEXT_WORD = 30.0
 def main(argv: Sequence[str] | None = None) -> int:
     """The program. Returns the exit status; raises SystemExit(2) for wrong options."""
     parsed = _parser().parse_or_exit(argv)
+    if parsed.is_gems:
+        parsed = _patient(parsed)
     if parsed.command == _CHECK:
+        for notice in parsed.notices:
+            _complain(f"warning: {notice}", DONE)
         return DONE  # else it would have been said
+    return _finish(_daemon(parsed.config, parsed.notices) if not parsed.command else _command(parsed))
+
+
+def redis_node_manager(argv: Sequence[str] | None = None) -> int:
+    """The daemon under the name of the gem's, with its flags and its patience. As `main`."""
+    prog = "redis_node_manager"
     try:
-        status = _run(_daemon(parsed.config) if not parsed.command else _command(parsed))
+        asked = gemflags.translate(sys.argv[1:] if argv is None else argv)
+    except ConfigError as error:
+        return _complain(error, 2, prog)
+    if asked.wants_help:
+        print(gemflags.HELP, end="")
+        return DONE
+    parsed = _patient(parser(prog).parse_or_exit(asked.argv))
+    return _finish(_daemon(parsed.config, (*asked.notices, *parsed.notices)), prog)
+
+
+def _patient(parsed: Parsed[ManagerConfig]) -> Parsed[ManagerConfig]:
+    config, notice = with_gems_patience(parsed.config)
+    return replace(parsed, config=config, notices=(*parsed.notices, *([notice] if notice else [])))
+
+
+def _finish(work: Coroutine[None, None, int], prog: str = "rfmanager") -> int:
+    try:
+        status = _run(work)
         sys.stdout.flush()  # here, where a broken pipe is dealt with
         return status
     except ConfigError as error:
-        return _complain(error, 2)
+        return _complain(error, 2, prog)
     except RfError as error:
-        return _complain(error, NOT_DONE)
+        return _complain(error, NOT_DONE, prog)
     except asyncio.CancelledError:
-        return _complain("interrupted", INTERRUPTED)
+        return _complain("interrupted", INTERRUPTED, prog)
     except BrokenPipeError:  # the reader of a pipe has seen enough; Python would complain of it once more at the end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return NOT_DONE
@@ -152,7 +180,7 @@ def _count(text: str) -> int:
 
 def _node(text: str) -> Node:
     try:
-        return Node.parse(text)
+        return Node.parse(text, REDIS_PORT)
     except ConfigError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
@@ -170,21 +198,23 @@ def _run(work: Coroutine[None, None, int]) -> int:
         return runner.run(cancellable())
 
 
-def _complain(what: object, status: int) -> int:
-    print(f"rfmanager: {what}", file=sys.stderr)
+def _complain(what: object, status: int, prog: str = "rfmanager") -> int:
+    print(f"{prog}: {what}", file=sys.stderr)
     return status
 
 
 # The daemon.
 
 
-async def _daemon(config: ManagerConfig) -> int:
+async def _daemon(config: ManagerConfig, notices: Sequence[str] = ()) -> int:
     repeats, loop = logs.Repeats(time.monotonic), asyncio.get_running_loop()
     repeats.later = lambda seconds, ring: loop.call_soon_threadsafe(loop.call_later, seconds, ring)
     logs.configure(config.log_format, config.least_log_level, repeats=repeats)
     log = structlog.get_logger()
     store = ZkStore(config.zookeeper, session_timeout=config.session_timeout)
     daemon = Daemon(Settings.of(config), store, _unique_name(), log)
+    for notice in notices:
+        log.warning(notice, manager=daemon.name)
     log.info("started", manager=daemon.name, nodes=config.nodes, zookeeper=config.zookeeper, root=config.znode_path)
     waiting = asyncio.create_task(_say_that_it_waits(store, config))
     loop.add_signal_handler(signal.SIGHUP, daemon.reload)
@@ -329,7 +359,7 @@ def _credentials(config: ManagerConfig) -> Credentials:
 
 
 def _silence(config: ManagerConfig) -> float:
-    return config.max_failures * config.probe_timeout
+    return config.limits.silence
 
 
 def _say_findings(group: facts.GroupFacts, arguments: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import model_validator
 
+from rfmanager.detector import Limits
 from rfprotocol.optionparser import OptionParser
 from rfprotocol.options import CommonOptions, Count, Flag, RubySymbol, Seconds, Servers
 from rfprotocol.paths import Paths
@@ -16,6 +17,7 @@ class ManagerConfig(CommonOptions):
     """Times are seconds."""
 
     env_prefix: ClassVar[str] = "RFMANAGER_"
+    gems_counts: ClassVar[frozenset[str] | None] = frozenset({"max_failures", "required_node_managers"})
 
     nodes: Annotated[Servers, Flag("the servers to manage", ("-n", "--nodes"), "HOST:PORT,...", "Redis servers")] = ()
 
@@ -129,6 +131,18 @@ class ManagerConfig(CommonOptions):
         return self
 
     @property
+    def limits(self) -> Limits:
+        """When a server counts as dead."""
+        return Limits(
+            self.max_failures,
+            self.probe_interval,
+            self.probe_timeout,
+            self.reconnect_interval,
+            self.unreachable_timeout,
+            self.busy_patience,
+        )
+
+    @property
     def paths(self) -> Paths:
         """Where the records of this group are."""
         return Paths(self.znode_path)
@@ -139,11 +153,44 @@ class ManagerConfig(CommonOptions):
         return "debug" if self.verbose else self.log_level
 
 
-def parser() -> OptionParser[ManagerConfig]:
+GEMS_TIMEOUT = 5.0
+"""Seconds that the gem waits for an answer (`MAX_OP_WAIT_TIME`)."""
+GEMS_INTERVAL = 2.0
+"""Seconds that it sleeps between two attempts (`WATCHER_SLEEP_TIME`)."""
+
+
+def with_gems_patience(config: ManagerConfig) -> tuple[ManagerConfig, str]:
+    """The times that `max_failures` was chosen for by somebody who ran the gem, as far as no other ones are given; and
+    a notice that says what they are, empty when all are given.
+
+    Nor is a silent master given more time after false alarms: the brake is for times that are shorter than these, and
+    several times these would be longer than proxies hold commands for.
+    """
+    times = {
+        "probe_timeout": GEMS_TIMEOUT,
+        "reconnect_interval": GEMS_INTERVAL,
+        "unreachable_timeout": config.max_failures * GEMS_TIMEOUT,
+    }
+    changed = {name: value for name, value in times.items() if name not in config.model_fields_set}
+    if not changed:
+        return config, ""
+    if "probe_timeout" in changed and "brake_limit" not in config.model_fields_set:
+        changed["brake_limit"] = 1
+    patient = config.model_copy(update=changed)
+    now, own = patient.limits, config.limits
+    return patient, (
+        f"the times of redis_failover are kept for max_failures {config.max_failures}: a server counts as down when it "
+        f"refuses connections for {now.refusal:g} s, is silent for {now.silence:g} s, or its host is for "
+        f"{now.unreachable:g} s. For the times of rfmanager ({max(own.refusal, 0.1):.1f} s, {own.silence:.1f} s, "
+        f"{own.unreachable:.1f} s) write {', '.join(f'{name}: {getattr(config, name):g}' for name in changed)}"
+    )
+
+
+def parser(prog: str = "rfmanager") -> OptionParser[ManagerConfig]:
     """The command line of the daemon; the commands are added by `cli`."""
     return OptionParser(
         ManagerConfig,
-        prog="rfmanager",
+        prog=prog,
         description="Watch a group of Redis servers together with other managers and move the master role when "
         "it must be moved. Without a COMMAND, run the daemon.",
         required=("nodes", "zkservers"),

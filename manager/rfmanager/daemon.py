@@ -85,14 +85,7 @@ class Settings:
     def of(cls, config: ManagerConfig) -> Settings:
         """From the options of `rfmanager`."""
         password = config.password.get_secret_value() if config.password else None
-        limits = Limits(
-            config.max_failures,
-            config.probe_interval,
-            config.probe_timeout,
-            config.reconnect_interval,
-            config.unreachable_timeout,
-            config.busy_patience,
-        )
+        limits = config.limits
         rule = Rule(Strategy(config.node_strategy), config.required_node_managers)
         # By then the others have noticed that a server is dead, and reports of managers that died with it do not count.
         outseen_after = limits.longest + rule.max_age

@@ -54,9 +54,19 @@ class Limits:
         return self.max_failures * self.probe_timeout
 
     @property
+    def refusal(self) -> float:
+        """Seconds from the first refused connection to the one after which a process counts as dead."""
+        return (self.max_failures - 1) * self.reconnect_interval
+
+    @property
+    def unreachable(self) -> float:
+        """Seconds without a sign of its host after which a server counts as dead: it answers no probe either."""
+        return min(self.unreachable_timeout, self.silence)
+
+    @property
     def longest(self) -> float:
         """Seconds within which a dead server is found out, at most, when nothing excuses its silence."""
-        return self.probe_interval + self.silence
+        return self.probe_interval + max(self.silence, self.refusal)
 
 
 class Verdict(Enum):
@@ -192,9 +202,7 @@ class Detector:
         self.silent_since = self._excuse = None
 
     def _is_gone(self, now: float) -> bool:
-        """A host that is gone answers no probe either: the other bound holds, too."""
-        bound = min(self._limits.unreachable_timeout, self._limits.silence)
-        return self._out_of_reach_since is not None and now - self._out_of_reach_since >= bound
+        return self._out_of_reach_since is not None and now - self._out_of_reach_since >= self._limits.unreachable
 
     def _patience(self, now: float) -> float:
         """Seconds that its silence is excused for from now on."""

@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from rfprotocol.configfile import read_file, read_secret
+from rfprotocol.configfile import as_the_gem, read_file, read_secret
 from rfprotocol.errors import ConfigError
 from rfprotocol.options import STORE_OPTIONS, Flag, Options
 
@@ -48,6 +48,8 @@ class Parsed(Generic[M]):
     config: M
     command: str = ""  # empty: none was named
     arguments: argparse.Namespace = field(default_factory=argparse.Namespace)  # the command's own
+    is_gems: bool = False  # there is a file, in the form of the gem
+    notices: tuple[str, ...] = ()  # what of it was passed over, a sentence each
 
 
 class OptionParser(Generic[M]):
@@ -83,8 +85,8 @@ class OptionParser(Generic[M]):
         fields = self._model.model_fields
         named = [name for name in (*fields, *_META) if name in arguments]
         flags = {name: _Given(vars(arguments).pop(name), _flag_name(fields, name)) for name in named}
-        config = self._load(flags, os.environ if environ is None else environ, self._required[command])
-        return Parsed(config, command, arguments)
+        config, file = self._load(flags, os.environ if environ is None else environ, self._required[command])
+        return Parsed(config, command, arguments, file.is_gems, file.notices)
 
     def parse_or_exit(self, argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> Parsed[M]:
         """`parse`, for a program's main: what is wrong goes to stderr as one line, exit status 2."""
@@ -106,14 +108,14 @@ class OptionParser(Generic[M]):
             raise ConfigError(f"{rest[0].partition('=')[0]}: not expected here (try --help)")
         return arguments
 
-    def _load(self, flags: _Layer, environ: Mapping[str, str], required: Sequence[Needed]) -> M:
+    def _load(self, flags: _Layer, environ: Mapping[str, str], required: Sequence[Needed]) -> tuple[M, _File]:
         model = self._model
         variables = _from_environment(model, environ)
         path, section = (flags.pop(name, None) or variables.pop(name, None) for name in _META)
         if section and not path:
             raise ConfigError(f"{section.origin}: names a part of a file, which has to be given too (-C)")
-        file = _from_file(model, str(path.value), str(section.value) if section else "") if path else {}
-        given = _with_secrets(file) | _with_secrets(variables) | _with_secrets(flags)
+        file = _from_file(model, str(path.value), str(section.value) if section else "") if path else _File()
+        given = _with_secrets(file.layer) | _with_secrets(variables) | _with_secrets(flags)
         try:
             config = model.model_validate({name: item.value for name, item in given.items()})
         except ValidationError as error:
@@ -124,7 +126,7 @@ class OptionParser(Generic[M]):
                 flag, variable = _flag_name(model.model_fields, name), model.env_prefix + name.upper()
                 instead = "".join(f", or else {_flag_name(model.model_fields, other)}" for other in others)
                 raise ConfigError(f"{name} is missing: give {flag}, {variable} or a file (-C) that has it{instead}")
-        return config
+        return config, file
 
 
 def load(
@@ -153,6 +155,13 @@ class _Given:
 
 
 _Layer = dict[str, _Given]
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    layer: _Layer = field(default_factory=dict)
+    is_gems: bool = False
+    notices: tuple[str, ...] = ()
 
 
 class _ArgumentParser(argparse.ArgumentParser):
@@ -236,8 +245,11 @@ def _help(info: FieldInfo, flag: Flag, variable: str) -> str:
 
 
 def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, known, 1)
-    return f" (did you mean {near[0]}?)" if near else ""
+    """Names that are abbreviated count before those that are misspelt."""
+    known = sorted(known)
+    meant = [one for one in known if one.startswith(name) and name.strip("-")]
+    meant = meant or difflib.get_close_matches(name, known, 1)
+    return f" (did you mean {' or '.join(meant)}?)" if meant else ""
 
 
 def _from_environment(model: type[Options], environ: Mapping[str, str]) -> _Layer:
@@ -255,12 +267,16 @@ def _from_environment(model: type[Options], environ: Mapping[str, str]) -> _Laye
     return layer
 
 
-def _from_file(model: type[Options], path: str, section: str) -> _Layer:
-    options = read_file(path, section)
+def _from_file(model: type[Options], path: str, section: str) -> _File:
+    file = read_file(path, section)
+    options, notices = file.options, list[str]()
+    if file.is_gems and model.gems_counts is not None:
+        options, notices = as_the_gem(file, model.model_fields, model.gems_counts)
     for key in options:
         if key not in model.model_fields:
             raise ConfigError(f"{path}: {key}: no such option{_did_you_mean(key, model.model_fields)}")
-    return {key: _Given(value, f"{path}: {key}") for key, value in options.items()}
+    layer = {key: _Given(value, f"{path}: {key}") for key, value in options.items()}
+    return _File(layer, file.is_gems, tuple(notices))
 
 
 def _with_secrets(layer: _Layer) -> _Layer:

@@ -13,33 +13,39 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, SecretStr
 
+from rfprotocol.configfile import is_zero
 from rfprotocol.errors import ConfigError
 from rfprotocol.paths import DEFAULT_ROOT
-from rfprotocol.topology import Node
+from rfprotocol.topology import REDIS_PORT, Node
 
+_HAS_PORT = re.compile(r":[^\]:]*$")
 _PATH = re.compile(r"(/[^/\s,]+)+")
 
 
-def _server(item: object) -> Node:
+def _server(item: object, port: int | None = None) -> Node:
     if isinstance(item, Node):
         return item
     if isinstance(item, Mapping):
-        if set(item) != {"host", "port"}:
+        if "host" not in item or not set(item) <= {"host", "port"}:
             raise ValueError(f"a server has the keys host and port, not {', '.join(map(str, item)) or 'none'}")
-        item = str(Node(str(item["host"]), 0)).removesuffix("0") + str(item["port"])
+        item = str(Node(str(item["host"]), 0)).removesuffix("0") + str(item.get("port", REDIS_PORT))
     if not isinstance(item, str):
         raise ValueError(f"{item!r} is not host:port")
     try:
-        return Node.parse(item)
+        return Node.parse(item, port)
     except ConfigError as error:
         raise ValueError(str(error)) from None
 
 
-def _servers(value: object) -> tuple[Node, ...]:
+def _servers(value: object, port: int | None = None) -> tuple[Node, ...]:
     items = value.split(",") if isinstance(value, str) else value
     if not isinstance(items, list | tuple):
         raise ValueError("should be a list of host:port")
-    return tuple(dict.fromkeys(_server(item) for item in items if not isinstance(item, str) or item.strip()))
+    return tuple(dict.fromkeys(_server(item, port) for item in items if not isinstance(item, str) or item.strip()))
+
+
+def _redis_servers(value: object) -> tuple[Node, ...]:
+    return _servers(value, REDIS_PORT)
 
 
 def _address(value: object) -> Node:
@@ -57,22 +63,32 @@ def _znode_path(value: object) -> str:
 def _zookeeper(value: object) -> str:
     text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
     servers, slash, chroot = text.strip().partition("/")
+    for server in filter(None, map(str.strip, servers.split(","))):
+        if not _HAS_PORT.search(server):
+            raise ValueError(f"{server!r} has no port: write {server}:2181, if that is where ZooKeeper listens")
     return ",".join(map(str, _servers(servers))) + _znode_path(slash + chroot)
+
+
+def _count(value: object) -> object:
+    if value == 0 or (isinstance(value, str) and is_zero(value)):
+        raise ValueError(f"should be at least 1, not {value!r}: write 1")
+    return value
 
 
 def _ruby_symbol(value: object) -> object:
     return value.removeprefix(":") if isinstance(value, str) else value
 
 
-Servers = Annotated[tuple[Node, ...], PlainValidator(_servers)]
-"""`host:port,...`, or a list of `host:port` or of mappings with host and port; duplicates count once."""
+Servers = Annotated[tuple[Node, ...], PlainValidator(_redis_servers)]
+"""`host:port,...`, or a list of `host:port` or of mappings with host and port. Without a port it is Redis' own;
+duplicates count once."""
 Address = Annotated[Node, PlainValidator(_address)]
 """`host:port` to listen on; port 0 lets the system choose one."""
 ZooKeeper = Annotated[str, PlainValidator(_zookeeper)]
 """`host:port,...` or a list, with an optional chroot (`/path`) after the last one; kazoo's form."""
 ZnodePath = Annotated[str, PlainValidator(_znode_path)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, BeforeValidator(_count), Field(ge=1)]
 RubySymbol = BeforeValidator(_ruby_symbol)
 """Lets a choice be written as a Ruby symbol, `:majority`, as in the gem's files."""
 
@@ -92,6 +108,8 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=False)
     env_prefix: ClassVar[str] = ""
+    gems_counts: ClassVar[frozenset[str] | None] = None
+    """For a program that reads files of the gem as the gem does: those of its counts of which none means one."""
 
 
 class CommonOptions(Options):

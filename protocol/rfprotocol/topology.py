@@ -15,10 +15,14 @@ from typing import Any
 
 from rfprotocol.errors import ConfigError, RecordError
 
+REDIS_PORT = 6379
+"""Where a Redis server listens that is named without a port, for Redis' own clients as for the gem."""
+
 FORMAT = 1
 """Version of the record; a greater one was written by a later release and is not touched."""
 
 _NODE = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\s:\[\]/,]+)):(?P<port>\d{1,5})")
+_HOST = re.compile(r"\[[0-9A-Fa-f:.%\w]+\]|[^\s:\[\]/,]+")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -29,9 +33,16 @@ class Node:
     port: int
 
     @classmethod
-    def parse(cls, text: str) -> Node:
-        """Read `host:port`, `1.2.3.4:port` or `[v6]:port`. Raises ConfigError."""
-        node = cls.recorded(text)
+    def parse(cls, text: str, port: int | None = None) -> Node:
+        """Read `host:port`, `1.2.3.4:port` or `[v6]:port`; where there is a usual `port`, also without one.
+
+        Raises ConfigError.
+        """
+        # A number alone is rather a port whose host was forgotten than the host 0.0.24.235.
+        if port is not None and _HOST.fullmatch(text.strip()) and not text.strip().isdecimal():
+            node = cls.recorded(f"{text.strip()}:{port}")
+        else:
+            node = cls.recorded(text)
         if trouble := _unspeakable(node.host):
             raise ConfigError(f"{text!r} has no host name that can be looked up: {trouble}")
         return node

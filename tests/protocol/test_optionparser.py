@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import pytest
+from pydantic import SecretStr
 
 from rfprotocol.errors import ConfigError
-from rfprotocol.optionparser import OptionParser, load
+from rfprotocol.optionparser import OptionParser, Parsed, load
 from rfprotocol.options import CommonOptions, Count, Flag, RubySymbol, Seconds, Servers
 from rfprotocol.topology import Node
 
@@ -78,9 +79,10 @@ def test_variables_of_other_programs_and_of_kubernetes_do_not_matter() -> None:
 
 class TestWhatIsWrong:
     def test_in_a_flag(self) -> None:
-        assert complaint("--attempts", "0") == "--attempts: should be greater than or equal to 1, not '0'"
+        assert complaint("--attempts", "0") == "--attempts: should be at least 1, not '0': write 1"
+        assert complaint("--attempts", "-1") == "--attempts: should be greater than or equal to 1, not '-1'"
         assert complaint("--manner", "odd") == "--manner: should be 'kind' or 'rude', not 'odd'"
-        assert complaint("-n", "a").startswith("--nodes: 'a' is not host:port")
+        assert complaint("-n", "a:").startswith("--nodes: 'a:' is not host:port")
         assert complaint("--loud=maybe").startswith("-l/--loud:")
         assert complaint("--patience", "nan").startswith("--patience: should be a finite number")
 
@@ -88,8 +90,8 @@ class TestWhatIsWrong:
         assert complaint(SAMPLE_ATTEMPTS="x").startswith("SAMPLE_ATTEMPTS: should be a valid integer")
 
     def test_in_a_file(self, file: Path) -> None:
-        file.write_text("nodes: [a:1, b]\n")
-        assert complaint("-C", str(file)).startswith(f"{file}: nodes: 'b' is not host:port")
+        file.write_text("nodes: [a:1, b:x]\n")
+        assert complaint("-C", str(file)).startswith(f"{file}: nodes: 'b:x' is not host:port")
 
     def test_an_unknown_key_in_a_file(self, file: Path) -> None:
         file.write_text(":atempts: 3\n")
@@ -103,6 +105,20 @@ class TestWhatIsWrong:
         assert complaint("--atempts", "3") == "--atempts: no such option (did you mean --attempts?)"
         assert complaint("--attempts", "-3").startswith("--attempts: ")
         assert complaint("-x", "3").startswith("-x: no such option")
+
+    @pytest.mark.parametrize(
+        ("given", "meant"),
+        [
+            ("--att", "--attempts"),
+            ("--znode", "--znode-path"),
+            ("--pa", "--password or --password-file or --patience"),
+            ("--log", "--log-format or --log-level"),
+            ("--password-fil=x", "--password-file"),
+        ],
+    )
+    def test_an_abbreviated_flag__refused_with_all_that_may_be_meant(self, given: str, meant: str) -> None:
+        name = given.partition("=")[0]
+        assert complaint(given, "4") == f"{name}: no such option (did you mean {meant}?)"
 
     def test_a_flag_without_its_value(self) -> None:
         assert complaint("--attempts").startswith("--attempts: expected one argument")
@@ -128,7 +144,52 @@ class TestWhatIsWrong:
         assert caught.value.code == 2
         out, err = capsys.readouterr()
         assert out == ""
-        assert err == "sample: --attempts: should be greater than or equal to 1, not '0'\n"
+        assert err == "sample: --attempts: should be at least 1, not '0': write 1\n"
+
+
+class Successor(Sample):
+    """Takes over from the gem."""
+
+    gems_counts: ClassVar[frozenset[str] | None] = frozenset({"attempts"})
+
+
+class TestFilesOfTheGem:
+    def parsed(self, tmp_path: Path, text: str, *argv: str) -> Parsed[Successor]:
+        (tmp_path / "c.yml").write_text(text)
+        return OptionParser(Successor, "sample").parse(["-C", str(tmp_path / "c.yml"), *argv], {})
+
+    def test_are_read_as_the_gem_does_and_what_is_passed_over_is_told(self, tmp_path: Path) -> None:
+        parsed = self.parsed(tmp_path, ':attempts: 0\n:logfile: x\n:password: " foo "\n')
+        assert parsed.is_gems
+        assert parsed.config.attempts == 1
+        assert parsed.config.password == SecretStr("foo")
+        assert ["logfile" in parsed.notices[0], "attempts: 0 means 1" in parsed.notices[1]] == [True, True]
+        assert "foo" not in repr(parsed)
+
+    def test_flags_win_over_them(self, tmp_path: Path) -> None:
+        assert self.parsed(tmp_path, ":attempts: 3\n", "--attempts", "4").config.attempts == 4
+
+    @pytest.mark.parametrize(
+        ("text", "wrong"),
+        [
+            ("atempts: 3\n", "atempts: no such option (did you mean attempts?)"),
+            ("attempts: 0\n", "attempts: should be at least 1, not '0': write 1"),
+        ],
+    )
+    def test_others_are_read_strictly(self, tmp_path: Path, text: str, wrong: str) -> None:
+        with pytest.raises(ConfigError) as caught:
+            self.parsed(tmp_path, text)
+        assert str(caught.value) == f"{tmp_path / 'c.yml'}: {wrong}"
+
+    def test_a_password_of_another_file_keeps_its_blanks(self, tmp_path: Path) -> None:
+        parsed = self.parsed(tmp_path, 'password: " foo "\n')
+        assert not parsed.is_gems
+        assert parsed.notices == ()
+        assert parsed.config.password == SecretStr(" foo ")
+
+    def test_a_count_of_none_in_a_flag_is_refused_beside_them(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="--attempts: should be at least 1"):
+            self.parsed(tmp_path, ":attempts: 3\n", "--attempts", "0")
 
 
 class TestThePassword:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
-from rfprotocol.options import STORE_OPTIONS, Address, CommonOptions, Servers, ZnodePath, ZooKeeper
+from rfprotocol.options import STORE_OPTIONS, Address, CommonOptions, Count, Servers, ZnodePath, ZooKeeper
 from rfprotocol.topology import Node
 
 HOSTS = st.sampled_from(["localhost", "redis-1.example.net", "10.0.0.1", "::1", "2001:db8::1", "fe80::1%eth0"])
@@ -36,11 +36,40 @@ def test_a_server_that_is_listed_twice_counts_once() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    ["a", "a:b", "a:0", "a:65536", "::1:6379", "a:1 b:2", 5, [5], [{"host": "a"}], [{"host": "a", "port": "b"}]],
+    [
+        *("a:", "a:b", "a:0", "a:65536", "6379", "::1", "::1:6379", "2001:db8::1", "[::1", "a:1 b:2", "a b", 5, [5]),
+        *([{"port": "1"}], [{"host": "a", "port": "b"}], [{"host": "a", "db": "1"}], [{"host": ""}]),
+    ],
 )
 def test_a_server_that_is_not_host_and_port_is_refused(wrong: object) -> None:
     with pytest.raises(ValidationError, match="host"):
         read(Servers, wrong)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "localhost,[::1]",
+        "localhost:6379,localhost,[::1]:6379",
+        ["localhost", "[::1]"],
+        [{"host": "localhost"}, {"host": "::1"}],
+    ],
+)
+def test_servers__without_a_port__listen_on_that_of_redis(given: object) -> None:
+    assert read(Servers, given) == (Node("localhost", 6379), Node("::1", 6379))
+
+
+@pytest.mark.parametrize("bare", ["::1", "2001:db8::1"])
+def test_servers__a_bare_ipv6_address__refused_with_how_it_is_written(bare: str) -> None:
+    with pytest.raises(ValidationError, match=r"an IPv6 address is written \[::1\]:6379"):
+        read(Servers, bare)
+
+
+@pytest.mark.parametrize("none", ["0", "00", 0])
+def test_count__none__refused_with_what_to_write(none: object) -> None:
+    with pytest.raises(ValidationError, match=f"should be at least 1, not {none!r}: write 1"):
+        read(Count, none)
+    assert read(Count, "1") == 1
 
 
 def test_an_address_to_listen_on_may_have_port_zero() -> None:
@@ -70,7 +99,15 @@ def test_zookeeper_servers_become_one_text_with_the_chroot_at_its_end(given: obj
     assert read(ZooKeeper, given) == connection
 
 
-@pytest.mark.parametrize("wrong", ["a", "a:1/", "a:1/x/", "a:1/x,b:2", ["a:1/x", "b:2"]])
+@pytest.mark.parametrize("server", ["zk1", "[::1]"])
+def test_zookeeper__a_server_without_a_port__refused_with_what_to_write(server: str) -> None:
+    for servers in (server, f"a:1,{server}/chroot", [server, "a:1"]):
+        with pytest.raises(ValidationError) as caught:
+            read(ZooKeeper, servers)
+        assert f"'{server}' has no port: write {server}:2181" in str(caught.value)
+
+
+@pytest.mark.parametrize("wrong", ["a", "a:", "::1", "a:1/", "a:1/x/", "a:1/x,b:2", ["a:1/x", "b:2"]])
 def test_zookeeper_servers_without_a_port_or_with_a_broken_chroot_are_refused(wrong: object) -> None:
     with pytest.raises(ValidationError):
         read(ZooKeeper, wrong)

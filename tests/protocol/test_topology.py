@@ -160,6 +160,17 @@ class TestNode:
         assert Node.parse(f"{host}:6379").host == host
         host.encode("idna")
 
+    def test_parse__a_host_without_a_port__takes_the_usual_one_where_there_is_one(self) -> None:
+        assert Node.parse("redis1", 6379) == Node.parse(" redis1\n", 6379) == Node("redis1", 6379)
+        assert Node.parse("redis1:1", 6379) == Node("redis1", 1)
+        assert Node.parse("[::1]", 6379) == Node("::1", 6379)
+
+    @pytest.mark.parametrize("text", ["", "6379", "a:", "::1", "2001:db8::1", "[]", "a b", "a,b", "a/x"])
+    def test_parse__no_host_alone__refused_also_where_there_is_a_usual_port(self, text: str) -> None:
+        with pytest.raises(ConfigError, match="is not host:port") as caught:
+            Node.parse(text, 6379)
+        assert repr(text) in str(caught.value)
+
     @given(st.text())
     def test_accepted_host__can_be_asked_for(self, text: str) -> None:
         with contextlib.suppress(ConfigError):
