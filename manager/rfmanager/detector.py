@@ -32,6 +32,10 @@ from rfprotocol.topology import Node, NodeReport
 HEARTBEAT = 0.1
 """Seconds between two signs that a server's host is asked for: two bytes, so that there is something to acknowledge."""
 
+EARLY = 0.01
+"""Seconds that a few timers may end too soon, together: each by a millisecond (uvloop). When the bound is a multiple of
+`probe_timeout`, the probe that reaches it must not count as short of it, or another one is waited for."""
+
 UNLINKED = 10.0
 """Seconds that a replica may be without a link to its master, and copy nothing, before that is worth a word. A fresh
 one waits 5 s, by default, for the transfer to begin (`repl-diskless-sync-delay`)."""
@@ -202,7 +206,8 @@ class Detector:
         self.silent_since = self._excuse = None
 
     def _is_gone(self, now: float) -> bool:
-        return self._out_of_reach_since is not None and now - self._out_of_reach_since >= self._limits.unreachable
+        since = self._out_of_reach_since
+        return since is not None and now - since >= self._limits.unreachable - EARLY
 
     def _patience(self, now: float) -> float:
         """Seconds that its silence is excused for from now on."""

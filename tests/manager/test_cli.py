@@ -10,6 +10,7 @@ import socketserver
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pytest
 
 from deploy.processes import Process, wait_until
 from rfmanager import cli
+from rfprotocol.topology import Node
 from tests.support.logged import logged
 from tests.support.redis import RedisGroup, free_port
 from tests.support.zookeeper import ZooKeeperServer
@@ -29,6 +31,16 @@ def run(*words: str, environ: Mapping[str, str] | None = None) -> subprocess.Com
     """The program, to its end."""
     return subprocess.run(
         [*RFMANAGER, *words], env={**ENVIRONMENT, **(environ or {})}, capture_output=True, text=True, check=False
+    )
+
+
+NODE_MANAGER = (sys.executable, "-c", "import sys; from rfmanager import cli; sys.exit(cli.redis_node_manager())")
+
+
+def node_manager(*words: str) -> subprocess.CompletedProcess[str]:
+    """The program under its name in the gem, to its end."""
+    return subprocess.run(
+        [*NODE_MANAGER, *words], env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=60
     )
 
 
@@ -339,7 +351,20 @@ def test_a_reader_that_has_seen_enough_is_no_error(managers: Managers) -> None:
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["failover", "--zk", "h:1", "--to", "nonsense"], "'nonsense' is not host:port"),
+        (["failover", "--zk", "h:1", "--to", "non sense"], "'non sense' is not host:port"),
+        (["adopt", "--zk", "h:1", "::1"], "'::1' is not host:port (an IPv6 address is written [::1]:6379)"),
+        (["--zk", "h:1", "-n", "::1"], "'::1' is not host:port (an IPv6 address is written [::1]:6379)"),
+        (
+            ["--zk", "h:1", "-n", "a", "-E", "x"],
+            "--environment: names a part of a file, which has to be given too (-C)",
+        ),
+        (["--zk", "h:1", "-n", "a", "--max-f", "4"], "--max-f: no such option (did you mean --max-failures?)"),
+        (["--zk", "h:1", "-n", "a", "--znode", "/x"], "--znode: no such option (did you mean --znode-path?)"),
+        (
+            ["--zk", "h:1", "-n", "a", "--max"],
+            "--max: no such option (did you mean --max-failures or --max-staleness?)",
+        ),
+        (["--zk", "h:1", "-n", "a", "rubbish"], "rubbish"),
         (["failover", "--zk", "h:1", "--timeout", "0"], "'0' is not a time in seconds"),
         (["failover", "--zk", "h:1", "--timeout", "soon"], "'soon' is not a time in seconds"),
         (["history", "--zk", "h:1", "-n", "0"], "'0' is not a count"),
@@ -380,6 +405,121 @@ def test_check__says_whether_the_daemon_would_take_the_options(capsys: pytest.Ca
             cli.main(wrong)
         assert ended.value.code == 2
         assert complaint in capsys.readouterr().err
+
+
+def test_check__a_file_of_the_gem__says_what_is_passed_over_and_what_the_times_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "config.yml"
+    file.write_text(":nodes: [redis1]\n:zkservers: ['zk1:2181']\n:max_failures: 0\n:logfile: /var/log/x\n")
+    assert cli.main(["check", "-C", str(file)]) == 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    unknown, zero, times = err.splitlines()
+    assert unknown == f"rfmanager: warning: {file}: ignored: logfile: no such option"
+    assert zero == f"rfmanager: warning: {file}: max_failures: 0 means 1, as with redis_failover: write 1"
+    assert times.startswith("rfmanager: warning: the times of redis_failover are kept for max_failures 1: ")
+    assert cli.main(["check", "-C", str(file), "--probe-timeout", "1", "--reconnect-interval", "1"]) == 0
+    assert capsys.readouterr().err.splitlines()[2].endswith(" write unreachable_timeout: 0.8")
+    file.write_text("nodes: [redis1]\nzkservers: ['zk1:2181']\nlogfile: /var/log/x\n")
+    with pytest.raises(SystemExit):
+        cli.main(["check", "-C", str(file)])
+    assert "logfile: no such option" in capsys.readouterr().err
+
+
+def gems_file(folder: Path, group: RedisGroup, hosts: str, *lines: str) -> str:
+    servers, _, chroot = hosts.partition("/")
+    nodes = [f"  - {node}" for node in group.nodes]
+    zookeeper = [":zkservers:", *(f"  - {server}" for server in servers.split(",")), f":chroot: /{chroot}"]
+    (folder / "config.yml").write_text("\n".join([":nodes:", *nodes, *zookeeper, *lines, ""]))
+    return str(folder / "config.yml")
+
+
+def warnings(process: Process, text: str) -> list[str]:
+    assert process.log is not None
+    return [e["event"] for e in logged(process.log) if e["level"] == "warning" and text in e["event"]]
+
+
+@pytest.mark.parametrize("program", [RFMANAGER, NODE_MANAGER], ids=["rfmanager", "redis_node_manager"])
+def test_daemon__a_file_of_the_gem_and_a_master_that_sleeps_for_3_s__no_failover(
+    zookeeper_hosts: str, tmp_path: Path, program: tuple[str, ...]
+) -> None:
+    with RedisGroup(enable_debug_command="local") as group, contextlib.ExitStack() as stack:
+        file = gems_file(tmp_path, group, zookeeper_hosts, ":max_failures: 3", ":logfile: /var/log/x")
+        managers = Managers(zookeeper_hosts, group, tmp_path)
+        environment = {**ENVIRONMENT, "RFMANAGER_LOG_FORMAT": "json"}
+        process = Process([*program, "-C", file], tmp_path / "log", environment)
+        stack.callback(process.kill)
+        process.start()
+        managers.wait_until_serving()
+        before = managers.status()
+        group.master.command("DEBUG", "SLEEP", 3)
+        wait_until(lambda: managers.command("status").returncode == 0, "all is well")
+        after = managers.status()
+        assert [after[name] for name in ("epoch", "master")] == [before[name] for name in ("epoch", "master")]
+        assert managers.command("history").stdout == "no change of master is on record\n"
+        assert len(warnings(process, "the times of redis_failover are kept")) == 1
+        assert len(warnings(process, "ignored: logfile: no such option")) == 1
+        assert process.stop() == 0
+
+
+def test_redis_node_manager__the_gems_flags__runs_the_daemon_with_the_gems_patience(
+    zookeeper_hosts: str, redis_group: RedisGroup, tmp_path: Path
+) -> None:
+    servers, _, chroot = zookeeper_hosts.partition("/")
+    words = ["start", f"-n{','.join(map(str, redis_group.nodes))}", f"--zk={servers}", "--with", f"/{chroot}"]
+    log = tmp_path / "log"
+    environment = {**ENVIRONMENT, "RFMANAGER_LOG_FORMAT": "json", "RFMANAGER_UNREACHABLE_TIMEOUT": "3"}
+    process = Process([*NODE_MANAGER, *words, "--max-f", "2", "-E", "production"], log, environment)
+    process.start()
+    managers = Managers(zookeeper_hosts, redis_group, tmp_path)
+    try:
+        managers.wait_until_serving()
+        assert managers.status()["master"] == str(redis_group.master.node)
+        assert len(warnings(process, "ignored: 1 word that belongs to no flag")) == 1
+        assert len(warnings(process, "ignored without --config: --environment")) == 1
+        [times] = warnings(process, "the times of redis_failover")
+        assert "for 2 s, is silent for 10 s, or its host is for 3 s." in times
+    finally:
+        assert process.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ([], "nodes is missing: give --nodes, RFMANAGER_NODES or a file (-C) that has it"),
+        (["-n", "redis1"], "zkservers is missing: give --zkservers, RFMANAGER_ZKSERVERS or a file (-C) that has it"),
+        (["-n", "redis1", "-z", "zk1"], "--zkservers: 'zk1' has no port: write zk1:2181, if that is where ZooKeeper"),
+        (["--verbose"], "option --verbose not recognized (try --help)"),
+        (["--node", "redis1"], "option --node not a unique prefix (try --help)"),
+        (["-C", "/absent.yml"], "/absent.yml: cannot be read: No such file or directory"),
+        (["-n", "redis1", "-z", "zk1:2181", "--max-f", "few"], "--max-failures: should be a valid integer"),
+    ],
+)
+def test_redis_node_manager__wrong_words__one_line_and_status_2(words: list[str], complaint: str) -> None:
+    result = node_manager(*words)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"redis_node_manager: {complaint}")
+    assert result.stderr.count("\n") == 1
+
+
+def test_redis_node_manager__help__says_what_it_runs_and_ends_with_0() -> None:
+    result = node_manager("--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("usage: redis_node_manager [OPTIONS]\n\nRuns rfmanager")
+
+
+def test_redis_node_manager__the_package__installs_it_as_a_command() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    module, _, function = project["scripts"]["redis_node_manager"].partition(":")
+    assert (module, getattr(cli, function)) == (cli.__name__, cli.redis_node_manager)
+
+
+def test_a_server_without_a_port__is_that_of_redis_also_for_commands() -> None:
+    options = cli._parser()
+    for words in (["failover", "--to", "redis1"], ["adopt", "redis1"], ["forget", "redis1"]):
+        arguments = vars(options.parse([*words, "--zk", "h:1"], {}).arguments)
+        assert arguments.get("to", arguments.get("server")) == Node("redis1", 6379)
 
 
 class _Another(socketserver.BaseRequestHandler):

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from rfmanager import daemon
 from rfmanager.addressrecord import AddressRecord
-from rfmanager.config import ManagerConfig
+from rfmanager.config import ManagerConfig, with_gems_patience
 from rfmanager.daemon import Settings
 from rfmanager.detector import Limits, Verdict
 from rfmanager.prober import Prober
@@ -194,6 +194,20 @@ async def test_daemon__a_busy_master_that_is_killed__is_replaced_at_once(place: 
     fenced = await place.until(lambda topology: topology.phase is Phase.FENCING)
     await place.acknowledge(fenced.epoch)
     await place.until_serving(1, other_than=place.group.master.node)
+
+
+async def test_daemon__a_probe_that_may_take_as_long_as_the_gems__does_not_hold_up_its_report(place: Site) -> None:
+    patient, _ = with_gems_patience(ManagerConfig())
+    manager = await place.manager(limits=patient.limits)
+    await place.until_serving(2)
+    replica = place.group.servers[2]
+    replica.freeze()
+    detector = manager.daemon._probers[replica.node].detector
+    await eventually(lambda: detector.silent_since is not None)
+    since, before = detector.silent_since, await place.report("manager0", lambda report: True)
+    later = await place.report("manager0", lambda report: report.sequence >= before.sequence + 2)
+    assert (detector.silent_since, detector.verdict) == (since, Verdict.AVAILABLE)
+    assert all(said.available for said in later.nodes)
 
 
 async def test_daemon__a_false_alarm__slows_down_the_next_primary_too(place: Site) -> None:

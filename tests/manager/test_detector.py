@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rfmanager.config import ManagerConfig, with_gems_patience
 from rfmanager.detector import HEARTBEAT, UNLINKED, Detector, Excuse, Limits, Verdict
 from rfprotocol.errors import Failure
 from rfprotocol.topology import Node, NodeReport
@@ -331,3 +332,65 @@ def test_a_silence_began_with_the_first_probe_that_was_not_answered() -> None:
     detector.failed(0.7, Failure.TIMEOUT, asked=0.25)
     detector.failed(1.15, Failure.TIMEOUT, asked=0.7)
     assert detector.failing_since == 0.25
+
+
+GEMS = with_gems_patience(ManagerConfig(max_failures=3))[0].limits
+
+
+@pytest.mark.parametrize("limits", [LIMITS, GEMS, replace(LIMITS, reconnect_interval=2.0), Limits(max_failures=1)])
+def test_limits__refused_or_silent__found_out_within_the_longest_time(limits: Limits) -> None:
+    """The primary manager waits for so long before it believes that another one sees a server better."""
+    for how, lasts in ((Failure.REFUSED, 0.0), (Failure.TIMEOUT, limits.probe_timeout)):
+        detector = Detector(NODE, limits, 0.0)
+        detector.answered(0.0, 0.0, SAMPLE)
+        while detector.verdict is Verdict.AVAILABLE:
+            asked = detector.next_probe
+            detector.failed(asked + lasts, how, asked)
+        assert asked + lasts == pytest.approx(limits.probe_interval + (limits.silence if lasts else limits.refusal))
+        assert asked + lasts <= limits.longest + 1e-9
+
+
+def test_gems_patience__a_server_that_is_busy_with_a_command__has_the_longer_of_both_times() -> None:
+    for busy, until in ((5.0, 15.0), (20.0, 20.0)):
+        detector = Detector(NODE, replace(GEMS, busy_patience=busy), 0.0)
+        detector.answered(0.0, 0.0, SAMPLE)
+        asked = silent = detector.next_probe
+        detector.unanswered(asked)
+        detector.excuse(Excuse("FLUSHALL", "p"))
+        detector.failed(asked + GEMS.probe_timeout, Failure.TIMEOUT, asked)
+        while detector.verdict is Verdict.AVAILABLE:
+            asked = detector.next_probe
+            detector.failed(asked + GEMS.probe_timeout, Failure.TIMEOUT, asked)
+        assert asked + GEMS.probe_timeout - silent == until
+
+
+def test_gems_patience__a_silent_server_that_answers_the_third_time__has_never_been_down() -> None:
+    detector = Detector(NODE, GEMS, 0.0)
+    detector.answered(0.0, 0.0, SAMPLE)
+    for _ in range(2):
+        asked = detector.next_probe
+        assert not detector.failed(asked + GEMS.probe_timeout, Failure.TIMEOUT, asked)
+    assert not detector.answered(detector.next_probe, detector.next_probe + 4.9, SAMPLE)
+    assert detector.verdict is Verdict.AVAILABLE
+
+
+def test_gems_patience__timers_that_end_too_soon__cost_no_probe_more() -> None:
+    detector = Detector(NODE, GEMS, 0.0)
+    for number in (1, 2, 3):
+        asked = detector.next_probe
+        assert detector.failed(asked + GEMS.probe_timeout - 0.001, Failure.UNREACHABLE, asked) is (number == 3)
+
+
+def test_gems_patience__a_host_that_is_gone__is_known_by_probes_and_by_beats_at_the_same_time() -> None:
+    for by_beats in (True, False):
+        detector = Detector(NODE, GEMS, 0.0)
+        detector.answered(0.0, 0.0, SAMPLE)
+        asked = gone = detector.next_probe
+        while detector.verdict is Verdict.AVAILABLE:
+            now = asked + (HEARTBEAT if by_beats else GEMS.probe_timeout)
+            if by_beats:
+                detector.unacknowledged(now, now - gone)
+            else:
+                detector.failed(now, Failure.UNREACHABLE, asked)
+            asked = now
+        assert asked - gone == pytest.approx(15.0, abs=HEARTBEAT + 1e-6)

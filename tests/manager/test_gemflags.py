@@ -76,9 +76,7 @@ def test_translate__a_file__all_else_is_passed_over_and_told_once() -> None:
     asked = translate(["-C", "c.yml", "-E", "staging", "-n", "a", "-p", "hunter2", "--max-f", "0"])
     assert asked.argv == ("--config=c.yml", "--environment=staging")
     [notice] = asked.notices
-    assert notice == (
-        "ignored beside --config: --nodes, --password, --max-failures: all options come from the file"
-    )
+    assert notice == ("ignored beside --config: --nodes, --password, --max-failures: all options come from the file")
 
 
 def test_translate__an_environment_without_a_file__passed_over_and_told() -> None:

@@ -24,7 +24,7 @@ from tests.support.redis import RedisGroup
     [
         ([], "--nodes"),
         (["--nodes", "a:1", "--zk", "z:1"], "not both"),
-        (["--nodes", "nonsense"], "--nodes"),
+        (["--nodes", "a:nonsense"], "--nodes"),
         (["--nodes", "a:1,db..example:6379"], "'db..example:6379' has no host name that can be looked up"),
         (["--nodes", "a:1", "--listen", "a" * 64 + ":6380"], "more than 63 characters"),
         (["--nodes", "a:1", "--reads", "everywhere"], "--reads"),
