@@ -178,11 +178,13 @@ def with_gems_patience(config: ManagerConfig) -> tuple[ManagerConfig, str]:
         changed["brake_limit"] = 1
     patient = config.model_copy(update=changed)
     now, own = patient.limits, config.limits
+    lines = ", ".join(f"{name}: {getattr(config, name):g}" for name in changed)
+    where = "" if times.keys() <= changed.keys() else "where no others are given, "
     return patient, (
-        f"the times of redis_failover are kept for max_failures {config.max_failures}: a server counts as down when it "
-        f"refuses connections for {now.refusal:g} s, is silent for {now.silence:g} s, or its host is for "
-        f"{now.unreachable:g} s. For the times of rfmanager ({max(own.refusal, 0.1):.1f} s, {own.silence:.1f} s, "
-        f"{own.unreachable:.1f} s) write {', '.join(f'{name}: {getattr(config, name):g}' for name in changed)}"
+        f"{where}the times of redis_failover are kept for max_failures {config.max_failures}: a server "
+        f"counts as down when it refuses connections for {now.refusal:g} s, is silent for {now.silence:g} s, or "
+        f"its host is for {now.unreachable:g} s. For the times of rfmanager "
+        f"({max(own.refusal, 0.1):.1f} s, {own.silence:.1f} s, {own.unreachable:.1f} s) write {lines}"
     )
 
 

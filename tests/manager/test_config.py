@@ -217,6 +217,7 @@ def test_gems_patience__some_times_given__they_count_and_the_notice_names_the_re
     given = ManagerConfig.model_validate({option: value})
     patient, notice = with_gems_patience(given)
     assert getattr(patient, option) == value
+    assert notice.startswith("where no others are given, the times") is (option != "brake_limit")
     own = notice.partition(" write ")[2]
     assert f"{option}:" not in own
     times = {"probe_timeout", "reconnect_interval", "unreachable_timeout"} - {option}
