@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rfmanager.candidates import UNFIT_CONDITIONS, choose
-from rfmanager.change import common_history, dismiss, fence_for, next_epoch
+from rfmanager.change import common_history, dismiss, fence, fence_for, next_epoch
 from rfmanager.steps import Record, Step, View, Wait
 from rfmanager.upkeep import follows, serving
 from rfprotocol.topology import Change, Kind, Node, NodeReport, Phase, Topology
 
 HINT = "make one of them the master (REPLICAOF NO ONE there, REPLICAOF on the others) or 'rfmanager failover --to h:p'"
+
+
+def restore(view: View) -> Record | None:
+    """Write the record again that this manager knows to be in force, in an epoch beyond all. None: it knows of none.
+
+    It is newer than what is there: somebody has overwritten or removed it. A change of master that was under way
+    begins anew with the fence.
+    """
+    known = view.in_force
+    if known is None or known.phase is Phase.UNSETTLED or known.epoch < max(view.proxies.values(), default=0):
+        return None
+    if view.topology is not None and not view.topology.is_gems and view.topology.epoch >= known.epoch:
+        return None
+    if known.phase is Phase.SERVING:
+        return Record("restore", replace(known, epoch=next_epoch(view)))
+    if view.paused or known.change is None:
+        return None
+    return fence(view, known, replace(known.change, kind=Kind.FAILOVER, request=0))
 
 
 def adopt(view: View) -> Step | None:

@@ -557,10 +557,13 @@ class Daemon:
             while True:
                 changed.clear()
                 with contextlib.suppress(StoreError):
-                    trouble = gemlock.trouble(await self._store.read_children(self._paths.gem_lock))
+                    seats = await self._store.read_children(self._paths.gem_lock)
+                    trouble = gemlock.trouble(seats)
                     if trouble:
                         if trouble != before:
                             self._log.warning(trouble, manager=self.name)
+                        if gemlock.is_led_by_the_gem(seats):
+                            self._mirror.forget()
                     elif before:
                         self._log.info("no node manager of redis_failover is there any more", manager=self.name)
                     before = trouble
@@ -732,6 +735,7 @@ class Daemon:
             recorded=mirror.known,
             adopted=mirror.adopted,
             last_epoch=mirror.last_epoch,
+            in_force=mirror.in_force,
             request_precedes=mirror.request_entry is not None and mirror.request_entry.created < self._led_since,
         )
 

@@ -20,8 +20,9 @@ Invariants, for every sequence of views, also when managers die and others take 
    reach what was last known of the master, all members were compared, or an operator names it.
 9. Data that is not this group's is not touched: neither sealed nor overwritten, unless an operator says so.
 10. While paused nothing is done to servers, and the record only changes to refuse an operator's request.
-11. No record, one of the gem, or one that is older than what a proxy has acknowledged, says nothing for certain: what
-    the servers agree upon does, and nothing is done to a server before there is a record that can be trusted.
+11. No record, one of the gem, or one that is older than what this manager or a proxy has seen, says nothing for
+    certain: the record that this manager knows to be in force does, or else what the servers agree upon. Nothing is
+    done to a server before there is a record that can be trusted.
 12. Epochs only grow: beyond the record's, those of receipts, and those that proxies have acknowledged.
 
 Each decision follows from the record and the state of the servers, not from what was done before, so that a
@@ -58,7 +59,7 @@ def decide(view: View, policy: Policy) -> Step:
     if view.request is not None and view.request_precedes and (topology is None or topology.is_gems):
         return dismiss(view, _LEFT_OVER)
     if topology is None or topology.phase is Phase.UNSETTLED or topology.is_gems or view.went_back:
-        if step := adoption.adopt(view):
+        if step := adoption.restore(view) or adoption.adopt(view):
             return step
         assert topology is not None  # else there is no master that can be lost
     if topology.phase is Phase.SERVING:

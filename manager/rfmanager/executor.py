@@ -701,6 +701,7 @@ class Executor:
 _DONE = {"fence": "fenced", "drain": "draining", "mark": "chosen"}
 _EVENTS = {
     "settle": "found the master",
+    "restore": "wrote the record again, which somebody had overwritten or removed",
     "fence": "withdrew the master",
     "mark": "chose the next master",
     "publish": "published a new master",

@@ -24,11 +24,15 @@ def lowest(seats: Iterable[str]) -> str:
     return min((seat for seat in seats if _NUMBER.search(seat)), key=lambda seat: seat[-10:], default="")
 
 
+def is_led_by_the_gem(seats: Collection[str]) -> bool:
+    """Whether a node manager of the gem may act, and none of these managers."""
+    return lowest(seats) in of_the_gem(seats)
+
+
 def trouble(seats: Collection[str]) -> str:
     """What is wrong with the gem's managers being there, in a sentence; empty when there are none."""
-    gems = of_the_gem(seats)
-    if not gems:
+    if not of_the_gem(seats):
         return ""
-    if lowest(seats) in gems:
+    if is_led_by_the_gem(seats):
         return "node managers of redis_failover lead: nothing is done until every redis_node_manager is stopped"
     return "a node manager of redis_failover waits in line: it takes over when these managers end, stop it"

@@ -40,6 +40,7 @@ class Mirror:
         self.topology: Topology | None = None
         self.topology_entry: Entry | None = None
         self.last_epoch = 0  # the newest that a receipt speaks of, also one that cannot be read
+        self.in_force: Topology | None = None  # the last one of these managers, whatever became of the record
         self.readable = True  # False: `nodes` holds something else than a topology, nobody may touch it
         self.reports: Mapping[str, ManagerReport] = {}
         self.proxies: Mapping[str, ProxyRecord] = {}
@@ -132,6 +133,7 @@ class Mirror:
         """
         entry, before = self.topology_entry, self.topology
         self.topology = topology
+        self._follow(topology)
         if entry is None:
             self._stale[self._paths.nodes] = {_ALL}
         else:
@@ -163,7 +165,18 @@ class Mirror:
             topology = self._decode(self._paths.nodes, entry, Topology.decode)
             self.readable = topology is not None
             self.topology = topology or self.topology  # the last good one stays
+            self._follow(topology)
         self.topology_entry = entry
+
+    def _follow(self, topology: Topology | None) -> None:
+        if topology is None or topology.is_gems:
+            return
+        if self.in_force is None or topology.epoch >= self.in_force.epoch:
+            self.in_force = topology
+
+    def forget(self) -> None:
+        """Managers of the gem lead: what these managers knew to be in force is not any more."""
+        self.in_force = None
 
     async def _read_reports(self, names: set[str]) -> None:
         changed = {

@@ -79,6 +79,7 @@ class View:
     recorded: LastKnown | None = None  # of that, what the store has
     adopted: Mapping[Node, str] = field(default_factory=dict)  # whose data may be overwritten, and of which process
     last_epoch: int = 0  # the newest that a receipt speaks of: the record can have been deleted, or be the gem's
+    in_force: Topology | None = None  # the last record of these managers that this one has read or written
     request_precedes: bool = False  # the request was there before this manager led
 
     @property
@@ -88,8 +89,11 @@ class View:
 
     @property
     def went_back(self) -> bool:
-        """Has a proxy acknowledged a greater epoch than the record has? The record was overwritten by an older one."""
-        return self.topology is not None and max(self.proxies.values(), default=0) > self.topology.epoch
+        """Has this manager, or a proxy, seen a greater epoch than the record has? An older one has overwritten it."""
+        seen = max(self.proxies.values(), default=0)
+        if self.in_force is not None:
+            seen = max(seen, self.in_force.epoch)
+        return self.topology is not None and seen > self.topology.epoch
 
     def hearsay(self, node: Node) -> bool:
         """Whether it is up as others say, and this manager does not reach it."""

@@ -371,3 +371,49 @@ def test_while_paused_nothing_is_settled() -> None:
     world = World(3)
     world.paused = True
     assert isinstance(adopt(world.view()), Wait)
+
+
+@pytest.mark.parametrize("record", [None, gems(C, A, B)], ids=["none", "the gem's"])
+def test_lost_record__the_manager_knows_what_was_in_force__writes_it_again(record: Topology | None) -> None:
+    world = serving()
+    known = world.topology
+    assert known is not None
+    world.topology, world.in_force = record, known
+    step = world.step()
+    assert isinstance(step, Record)
+    assert step.topology == replace(known, epoch=2)
+
+
+def test_lost_record__a_change_was_under_way__begins_anew_with_the_fence() -> None:
+    world = serving()
+    world[1].alive = False
+    while not (world.topology and world.topology.phase is Phase.PROMOTING):
+        world.acknowledge()
+        world.step()
+    world.in_force, world.topology = world.topology, None
+    step = world.step()
+    assert isinstance(step, Record)
+    assert (step.topology.phase, step.topology.epoch) == (Phase.FENCING, world.in_force.epoch + 1)
+    assert isinstance(world.step(), Wait)
+    world.run()
+    assert world.topology is not None
+    assert set(world.acknowledged) <= set(world[2].data)
+
+
+def test_lost_record__a_proxy_knows_a_later_one__what_the_manager_knew_is_not_written() -> None:
+    world = serving()
+    world.in_force, world.topology = world.topology, None
+    world.proxies["proxy0"] = 9
+    step = world.step()
+    assert isinstance(step, Record)
+    assert (step.name, step.topology.epoch) == ("fence", 10)
+
+
+def test_lost_record__while_paused__is_written_again() -> None:
+    """Proxies write nothing without a record."""
+    world = serving()
+    known = world.topology
+    assert known is not None
+    world.in_force, world.topology, world.paused = known, None, True
+    world.step()
+    assert world.topology == replace(known, epoch=2)

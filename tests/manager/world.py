@@ -109,6 +109,7 @@ class World:
         self.request: ManualRequest | None = None
         self.requests = 0
         self.request_precedes = False
+        self.in_force: Topology | None = None  # None: the manager has just started
         self.paused = False
         self.policy = POLICY
         self.progress = Progress()
@@ -215,6 +216,7 @@ class World:
             recorded=self.recorded,
             last_epoch=max((receipt.epoch for receipt in self.receipts), default=0),
             request_precedes=self.request_precedes,
+            in_force=self.in_force,
         )
 
     def step(self, policy: Policy = POLICY) -> Step:
@@ -313,7 +315,8 @@ class World:
             assert step.receipt.epoch == new.epoch
             assert Receipt.decode(step.receipt.encode()) == step.receipt
             self.receipts.append(step.receipt)
-        assert not self.paused or (step.receipt and step.receipt.outcome is Outcome.REFUSED)
+        refused = step.receipt and step.receipt.outcome is Outcome.REFUSED
+        assert not self.paused or refused or step.name == "restore"
         self.topology = new
         if step.known is not None:
             self._remember(step.known)
