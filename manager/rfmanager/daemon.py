@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -32,7 +32,7 @@ from rfmanager.lastknown import STALE, LastKnown, Sight
 from rfmanager.membership import Membership
 from rfmanager.mirror import Mirror
 from rfmanager.prober import Prober
-from rfmanager.quorum import Roll, Rule, Standing, Strategy, judge, outseen
+from rfmanager.quorum import Outseen, Roll, Rule, Standing, Strategy, judge, outseen
 from rfmanager.redis_admin import REFUSED, Credentials, RedisAdmin
 from rfmanager.report import meaning
 from rfmanager.steps import Policy, Remember, Resign, Step, View, Wait
@@ -173,7 +173,9 @@ class Daemon:
         self._agreed: dict[Node, float] = {}  # when servers were first found unavailable that are so
         self._seats: list[Fence] = []  # in the gem's lock, and in that of these managers
         self._led_since = 0  # when the last seat was taken, in the store's order
-        self._outseen_since: dict[Node, float] = {}  # servers that another manager reaches, and this one does not
+        self._outseen = Outseen(
+            settings.policy.outseen_after, 2 * (settings.limits.probe_interval + settings.limits.probe_timeout)
+        )
         self._executor = Executor(
             store,
             self._paths,
@@ -669,22 +671,6 @@ class Daemon:
                     self._log.warning("server is busy", node=str(node), command=said.command, proxy=name)
                     break
 
-    def _unseen(self, now: float, nodes: Collection[Node]) -> Collection[Node]:
-        """These, if all have failed for long enough, and this one has had the time to find out that they are back.
-
-        When a server comes back, one manager is the first to see it: the next probe of this one will.
-        """
-        self._outseen_since = {node: self._outseen_since.get(node, now) for node in nodes}
-        since = [self._probers[node].detector.failing_since for node in nodes]
-        enough, limits = self._settings.policy.outseen_after, self._settings.limits
-        missed = 2 * (limits.probe_interval + limits.probe_timeout)
-        return (
-            nodes
-            if all(at is not None and now - at > enough for at in since)
-            and all(now - at > missed for at in self._outseen_since.values())
-            else ()
-        )
-
     def _view(self) -> View:
         mirror, topology = self._mirror, self._mirror.topology
         epoch = topology.epoch if topology else -1
@@ -715,7 +701,7 @@ class Daemon:
             members=members,
             topology=topology,
             standings=standings,
-            unseen=self._unseen(now, outseen(own, live, standings)),
+            unseen=self._outseen.lasting(now, {node: failing[node] for node in outseen(own, live, standings)}),
             stale=self._stale(),
             proxies={name: record.epoch for name, record in mirror.proxies.items()},
             request=mirror.request,
