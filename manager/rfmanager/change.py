@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from rfmanager.lastknown import published
-from rfmanager.steps import Policy, Record, View, Wait
+from rfmanager.steps import Dismiss, Policy, Record, View, Wait
 from rfmanager.versions import warning
 from rfprotocol.records import Outcome, ProxyRecord, Receipt
 from rfprotocol.topology import Change, Kind, Node, NodeReport, Phase, Topology
@@ -24,9 +24,8 @@ FEW = 5
 
 
 def next_epoch(view: View) -> int:
-    """Greater than any that a proxy, or the history, may know: the record can have been deleted."""
-    known = view.topology.epoch if view.topology else view.last_epoch
-    return max(known, *view.proxies.values(), 0) + 1
+    """Greater than any that a proxy, or the history, may know: the record can have been deleted, or replaced."""
+    return view.highest_epoch + 1
 
 
 def fence(view: View, topology: Topology, change: Change) -> Record:
@@ -41,7 +40,7 @@ def fence(view: View, topology: Topology, change: Change) -> Record:
             replicas=tuple(node for node in topology.replicas if node not in down),
             unavailable=(*down, *(n for n in topology.unavailable if n not in down and n not in topology.replicas)),
             run_id=topology.run_id if topology.phase is not Phase.PROMOTING else "",
-            replid=topology.replid or _common_history(view, change.former),
+            replid=topology.replid or common_history(view, change.former),
             replid2=topology.replid2,
             replid2_offset=topology.replid2_offset,
             change=replace(change, target=None, manager=view.manager),
@@ -50,7 +49,41 @@ def fence(view: View, topology: Topology, change: Change) -> Record:
     )
 
 
-def _common_history(view: View, master: Node | None) -> str:
+def fence_for(view: View, master: NodeReport, cause: str) -> Record:
+    """Let nobody write until all proxies know that `master` is in force, which the servers agree upon already.
+
+    `change.target` says in this phase that it is to be published as it is. If it is lost meanwhile, its history is the
+    one that counts.
+    """
+    before = view.topology
+    listed = before.replicas if before else ()
+    readable = tuple(node for node in listed if node != master.node and not view.unavailable(node))
+    change = Change(
+        Kind.FAILOVER,
+        cause,
+        before.master if before else None,
+        master.node,
+        manager=view.manager,
+        steps=(("noticed", view.wall),),
+    )
+    return Record(
+        "fence",
+        Topology(
+            epoch=next_epoch(view),
+            phase=Phase.FENCING,
+            replicas=readable,
+            unavailable=tuple(node for node in view.members if node not in readable),
+            run_id=master.run_id,
+            replid=master.replid,
+            replid2=master.replid2,
+            replid2_offset=master.replid2_offset,
+            change=change,
+        ),
+        known=view.known,
+    )
+
+
+def common_history(view: View, master: Node | None) -> str:
     """The history of a master that was never asked for it: the one its replicas agree upon, else nothing."""
     found = {s.report.replid for s in view.standings.values() if s.report.follows == master and s.available}
     return found.pop() if len(found) == 1 else ""
@@ -144,6 +177,12 @@ def refuse(view: View, topology: Topology, why: str) -> Record:
     """Answer an operator's request without doing it; this consumes an epoch, which names the receipt."""
     epoch = max(topology.epoch + 1, next_epoch(view))  # `topology` may be one that was never written
     return Record("refuse", replace(topology, epoch=epoch), receipt=refusal(view, topology, epoch, why), settles=True)
+
+
+def dismiss(view: View, why: str) -> Dismiss:
+    """Answer an operator's request without doing it, while there is no record that could be trusted and changed."""
+    topology = view.topology or Topology(epoch=0, phase=Phase.UNSETTLED)
+    return Dismiss(refusal(view, topology, next_epoch(view), why))
 
 
 def refusal(view: View, topology: Topology, epoch: int, why: str) -> Receipt:

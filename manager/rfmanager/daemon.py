@@ -13,14 +13,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 import structlog
 from structlog.typing import FilteringBoundLogger
 
-from rfmanager import lastknown
+from rfmanager import gemlock, lastknown
 from rfmanager.addressrecord import AddressRecord
 from rfmanager.brake import Brake
 from rfmanager.config import ManagerConfig
@@ -32,7 +32,7 @@ from rfmanager.lastknown import STALE, LastKnown, Sight
 from rfmanager.membership import Membership
 from rfmanager.mirror import Mirror
 from rfmanager.prober import Prober
-from rfmanager.quorum import Roll, Rule, Standing, Strategy, judge, outseen
+from rfmanager.quorum import Outseen, Roll, Rule, Standing, Strategy, judge, outseen
 from rfmanager.redis_admin import REFUSED, Credentials, RedisAdmin
 from rfmanager.report import meaning
 from rfmanager.steps import Policy, Remember, Resign, Step, View, Wait
@@ -164,6 +164,11 @@ class Daemon:
         self._membership = Membership(settings.policy.membership_grace)
         self._complaints: list[str] = []
         self._agreed: dict[Node, float] = {}  # when servers were first found unavailable that are so
+        self._seats: list[Fence] = []  # in the gem's lock, and in that of these managers
+        self._led_since = 0  # when the last seat was taken, in the store's order
+        self._outseen = Outseen(
+            settings.policy.outseen_after, 2 * (settings.limits.probe_interval + settings.limits.probe_timeout)
+        )
         self._executor = Executor(
             store,
             self._paths,
@@ -190,6 +195,7 @@ class Daemon:
                 for node in self._settings.nodes:
                     self._watch(node, group)
                 self._start(group, "campaign", self._campaign)
+                self._start(group, "lookout for the gem", self._look_for_gem)
                 self._start(group, "address keeper", self._keep_addresses)
                 self._start(group, "announcer", self._announce)
                 self._start(group, "lease keeper", self._prove)
@@ -286,7 +292,7 @@ class Daemon:
         self.tenure.move(Event.ENDED)
         with contextlib.suppress(StoreError):
             if fence is not None:
-                await self._store.resign(fence)
+                await self._leave_seats()
                 self._log.info("gave up the role of primary manager", manager=self.name)
             await self._store.withdraw(self._paths.manager(self.name))
 
@@ -501,7 +507,7 @@ class Daemon:
         await self._all_seen.wait()  # who has not looked at every server must not choose among them
         while True:
             try:
-                fence = await self._store.campaign(self._paths.lock, self.name)
+                await self._lead()
             except StoreError as error:
                 self._log.warning("cannot stand for primary manager: trying again", error=str(error))
                 await asyncio.sleep(RETRY)
@@ -514,30 +520,68 @@ class Daemon:
                 admin.timeout = self._command_timeout
             self._mirror.attend()
             self._addresses_due.set()
-            self.tenure.elected(fence, self._store.session)
+            self.tenure.elected(self._seats[-1], self._store.session)
             self._log.info("became the primary manager", manager=self.name)
             self._proof_due.set()
             await self._tenure_over.wait()
             self._mirror.look_on()
-            with contextlib.suppress(StoreError):
-                await self._store.resign(fence)
+            await self._leave_seats()
             self.tenure.move(Event.CAMPAIGN)
+
+    async def _lead(self) -> None:
+        """Get the lowest seat in the gem's lock, then the one in the lock of these managers.
+
+        The gem's managers wait for the first: as long as it is held, none of them acts. All managers of this release
+        take their seats in the same order, so two of them cannot wait for each other. Those of earlier releases know
+        the second lock only.
+        """
+        await self._leave_seats()
+        for path in (self._paths.gem_lock, self._paths.lock):
+            self._seats.append(await self._store.campaign(path, self.name))
+
+    async def _leave_seats(self) -> None:
+        while self._seats:
+            with contextlib.suppress(StoreError):
+                await self._store.resign(self._seats.pop())
+
+    async def _look_for_gem(self) -> None:
+        """Say it when a node manager of the gem leads, or waits to lead."""
+        changed, before = asyncio.Event(), ""
+        end = self._store.watch(self._paths.gem_lock, changed.set)
+        try:
+            while True:
+                changed.clear()
+                with contextlib.suppress(StoreError):
+                    seats = await self._store.read_children(self._paths.gem_lock)
+                    trouble = gemlock.trouble(seats)
+                    if trouble:
+                        if trouble != before:
+                            self._log.warning(trouble, manager=self.name)
+                        if gemlock.is_led_by_the_gem(seats):
+                            self._mirror.forget()
+                    elif before:
+                        self._log.info("no node manager of redis_failover is there any more", manager=self.name)
+                    before = trouble
+                await changed.wait()
+        finally:
+            end()
 
     async def _prove(self) -> None:
         while True:
             self._proof_due.clear()
             if self.tenure.state is State.PRIMARY and self.tenure.fence is not None:
                 with contextlib.suppress(StoreError):  # then the lease runs out
-                    await self._prove_once(self.tenure.fence)
+                    await self._prove_once()
             await _wait(self._proof_due, self._store.session_timeout / PROOFS_PER_SESSION)
 
-    async def _prove_once(self, fence: Fence) -> None:
+    async def _prove_once(self) -> None:
         sent, session, covered = clock.now(), self._store.session, self.tenure.covers(clock.now())
         await self._store.prove_alive()
-        entry = await self._store.read(fence.path)
-        if entry is None or entry.owner != session:
+        seats = await asyncio.gather(*(self._store.read(seat.path) for seat in self._seats))
+        if any(seat is None or seat.owner != session for seat in seats):
             self._end_tenure("another manager took over")
             return
+        self._led_since = max((seat.created for seat in seats if seat), default=0)
         self.tenure.proved(sent, session, self._store.session_timeout)
         if not covered:
             self._mirror.spoil_all()  # what was read before this round trip may be older than the tenure
@@ -568,7 +612,8 @@ class Daemon:
                 self._waits_for = step.reason if isinstance(step, Wait) else ""
                 if isinstance(step, Wait):
                     self._say(step.reason)
-                    return None if step.until is None else max(0.0, step.until - view.now)
+                    renewal = await self._executor.renew()
+                    return renewal if step.until is None else min(renewal, max(0.0, step.until - view.now))
                 if isinstance(step, Resign):
                     self._end_tenure(step.reason)
                 else:
@@ -619,12 +664,6 @@ class Daemon:
                     self._log.warning("server is busy", node=str(node), command=said.command, proxy=name)
                     break
 
-    def _unseen(self, now: float, nodes: Collection[Node]) -> Collection[Node]:
-        """These, if all have failed for long enough."""
-        since = [self._probers[node].detector.failing_since for node in nodes]
-        enough = self._settings.policy.outseen_after
-        return nodes if all(at is not None and now - at > enough for at in since) else ()
-
     def _view(self) -> View:
         mirror, topology = self._mirror, self._mirror.topology
         epoch = topology.epoch if topology else -1
@@ -655,7 +694,7 @@ class Daemon:
             members=members,
             topology=topology,
             standings=standings,
-            unseen=self._unseen(now, outseen(own, live, standings)),
+            unseen=self._outseen.lasting(now, {node: failing[node] for node in outseen(own, live, standings)}),
             stale=self._stale(),
             proxies={name: record.epoch for name, record in mirror.proxies.items()},
             request=mirror.request,
@@ -675,6 +714,8 @@ class Daemon:
             recorded=mirror.known,
             adopted=mirror.adopted,
             last_epoch=mirror.last_epoch,
+            in_force=mirror.in_force,
+            request_precedes=mirror.request_entry is not None and mirror.request_entry.created < self._led_since,
         )
 
     def _earliest(self, node: Node, brake: Brake) -> float:

@@ -20,6 +20,10 @@ Invariants, for every sequence of views, also when managers die and others take 
    reach what was last known of the master, all members were compared, or an operator names it.
 9. Data that is not this group's is not touched: neither sealed nor overwritten, unless an operator says so.
 10. While paused nothing is done to servers, and the record only changes to refuse an operator's request.
+11. No record, one of the gem, or one that is older than what this manager or a proxy has seen, says nothing for
+    certain: the record that this manager knows to be in force does, or else what the servers agree upon. Nothing is
+    done to a server before there is a record that can be trusted.
+12. Epochs only grow: beyond the record's, those of receipts, and those that proxies have acknowledged.
 
 Each decision follows from the record and the state of the servers, not from what was done before, so that a
 successor finishes what another began. `Progress` only spares repetitions and proves invariant 2.
@@ -29,13 +33,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rfmanager import planned, upkeep
+from rfmanager import adoption, planned, upkeep
 from rfmanager.candidates import CHANCES, UNFIT_CONDITIONS, Choice, choose, continues, outage, why_not
-from rfmanager.change import PATIENCE, fence, fence_holds, publish, refusal, refuse, so_far
+from rfmanager.change import PATIENCE, dismiss, fence, fence_holds, publish, refusal, refuse, so_far
 from rfmanager.lastknown import extent, is_ours, may_have_more, why_unproven
 from rfmanager.steps import Policy, Promote, Record, Resign, Seal, Step, View, Wait
 from rfprotocol.errors import Failure
 from rfprotocol.topology import Change, Kind, Node, NodeReport, Phase, Topology
+
+_LEFT_OVER = (
+    "it was there before the first record of these managers, as redis_failover leaves it behind: not obeyed; if it is "
+    "still wanted, ask again with 'rfmanager failover'"
+)
+"""The gem never removes a request: one that was there before any record of these managers can be years old."""
 
 REMEMBERED = 32
 """Failed promotions that the record keeps: enough to take turns."""
@@ -46,8 +56,12 @@ def decide(view: View, policy: Policy) -> Step:
     topology = view.topology
     if view.unseen:
         return Resign(f"another manager reaches {', '.join(map(str, sorted(view.unseen)))}, this one does not")
-    if topology is None or topology.phase is Phase.UNSETTLED:
-        return upkeep.settle(view)
+    if view.request is not None and view.request_precedes and (topology is None or topology.is_gems):
+        return dismiss(view, _LEFT_OVER)
+    if topology is None or topology.phase is Phase.UNSETTLED or topology.is_gems or view.went_back:
+        if step := adoption.restore(view) or adoption.adopt(view):
+            return step
+        assert topology is not None  # else there is no master that can be lost
     if topology.phase is Phase.SERVING:
         return _serving(view, topology, policy)
     if view.paused:
@@ -57,6 +71,8 @@ def decide(view: View, policy: Policy) -> Step:
 
 def _changing(view: View, topology: Topology, policy: Policy) -> Step:
     change = topology.change or Change(Kind.FAILOVER, "unknown", None)
+    if view.went_back:
+        return fence(view, topology, replace(change, kind=Kind.FAILOVER, request=0))
     match topology.phase:
         case Phase.FENCING:
             return _fencing(view, topology, change, policy)
@@ -136,12 +152,26 @@ def _failover(view: View, topology: Topology, master: Node, lost: str) -> Change
 
 def _fencing(view: View, topology: Topology, change: Change, policy: Policy) -> Step:
     waiting = fence_holds(view, topology, policy)
+    if change.target is not None:
+        return waiting or _agreed(view, topology, change, change.target)
     if waiting and not _may_seal_at_once(view, topology, change):
         return waiting
     unsealed = tuple(node for node in view.members if _may_seal(view, node, policy))
     if unsealed:
         return Seal(unsealed)
     return waiting or _choose(view, topology, change, policy)
+
+
+def _agreed(view: View, topology: Topology, change: Change, target: Node) -> Step:
+    """The servers agreed upon this master before the fence: publish it, if it still is what it was."""
+    report = view.fresh(target)
+    if report is not None and report.role == "master" and report.run_id == topology.run_id:
+        return publish(view, topology, change, report)
+    until = view.progress.since + PATIENCE
+    if report is None and not view.unavailable(target) and view.now < until:
+        return Wait(f"looking at {target}, which the servers agreed upon", until)
+    lost = f"{change.cause}; then {target} was lost"
+    return fence(view, topology, replace(change, cause=lost, former=target))
 
 
 def _choose(view: View, topology: Topology, change: Change, policy: Policy) -> Step:
@@ -211,7 +241,17 @@ def _may_seal(view: View, node: Node, policy: Policy) -> bool:
         and view.sealed(node) is None
         and view.may_retry(node, policy.retry_interval)
         and _is_ours(view, standing.report)
+        and not _serves_in_vain(view, standing.report)
     )
+
+
+def _serves_in_vain(view: View, report: NodeReport) -> bool:
+    """A master that clients write to and that is no candidate: nothing comes of sealing it but that they lose it."""
+    topology = view.topology
+    if topology is None or report.role != "master" or report.empty or view.request is not None:
+        return False
+    before = (topology.replid2, topology.replid2_offset)
+    return choose((report,), topology.replid, before=before).best is None
 
 
 def _is_ours(view: View, report: NodeReport) -> bool:

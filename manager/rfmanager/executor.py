@@ -27,6 +27,7 @@ from rfmanager.redis_admin import Credentials, RedisAdmin
 from rfmanager.steps import (
     CatchUp,
     Demote,
+    Dismiss,
     Policy,
     Progress,
     Promote,
@@ -53,6 +54,7 @@ LINK_UP = 0.5  # seconds that a new replica's link is looked at closely
 LINK_DOWN = 2.0  # seconds that a link may take to come back by itself: Redis tries once a second
 MEND_EVERY = 5.0  # seconds between two looks at the reason why a link stays down
 SETTLE = 0.1  # seconds that a replica is given to read what its master has sent before it is sealed
+RENEWAL = 4.0  # seconds between two renewals of a record that does not change; the gem's clients allow 9
 LONGEST_REFUSAL = 300  # characters of it that are told to operators
 
 
@@ -114,6 +116,7 @@ class Executor:
         self._entrusted: set[tuple[Node, Node]] = set()  # replicas that were given what this master accepts, this epoch
         self._look_at_link: dict[Node, float] = {}  # when to ask why it is down
         self._down_since: dict[Node, float] = {}  # when it was first seen to be so
+        self._renewed = float("-inf")  # when this tenure last wrote the record of the servers
 
     def begin(self, epoch: int) -> None:
         """Forget what was achieved in another epoch. To be called with the epoch of the record before deciding."""
@@ -137,6 +140,7 @@ class Executor:
         """A tenure begins or is over: what was achieved before proves nothing any more."""
         self.progress = Progress(tenure=time.monotonic())
         self._open_receipt = None
+        self._renewed = float("-inf")
         self._refusals.clear()
         self._look_at_link.clear()
         self._down_since.clear()
@@ -159,6 +163,8 @@ class Executor:
         match step:
             case Record():
                 await self._record(step)
+            case Dismiss():
+                await self._dismiss(step)
             case Seal():
                 await self._seal(step)
             case Promote():
@@ -191,6 +197,7 @@ class Executor:
                 await self._find_obsolete(step)
             raise
         mirror.wrote(topology)
+        self._renewed = time.monotonic()
         self.begin(topology.epoch)
         if step.known is not None:
             self._remembered(step.known)
@@ -205,6 +212,43 @@ class Executor:
             for node in topology.nodes:
                 self._changed(node)
         self._failpoint(f"after-{step.name}")
+
+    async def renew(self) -> float:
+        """Write the record again as it is, if that is due; returns the seconds until it is due again.
+
+        Clients of the gem take its silence for a dead manager: after 9 s without an event of `nodes`
+        (`ZNODE_UPDATE_TIMEOUT` in its client.rb) each of their commands reads the record first.
+
+        Raises NoTenure, and what `TopologyStore.commit` raises.
+        """
+        entry, topology = self._mirror.topology_entry, self._mirror.topology
+        if entry is None or topology is None or topology.is_gems:
+            return RENEWAL
+        if (rest := self._renewed + RENEWAL - time.monotonic()) > 0:
+            return rest
+        self._require_tenure(self._store.session_timeout / 10)
+        try:
+            await self._store.commit(Put(self._paths.nodes, entry.data, entry.version), fence=self._tenure.fence)
+        except StoreError:
+            self._mirror.spoil_all()
+            raise
+        self._mirror.renewed()
+        self._renewed = time.monotonic()
+        return RENEWAL
+
+    async def _dismiss(self, step: Dismiss) -> None:
+        self._require_tenure(self._store.session_timeout / 10)
+        mirror, receipt = self._mirror, _ended_now(step.receipt)
+        request, path = mirror.request_entry, self._paths.receipt(receipt.epoch)
+        changes: list[Change] = [Put(path, receipt.encode())]
+        if request is not None:
+            changes.append(Delete(self._paths.manual_failover, request.version))
+        try:
+            await self._store.commit(*changes, fence=self._tenure.fence)
+        finally:
+            mirror.spoil(self._paths.manual_failover)
+        mirror.filed(receipt)
+        self._log.warning("dismissed a request for another master", cause=receipt.cause, epoch=receipt.epoch)
 
     def _changes(self, step: Record) -> list[Change]:
         """What is written in one transaction."""
@@ -657,6 +701,7 @@ class Executor:
 _DONE = {"fence": "fenced", "drain": "draining", "mark": "chosen"}
 _EVENTS = {
     "settle": "found the master",
+    "restore": "wrote the record again, which somebody had overwritten or removed",
     "fence": "withdrew the master",
     "mark": "chose the next master",
     "publish": "published a new master",

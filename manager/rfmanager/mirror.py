@@ -39,7 +39,8 @@ class Mirror:
     ) -> None:
         self.topology: Topology | None = None
         self.topology_entry: Entry | None = None
-        self.last_epoch = 0  # the newest that a receipt speaks of, when there is no topology to tell
+        self.last_epoch = 0  # the newest that a receipt speaks of, also one that cannot be read
+        self.in_force: Topology | None = None  # the last one of these managers, whatever became of the record
         self.readable = True  # False: `nodes` holds something else than a topology, nobody may touch it
         self.reports: Mapping[str, ManagerReport] = {}
         self.proxies: Mapping[str, ProxyRecord] = {}
@@ -117,6 +118,7 @@ class Mirror:
         """This manager has just written the receipt."""
         name = self._paths.receipt(receipt.epoch).rpartition("/")[2]
         self.receipts = {**self.receipts, name: receipt}
+        self.last_epoch = max(self.last_epoch, receipt.epoch)
 
     def remembered(self, known: LastKnown) -> None:
         """This manager has just written what is known of the servers."""
@@ -131,12 +133,18 @@ class Mirror:
         """
         entry, before = self.topology_entry, self.topology
         self.topology = topology
+        self._follow(topology)
         if entry is None:
             self._stale[self._paths.nodes] = {_ALL}
         else:
             self.topology_entry = replace(entry, data=topology.encode(), version=entry.version + 1)
         if before is None or before.epoch != topology.epoch:
             self._stale |= {path: {_ALL} for path in (self._paths.proxies, self._paths.manual_failover)}
+
+    def renewed(self) -> None:
+        """This manager has just written the record of the servers again, as it was."""
+        if self.topology_entry is not None:
+            self.topology_entry = replace(self.topology_entry, version=self.topology_entry.version + 1)
 
     async def refresh(self, *paths: str) -> None:
         """Read what is stale of these, or of everything. Raises StoreUnavailable, after which it is still stale."""
@@ -153,15 +161,22 @@ class Mirror:
         entry = await self._store.read(self._paths.nodes)
         if entry is None:
             self.topology, self.readable = None, True
-            self.last_epoch = max((int(name) for name in await self._receipts()), default=0)
         else:
             topology = self._decode(self._paths.nodes, entry, Topology.decode)
             self.readable = topology is not None
             self.topology = topology or self.topology  # the last good one stays
+            self._follow(topology)
         self.topology_entry = entry
 
-    async def _receipts(self) -> list[str]:
-        return [name for name in await self._store.read_children(self._paths.history) if name.isdigit()]
+    def _follow(self, topology: Topology | None) -> None:
+        if topology is None or topology.is_gems:
+            return
+        if self.in_force is None or topology.epoch >= self.in_force.epoch:
+            self.in_force = topology
+
+    def forget(self) -> None:
+        """Managers of the gem lead: what these managers knew to be in force is not any more."""
+        self.in_force = None
 
     async def _read_reports(self, names: set[str]) -> None:
         changed = {
@@ -189,6 +204,7 @@ class Mirror:
             for name, entry in entries.items()
         }
         self.receipts = {name: receipt for name, receipt in receipts.items() if receipt}
+        self.last_epoch = max((int(name) for name in entries if name.isdecimal()), default=0)
 
     async def _read_known(self, _: set[str]) -> None:
         entry = await self._store.read(self._paths.last_known)

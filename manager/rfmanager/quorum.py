@@ -6,7 +6,7 @@ primary's own clock. Clocks of different hosts are never compared.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -90,6 +90,27 @@ def outseen(own: ManagerReport, others: Iterable[ManagerReport], standings: Mapp
     up = {node for node, standing in standings.items() if standing.available} & {view.node for view in own.nodes}
     mine, *theirs = (_commanded(report) & up for report in (own, *others))
     return frozenset(max((seen - mine for seen in theirs if seen > mine), key=len, default=()))
+
+
+class Outseen:
+    """For how long another manager has reached servers that this one looks for in vain. Times in seconds."""
+
+    def __init__(self, enough: float, one_probe: float) -> None:
+        """`enough`: of own failures. `one_probe`: for which another manager may have been the first to see a server.
+
+        Of a server that comes back one manager hears first, the others with their next probe.
+        """
+        self._enough = enough
+        self._one_probe = one_probe
+        self._since: dict[Node, float] = {}
+
+    def lasting(self, now: float, failing: Mapping[Node, float | None]) -> Collection[Node]:
+        """The servers that are outseen now, if all are so for long enough; `failing`: since when the own probes of each
+        fail."""
+        self._since = {node: self._since.get(node, now) for node in failing}
+        missed = all(now - since > self._one_probe for since in self._since.values())
+        failed = all(since is not None and now - since > self._enough for since in failing.values())
+        return tuple(failing) if missed and failed else ()
 
 
 def _commanded(report: ManagerReport) -> set[Node]:

@@ -78,7 +78,22 @@ class View:
     known: LastKnown | None = None  # of the servers, while the master was seen alive; None: nothing
     recorded: LastKnown | None = None  # of that, what the store has
     adopted: Mapping[Node, str] = field(default_factory=dict)  # whose data may be overwritten, and of which process
-    last_epoch: int = 0  # used before, as receipts tell when the record of the topology is gone
+    last_epoch: int = 0  # the newest that a receipt speaks of: the record can have been deleted, or be the gem's
+    in_force: Topology | None = None  # the last record of these managers that this one has read or written
+    request_precedes: bool = False  # the request was there before this manager led
+
+    @property
+    def highest_epoch(self) -> int:
+        """That the record, a receipt or a proxy speaks of; 0: none was ever used."""
+        return max(self.topology.epoch if self.topology else 0, self.last_epoch, *self.proxies.values(), 0)
+
+    @property
+    def went_back(self) -> bool:
+        """Has this manager, or a proxy, seen a greater epoch than the record has? An older one has overwritten it."""
+        seen = max(self.proxies.values(), default=0)
+        if self.in_force is not None:
+            seen = max(seen, self.in_force.epoch)
+        return self.topology is not None and seen > self.topology.epoch
 
     def hearsay(self, node: Node) -> bool:
         """Whether it is up as others say, and this manager does not reach it."""
@@ -129,6 +144,13 @@ class Record:
     receipt: Receipt | None = None
     settles: bool = False  # the operator's request is answered by this: delete it
     known: LastKnown | None = None  # what is known by then of the servers, to be kept
+
+
+@dataclass(frozen=True, slots=True)
+class Dismiss:
+    """Remove an operator's request that must not be obeyed, and file the receipt that says so."""
+
+    receipt: Receipt
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,4 +220,4 @@ class Resign:
     reason: str
 
 
-Step = Resign | Record | Seal | Promote | CatchUp | Demote | Unpause | Repoint | Remember | Wait
+Step = Resign | Record | Dismiss | Seal | Promote | CatchUp | Demote | Unpause | Repoint | Remember | Wait

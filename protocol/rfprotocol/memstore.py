@@ -132,7 +132,8 @@ class MemTree:
         }
 
     def apply(self, changes: tuple[Change, ...]) -> None:
-        """Make all changes or none. Raises StoreConflict."""
+        """Make all changes or none. Raises StoreConflict. What is written again as it was need not be kept again."""
+        before = self._records
         try:
             self._transact(changes)
         except _NoParent:
@@ -141,7 +142,7 @@ class MemTree:
                 if _parent(path) not in created:
                     self._make_parents(path)
             self._transact(changes)
-        self._keep(*changes)
+        self._keep(*(change for change in changes if not _repeats(change, before.get(change.path))))
         for change in changes:
             self._tell(change.path)
 
@@ -341,7 +342,7 @@ class MemStore:
 
     async def campaign(self, path: str, name: str) -> Fence:
         """Wait until this session leads the contenders below `path` and return its fencing token."""
-        token = str(self._tree.next_number())
+        token = f"ex{self._tree.next_number():032x}"  # as the seats of the zk gem begin
         changed = self._tree.new_event()
         self._campaigns.append(changed)
         try:
@@ -435,6 +436,10 @@ class MemStore:
         yield
         if loss is Loss.ANSWER:
             raise StoreUnavailable("the answer was lost")
+
+
+def _repeats(change: Change, before: Entry | None) -> bool:
+    return isinstance(change, Put) and before is not None and change.data == before.data
 
 
 def _parent(path: str) -> str:

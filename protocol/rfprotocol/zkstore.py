@@ -178,7 +178,7 @@ class ZkStore:
 
     async def campaign(self, path: str, name: str) -> Fence:
         """Wait until this session leads the contenders below `path` and return its fencing token."""
-        token, changed = uuid.uuid4().hex, asyncio.Event()
+        token, changed = f"ex{uuid.uuid4().hex}", asyncio.Event()  # as the seats of the zk gem begin
         self._campaigns.add(changed)
         try:
             return await election.campaign(self, path, name, token, changed)

@@ -18,7 +18,7 @@ from rfmanager.quorum import Standing, judge
 from rfmanager.steps import Record, Step, Wait
 from rfprotocol.errors import Failure
 from rfprotocol.records import Receipt
-from rfprotocol.topology import ManagerReport, Node, Phase
+from rfprotocol.topology import ManagerReport, Node, Phase, Topology
 from tests.decisions.servers import Life, Link, Start, at, group, replicated
 from tests.decisions.site import (
     FOREVER,
@@ -71,6 +71,7 @@ class Simulation:
         self.trail: list[str] = []
         self.said = ""  # why the primary manager waits
         self.receipts: dict[int, Receipt] = {}
+        self.records: list[Topology] = []  # all that managers have written
         self.frozen_since: dict[Node, float] = {}
         self.busy: set[Node] = set()  # frozen with a command that a proxy has told of
 
@@ -228,6 +229,8 @@ class Simulation:
         with self.explained():
             self._check_patience(step)
             self.site = checked(site, step, carried_out(site, step, mishap), self._visible())
+        if isinstance(step, Record):
+            self.records.append(step.topology)
         if isinstance(step, Record) and step.receipt:
             self.receipts[step.receipt.epoch] = step.receipt
         if isinstance(step, Wait):

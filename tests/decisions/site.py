@@ -15,6 +15,7 @@ from rfmanager.quorum import Rule, Standing, judge, outseen
 from rfmanager.steps import (
     CatchUp,
     Demote,
+    Dismiss,
     Policy,
     Progress,
     Promote,
@@ -73,6 +74,7 @@ class Ledger:
     drained_from: str = ""  # the master's process when the planned change under way began
     look: Look = Look()  # the last one of this tenure, or else the last one that was written down
     written_look: Look = Look()
+    damaged: bool = False  # somebody has overwritten the record, and the managers have not put it right yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,8 @@ class Site:
     known: LastKnown | None = None  # in the store
     seen: LastKnown | None = None  # by this tenure
     dropped: frozenset[Node] = frozenset()  # servers that no manager is configured with
+    in_force: Topology | None = None  # the last record of the managers that they know of
+    last_epoch: int = 0  # of a receipt
 
     @property
     def members(self) -> tuple[Node, ...]:
@@ -196,6 +200,8 @@ def view(site: Site, known: Mapping[Node, Standing] | None = None) -> View:
         request_id=site.ledger.asked if site.request else 0,
         paused=site.paused,
         progress=site.progress,
+        in_force=site.in_force,
+        last_epoch=site.last_epoch,
     )
 
 
@@ -213,10 +219,18 @@ def with_proxy(site: Site, proxy: Proxy) -> Site:
 
 
 def informed(site: Site, proxy: Proxy) -> Site:
-    """The proxy reads the record, stops writing to who is withdrawn, and says so."""
-    if site.topology is None or proxy.stuck:
+    """The proxy reads the record, stops writing to who is withdrawn, and says so.
+
+    While there is no record, or an older one than it has acted upon, it writes nowhere.
+    """
+    if proxy.stuck:
         return site
-    return with_proxy(site, replace(proxy, believed=site.topology, acknowledged=site.topology.epoch))
+    before, record = proxy.believed, site.topology
+    if record is not None and (before is None or record.epoch >= before.epoch):
+        return with_proxy(site, replace(proxy, believed=record, acknowledged=record.epoch))
+    if before is None or before.master is None:
+        return site
+    return with_proxy(site, replace(proxy, believed=replace(before, master=None, phase=Phase.FENCING)))
 
 
 def all_informed(site: Site) -> Site:
@@ -229,6 +243,11 @@ def all_informed(site: Site) -> Site:
 def expired(site: Site, proxy: Proxy) -> Site:
     """The store ended the proxy's session; its lease was over before."""
     return with_proxy(site, replace(proxy, acknowledged=None, lease=-FOREVER))
+
+
+def overwritten(site: Site, record: Topology | None) -> Site:
+    """Somebody has put this record in the place of that in force, or removed it. The managers know what was there."""
+    return replace(site, topology=record, ledger=replace(site.ledger, damaged=True))
 
 
 def asked(site: Site, target: Node | None) -> Site:
@@ -331,6 +350,8 @@ def carried_out(site: Site, step: Step, mishap: Mishap = NONE) -> Site:
 
 def _looked_on(site: Site, step: Step) -> Site:
     """Nothing is done to servers or to the record."""
+    if isinstance(step, Dismiss):
+        return _dismissed(site, step)
     if isinstance(step, Remember):
         return _remembered(site, step.known)
     return new_tenure(site) if isinstance(step, Resign) else site
@@ -362,12 +383,21 @@ def _recorded(site: Site, step: Record) -> Site:
     if step.known is not None:
         site = replace(site, known=step.known, seen=step.known)
         ledger = replace(ledger, written_look=ledger.look)
+    if step.receipt:
+        site = replace(site, last_epoch=max(site.last_epoch, step.receipt.epoch))
     if site.topology is None or site.topology.epoch != step.topology.epoch:
         ledger = replace(ledger, promoted=None)
     if step.topology.phase is Phase.DRAINING and step.topology.change:
         former = at(site.servers, step.topology.change.former)
         ledger = replace(ledger, drained_from=former.run_id if former else "")
-    return begun(replace(site, topology=step.topology, request=request, ledger=ledger))
+    ledger = replace(ledger, damaged=False)
+    return begun(replace(site, topology=step.topology, in_force=step.topology, request=request, ledger=ledger))
+
+
+def _dismissed(site: Site, step: Dismiss) -> Site:
+    answers = {**site.ledger.answers, step.receipt.request: step.receipt.outcome}
+    ledger = replace(site.ledger, answers=answers)
+    return replace(site, request=None, ledger=ledger, last_epoch=step.receipt.epoch)
 
 
 def _sealed(site: Site, node: Node, mishap: Mishap) -> Site:

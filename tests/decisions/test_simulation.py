@@ -12,10 +12,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from rfmanager import decision
 from rfmanager.steps import Wait
-from rfprotocol.topology import Node, Phase
+from rfprotocol.topology import Node, Phase, Topology
 from tests.decisions.servers import Life, Server, Start, at
 from tests.decisions.simulation import TICK, Simulation
-from tests.decisions.site import Mishap, Proxy, asked, with_proxy, with_server, written
+from tests.decisions.site import Mishap, Proxy, asked, overwritten, with_proxy, with_server, written
 from tests.decisions.truth import Violation
 
 DEFAULT = 60
@@ -234,6 +234,18 @@ class Groups(RuleBasedStateMachine):
     def operators_pause_and_resume(self, paused: bool) -> None:
         self.sim.site = replace(self.sim.site, paused=paused)
         self.sim.tell("paused" if paused else "resumed")
+
+    @rule(kind=st.sampled_from(["removed", "older", "the gem's"]), number=st.integers(0, 50))
+    def somebody_overwrites_the_record(self, kind: str, number: int) -> None:
+        """By hand, from a backup, or with a node manager of the gem. The managers know what was in force."""
+        site, older = self.sim.site, self.sim.records[number % len(self.sim.records)]
+        if site.topology is None or (kind == "older" and older.epoch >= site.topology.epoch):
+            return
+        master = self.server(number).node
+        others = tuple(node for node in site.nodes if node != master)
+        gems = Topology(0, Phase.SERVING, master, others)
+        self.sim.site = overwritten(site, {"removed": None, "older": older}.get(kind, gems))
+        self.sim.tell(f"the record is {kind} now")
 
     @rule(number=numbers, other=numbers)
     def somebody_meddles(self, number: int, other: int) -> None:

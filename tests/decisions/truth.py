@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from rfmanager.candidates import CHANCES, precedes, reach, why_not
 from rfmanager.decision import decide
-from rfmanager.steps import Demote, Promote, Record, Remember, Repoint, Resign, Seal, Step, View, Wait
+from rfmanager.steps import Demote, Dismiss, Promote, Record, Remember, Repoint, Resign, Seal, Step, View, Wait
 from rfprotocol.records import Outcome, Receipt
 from rfprotocol.topology import Kind, Node, Phase, Topology
 from tests.decisions.servers import Life, Link, Server, at, replicated
@@ -41,7 +41,7 @@ def require(holds: object, what: str) -> None:
 def check_site(site: Site) -> None:
     """Once a master is published, no proxy can write to any other process."""
     topology = site.topology
-    if topology is None or topology.phase is not Phase.SERVING or not topology.run_id:
+    if topology is None or topology.phase is not Phase.SERVING or not topology.run_id or site.ledger.damaged:
         return
     for proxy, server in writers(site):
         require(
@@ -57,7 +57,9 @@ def checked(before: Site, step: Step, after: Site, visible: frozenset[str] | Non
     """
     if before.paused:
         refused = isinstance(step, Record) and step.receipt and step.receipt.outcome is Outcome.REFUSED
-        require(isinstance(step, Wait | Resign | Remember) or refused, f"did {step} while paused")
+        refused = refused or isinstance(step, Dismiss)
+        restored = isinstance(step, Record) and step.name == "restore"
+        require(isinstance(step, Wait | Resign | Remember) or refused or restored, f"did {step} while paused")
     match step:
         case Promote():
             _check_promotion(before, step.node)
@@ -104,7 +106,7 @@ def _check_promotion(site: Site, node: Node) -> None:
 
 
 def _check_record(before: Site, step: Record, after: Site, visible: frozenset[str] | None) -> Site:
-    old, new = before.topology, step.topology
+    old, new = before.in_force if before.ledger.damaged else before.topology, step.topology
     require(Topology.decode(new.encode()) == new, "the record cannot be read back")
     if old is not None:
         require(new.epoch >= old.epoch, "the epoch went back")

@@ -62,9 +62,12 @@ async def test_the_roles_of_running_servers_are_found_and_published(place: Site)
     assert topology.run_id == place.group.master.info("server")["run_id"]
 
 
-async def test_a_server_that_is_down_at_the_start_is_no_reason_to_wait(place: Site) -> None:
+async def test_first_start__a_server_is_down__waits_for_an_operator(place: Site) -> None:
     place.group.servers[2].kill()
     await place.manager()
+    report = await place.report("manager0", lambda report: bool(report.waits_for))
+    assert f"waiting for {place.group.servers[2].node}" in report.waits_for
+    assert (await place.ask(place.group.master.node)).outcome is Outcome.DONE
     topology = await place.until_serving(1)
     assert topology.unavailable == (place.group.servers[2].node,)
 
@@ -250,9 +253,10 @@ async def test_a_master_that_restarts_empty_never_serves_and_gets_the_data_back(
 
 
 async def test_nothing_is_promoted_before_the_proxies_have_stopped_writing(place: Site) -> None:
-    await place.acknowledge(1)
+    await place.acknowledge(0)
     await place.manager()
     await place.until_serving(2)
+    await place.acknowledge(1)
     place.group.master.kill()
     fenced = await place.until(lambda topology: topology.phase is Phase.FENCING)
     assert {server.info()["role"] for server in place.group.replicas} == {"slave"}
@@ -570,7 +574,7 @@ async def test_a_record_of_the_gem_is_completed_without_an_outage(place: Site) -
     )
     await place.manager()
     topology = await place.until_serving(2)
-    assert (topology.epoch, topology.master) == (0, master)
+    assert (topology.epoch, topology.master) == (1, master)
     assert topology.run_id
 
 

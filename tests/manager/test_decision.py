@@ -178,7 +178,7 @@ def test_a_record_of_the_gem_is_adopted_without_an_outage() -> None:
     world.topology = replace(world.topology, epoch=0, run_id="", replid="")
     world.new_tenure()
     world.run()
-    assert world.topology == replace(world.topology, epoch=0, run_id=world[1].run_id, replid=world[1].replid)
+    assert world.topology == replace(world.topology, epoch=1, run_id=world[1].run_id, replid=world[1].replid)
     assert not world.receipts
 
 

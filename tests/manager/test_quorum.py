@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from rfmanager.quorum import Roll, Rule, Strategy, judge, outseen
+from rfmanager.quorum import Outseen, Roll, Rule, Strategy, judge, outseen
 from rfprotocol.topology import ManagerReport, Node, NodeReport
 
 NODE = Node("h", 1)
@@ -116,3 +116,32 @@ def test_the_role_is_not_left_to_a_manager_that_may_command_nothing() -> None:
 def test_a_server_that_this_manager_does_not_know_is_not_missed() -> None:
     mine, other = ManagerReport("a", 0, sees("a", 1, 2).nodes[:2]), sees("b", 1, 2, 3)
     assert not outseen(mine, [other], judge(mine, [other], Rule(), {}))
+
+
+def test_outseen__a_server_came_back_and_another_manager_saw_it_first__is_not_lasting() -> None:
+    watch = Outseen(enough=4.0, one_probe=1.0)
+    down = Node("h", 1)
+    assert watch.lasting(10.0, {}) == ()
+    assert watch.lasting(10.1, {down: 0.0}) == ()
+    assert watch.lasting(11.0, {down: 0.0}) == ()
+    assert watch.lasting(11.2, {down: 0.0}) == (down,)
+
+
+def test_outseen__seen_in_between__counts_anew() -> None:
+    watch = Outseen(enough=4.0, one_probe=1.0)
+    down = Node("h", 1)
+    watch.lasting(10.0, {down: 0.0})
+    watch.lasting(10.9, {})
+    assert watch.lasting(11.2, {down: 0.0}) == ()
+
+
+def test_outseen__own_probes_fail_for_a_moment_only__is_not_lasting() -> None:
+    watch = Outseen(enough=4.0, one_probe=1.0)
+    down = Node("h", 1)
+    watch.lasting(10.0, {down: 9.0})
+    assert watch.lasting(12.9, {down: 9.0}) == ()
+    assert watch.lasting(13.1, {down: 9.0}) == (down,)
+
+
+def test_outseen__nothing__is_nothing() -> None:
+    assert Outseen(enough=4.0, one_probe=1.0).lasting(10.0, {}) == ()

@@ -1,109 +1,18 @@
-"""Finding the first master, and keeping the others in line."""
+"""Keeping the replicas in line, and the lists true."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from rfmanager.quorum import Standing
 from rfmanager.steps import Record, Repoint, View, Wait
-from rfmanager.upkeep import reconcile, settle
-from rfprotocol.records import Outcome
-from rfprotocol.topology import Node, Phase, Topology
+from rfmanager.upkeep import reconcile
+from rfprotocol.topology import Node, Topology
 from tests.manager.world import POLICY, World
 
 A, B, C = (Node("h", port) for port in (1, 2, 3))
-
-
-def test_the_only_master_with_its_replicas_is_published_as_epoch_one() -> None:
-    world = World(3)
-    step = world.step()
-    assert isinstance(step, Record)
-    assert (step.topology.epoch, step.topology.master, step.topology.replicas) == (1, A, (B, C))
-
-
-def test_servers_that_are_down_do_not_keep_the_others_waiting() -> None:
-    world = World(3)
-    world[3].alive = False
-    step = world.step()
-    assert isinstance(step, Record)
-    assert step.topology.unavailable == (C,)
-
-
-def test_a_master_that_nobody_follows_is_not_adopted_while_a_server_is_down() -> None:
-    world = World(3)
-    world[2].alive = world[3].alive = False
-    reason = world.run().reason
-    assert "waiting for h:2, h:3" in reason
-    assert "'rfmanager failover --to h:1'" in reason
-    assert world.topology is None
-    world[3].alive = True  # which follows it
-    world.run()
-    assert world.topology is not None
-    assert (world.topology.master, world.topology.unavailable) == (A, (B,))
-
-
-def test_a_master_that_nobody_follows_is_adopted_when_an_operator_names_it() -> None:
-    world = World(3)
-    world[2].alive = world[3].alive = False
-    world.run()
-    world.ask(A)
-    world.run()
-    assert world.topology is not None
-    assert (world.topology.master, world.topology.unavailable) == (A, (B, C))
-
-
-def test_servers_that_boot_a_moment_later_are_heard() -> None:
-    world = World(3)
-    world[1].promote()
-    world[2].promote()
-    world[2].alive = world[3].alive = False
-    assert isinstance(world.step(), Wait)
-    world[2].alive = world[3].alive = True
-    assert "several masters" in world.run().reason
-    assert world.topology is None
-
-
-@pytest.mark.parametrize(
-    ("prepare", "why"),
-    [
-        (lambda world: world[2].promote(), "several masters: h:1, h:2"),
-        (lambda world: world[1].follow(None), "no master among the reachable servers (h:1, h:2, h:3)"),
-        (lambda world: setattr(world[1], "alive", False), "no master among the reachable servers (h:2, h:3)"),
-        (lambda world: world[2].follow(Node("elsewhere", 1)), "h:2 follows elsewhere:1"),
-    ],
-)
-def test_where_the_servers_do_not_agree_nothing_is_guessed(prepare: Callable[[World], None], why: str) -> None:
-    world = World(3)
-    prepare(world)
-    step = world.step()
-    assert isinstance(step, Wait)
-    assert why in step.reason
-    assert "REPLICAOF NO ONE" in step.reason
-
-
-def test_an_operator_may_name_the_first_master() -> None:
-    world = World(3)
-    world[1].follow(None)
-    world.ask(C)
-    world.run()
-    assert world.topology is not None
-    assert world.topology.master == C
-    assert world.receipts[-1].outcome is Outcome.DONE
-    assert world[1].follows == C
-
-
-@pytest.mark.parametrize("target", [None, Node("h", 9)])
-def test_a_request_that_names_no_usable_first_master_is_refused(target: Node | None) -> None:
-    world = World(2)
-    world[1].follow(None)
-    world.ask(target)
-    world.step()
-    assert world.receipts[-1].outcome is Outcome.REFUSED
-    assert world.topology is not None
-    assert world.topology.phase is Phase.UNSETTLED
 
 
 def serving() -> tuple[World, Topology]:
@@ -218,9 +127,3 @@ def test_eviction_policy_of_the_master__changed__is_published() -> None:
     assert (step.name, step.topology) == ("lists", replace(topology, eviction="allkeys-lru"))
     again = reconcile(with_report(world.view(), B, eviction="allkeys-lfu"), topology, A, POLICY)
     assert not isinstance(again, Record), "a replica evicts nothing"
-
-
-def test_while_paused_nothing_is_settled() -> None:
-    world = World(3)
-    world.paused = True
-    assert isinstance(settle(world.view()), Wait)

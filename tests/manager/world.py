@@ -17,6 +17,7 @@ from rfmanager.quorum import Standing
 from rfmanager.steps import (
     CatchUp,
     Demote,
+    Dismiss,
     Policy,
     Progress,
     Promote,
@@ -107,6 +108,8 @@ class World:
         self.believed: dict[str, Topology] = {}
         self.request: ManualRequest | None = None
         self.requests = 0
+        self.request_precedes = False
+        self.in_force: Topology | None = None  # None: the manager has just started
         self.paused = False
         self.policy = POLICY
         self.progress = Progress()
@@ -153,7 +156,7 @@ class World:
 
     def acknowledge_one(self, name: str) -> None:
         """One proxy reads the record, stops using what is withdrawn, and says so."""
-        if self.topology:
+        if self.topology and (self.topology.epoch >= self.proxies[name] or self.topology.is_gems):
             self.believed[name] = self.topology
             self.proxies[name] = self.topology.epoch
 
@@ -180,6 +183,11 @@ class World:
         """The primary manager dies; its successor knows the record and the servers."""
         self.progress = Progress()
 
+    def report(self, server: Server) -> NodeReport:
+        """What INFO says, with who is connected."""
+        replicas = [other for other in self.servers.values() if other.follows == server.node and self.link_up(other)]
+        return replace(server.report(self.link_up(server)), connected_replicas=len(replicas))
+
     # What the manager does.
 
     def view(self) -> View:
@@ -188,9 +196,7 @@ class World:
         if epoch != self.progress.epoch:
             self.progress = Progress(epoch=epoch, since=self.now)
         self.now += 0.01
-        sights = {
-            node: Sight(s.report(self.link_up(s)), self.now, self.now - 0.001) for node, s in self.servers.items()
-        }
+        sights = {node: Sight(self.report(s), self.now, self.now - 0.001) for node, s in self.servers.items()}
         self.known = looked(self.known, self.topology, sights)
         return View(
             now=self.now,
@@ -199,8 +205,7 @@ class World:
             members=tuple(self.servers),
             topology=self.topology,
             standings={
-                node: Standing(server.alive, server.report(self.link_up(server)), self.now)
-                for node, server in self.servers.items()
+                node: Standing(server.alive, self.report(server), self.now) for node, server in self.servers.items()
             },
             proxies=dict(self.proxies),
             request=self.request,
@@ -209,6 +214,9 @@ class World:
             progress=self.progress,
             known=self.known,
             recorded=self.recorded,
+            last_epoch=max((receipt.epoch for receipt in self.receipts), default=0),
+            request_precedes=self.request_precedes,
+            in_force=self.in_force,
         )
 
     def step(self, policy: Policy = POLICY) -> Step:
@@ -225,10 +233,11 @@ class World:
             Unpause: lambda _: self._achieved(stage=Stage.RELEASED),
             Repoint: self._repoint,
             Remember: lambda step: self._remember(step.known),
+            Dismiss: self._dismiss,
             Wait: lambda _: None,
         }
         carry_out[type(step)](step)
-        assert not self.paused or isinstance(step, Wait | Record | Remember)
+        assert not self.paused or isinstance(step, Wait | Record | Remember | Dismiss)
         return step
 
     def run(self, steps: int = 60) -> Wait:
@@ -290,7 +299,8 @@ class World:
         old, new = self.topology, step.topology
         assert Topology.decode(new.encode()) == new
         if old:
-            beyond = max(old.epoch, *self.proxies.values(), 0) + 1  # a proxy may know a record that was lost
+            used = (receipt.epoch for receipt in self.receipts)
+            beyond = max(old.epoch, *self.proxies.values(), *used, 0) + 1  # a proxy may know a record that was lost
             assert new.epoch in (old.epoch, old.epoch + 1, beyond)
             if new.master != old.master:
                 assert new.epoch > old.epoch
@@ -305,10 +315,17 @@ class World:
             assert step.receipt.epoch == new.epoch
             assert Receipt.decode(step.receipt.encode()) == step.receipt
             self.receipts.append(step.receipt)
-        assert not self.paused or (step.receipt and step.receipt.outcome is Outcome.REFUSED)
+        refused = step.receipt and step.receipt.outcome is Outcome.REFUSED
+        assert not self.paused or refused or step.name == "restore"
         self.topology = new
         if step.known is not None:
             self._remember(step.known)
+
+    def _dismiss(self, step: Dismiss) -> None:
+        assert step.receipt.outcome is Outcome.REFUSED
+        assert step.receipt.epoch > max((receipt.epoch for receipt in self.receipts), default=0)
+        self.receipts.append(step.receipt)
+        self.request = None
 
     def _remember(self, known: LastKnown) -> None:
         self.known = self.recorded = known
