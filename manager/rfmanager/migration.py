@@ -70,12 +70,10 @@ def _of_a_record_that_went_back(snapshot: Snapshot) -> Iterator[Finding]:
     acknowledged = f"proxy {gone.proxy}{others} acknowledged up to epoch {gone.epoch}"
     if snapshot.topology is None:
         what = f"the record is gone, and {acknowledged}"
-        why = "proxies have no master to send writes to"
+        why = "writes wait until there is one"
     else:
         what = f"the record went back to epoch {snapshot.epoch}, and {acknowledged}"
-        why = "these proxies do not act upon it: writes may be refused, or go to a former master and be lost"
-        if snapshot.gem_leads:
-            why = "until these proxies do so, too, writes may be refused, or go to a former master and be lost"
+        why = "these proxies do not act upon it, and their writes may wait until it is followed or has a greater epoch"
     yield Finding(Severity.UNSAFE, None, what, why, _who_mends(snapshot, "publishes it anew by itself"))
 
 

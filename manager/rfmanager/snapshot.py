@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
+from rfmanager import gemlock
 from rfmanager.brake import LIMIT, NO_BRAKE, Brake
 from rfmanager.lastknown import LastKnown, is_ours
 from rfprotocol.errors import RecordError
@@ -17,9 +17,6 @@ from rfprotocol.store import Entry
 from rfprotocol.topology import FORMAT, ManagerReport, Node, NodeReport, Phase, Topology, load_record
 
 Decoded = TypeVar("Decoded")
-
-_GEMS_SEAT = re.compile(r"ex\d{10}")
-"""In the gem's lock; the managers' own seats there have a token before the number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +126,8 @@ class Snapshot:
         topology = read("nodes", Topology.decode, nodes)
         wish = read("manual_failover", ManualRequest.decode, request)
         is_start = topology.is_gems if topology else nodes is None  # no manager of this system has written it
-        gems = [seat for seat in gem_seats or {} if _GEMS_SEAT.fullmatch(seat)]
-        gem_leads = bool(gems) and first_seat(gem_seats or {}) in gems
+        in_line = gemlock.of_the_gem(gem_seats or {})
+        gem_leads = gemlock.is_led_by_the_gem(gem_seats or {})
         return cls(
             topology=topology,
             primary=leader(seats or {}),
@@ -141,7 +138,7 @@ class Snapshot:
             request_is_empty=request is not None and wish is None and "manual_failover" not in unreadable,
             request_is_left_over=bool(wish and request and is_start and _precedes(request, seats or {})),
             gem_leads=gem_leads,
-            gem_waits=bool(gems) and not gem_leads,
+            gem_waits=bool(in_line) and not gem_leads,
             unreadable=unreadable,
             brake=Brake.of([receipt for receipt in receipts if receipt], wall, brake_limit),
             known=read("last_known", LastKnown.decode, known),
@@ -213,19 +210,13 @@ class Snapshot:
 
 def leader(seats: Mapping[str, Entry]) -> str:
     """The contender that came first, by the number that ZooKeeper gave its seat; empty when there is none."""
-    first = first_seat(seats)
+    first = gemlock.lowest(seats)
     return seats[first].data.decode(errors="replace") if first else ""
-
-
-def first_seat(seats: Mapping[str, Entry]) -> str:
-    """The seat with the lowest number; empty when there is none."""
-    numbered = [name for name in seats if name[-10:].isdigit()]
-    return min(numbered, key=lambda name: name[-10:], default="")
 
 
 def _precedes(request: Entry, seats: Mapping[str, Entry]) -> bool:
     """Whether the request was there before the primary manager came, this one or the next."""
-    first = first_seat(seats)
+    first = gemlock.lowest(seats)
     return not first or request.created < seats[first].created
 
 

@@ -83,7 +83,7 @@ def test_findings__the_record_went_back__names_the_epoch_a_proxy_and_how_many_ot
     finding = only(replace(HEALTHY, proxies=proxies))
     assert finding.severity is Severity.UNSAFE
     assert finding.what == "the record went back to epoch 7, and proxy p2 and 2 others acknowledged up to epoch 9"
-    assert "writes may be refused, or go to a former master" in finding.why
+    assert "do not act upon it, and their writes may wait" in finding.why
     assert finding.line == "the primary manager m1 publishes it anew by itself; its log says why if this stays"
     alone = only(replace(HEALTHY, proxies={"p1": ProxyRecord(8)}, primary="", managers={}))
     assert alone.what.endswith("and proxy p1 acknowledged up to epoch 8")
