@@ -597,3 +597,23 @@ async def test_failover__a_full_disk_elsewhere_or_on_a_server_that_is_gone__is_n
     asked = ask(store)
     await manager.requested()
     assert await manager.settle(9) == await asked
+
+
+async def test_failover__a_request_of_the_gem_is_left_and_rfmanager_takes_over__never_obeys_that_one(
+    redis_group: RedisGroup,
+) -> None:
+    master, left, wanted = redis_group.nodes
+    record = f'{{"master": "{master}", "slaves": ["{left}", "{wanted}"], "unavailable": []}}'
+    async with site(redis_group) as place:
+        wish = Put(PATHS.manual_failover, str(left).encode())
+        await place.store.commit(Put(PATHS.nodes, record.encode()), wish)
+        gems = await gems_manager(place.tree)
+        await place.manager(policy=Policy(catch_up_timeout=5.0))
+        await place.report("manager0", lambda report: not report.is_gems)
+        with pytest.raises(OperationFailed, match="lead, and rfmanager does nothing"):
+            await operations.failover(place.store, PATHS, wanted, 60.0)
+        await gems.close()
+        answer = await operations.failover(place.store, PATHS, wanted, 60.0)
+        assert (answer.outcome, answer.master) == (Outcome.DONE, wanted)
+        first, *others = await place.receipts()
+        assert (first.outcome, others) == (Outcome.REFUSED, [answer])
