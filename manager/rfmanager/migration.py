@@ -57,7 +57,7 @@ def _of_the_gems_record(snapshot: Snapshot) -> Iterator[Finding]:
     if snapshot.topology is None or not snapshot.topology.is_gems or snapshot.gem_leads:
         return
     what = f"the record was written by {GEM}, and no rfmanager has adopted it"
-    why = f"until then a lost master is not replaced, and {_NOT_FENCED}"
+    why = f"until then a lost master may not be replaced, and {_NOT_FENCED}"
     todo = _who_mends(snapshot, "adopts it when the servers agree on one master")
     yield Finding(Severity.UNSAFE, None, what, why, todo)
 
@@ -73,7 +73,7 @@ def _of_a_record_that_went_back(snapshot: Snapshot) -> Iterator[Finding]:
         why = "writes wait until there is one"
     else:
         what = f"the record went back to epoch {snapshot.epoch}, and {acknowledged}"
-        why = "these proxies do not act upon it, and their writes may wait until it is followed or has a greater epoch"
+        why = "these proxies do not act upon it, and their writes may wait"
     yield Finding(Severity.UNSAFE, None, what, why, _who_mends(snapshot, "publishes it anew by itself"))
 
 
