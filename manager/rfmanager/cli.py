@@ -22,7 +22,7 @@ from dataclasses import replace
 import structlog
 import uvloop
 
-from rfmanager import doctor, facts, gemflags, inspection, operations, report
+from rfmanager import doctor, facts, gemflags, inspection, migration, operations, report
 from rfmanager.config import ManagerConfig, parser, with_gems_patience
 from rfmanager.daemon import Daemon, Settings
 from rfmanager.operations import NotConnected
@@ -313,6 +313,9 @@ async def _forget(store: TopologyStore, config: ManagerConfig, arguments: argpar
 
 async def _pause(store: TopologyStore, config: ManagerConfig, arguments: argparse.Namespace) -> int:
     before = await operations.pause(store, config.paths, _operator())
+    snapshot = await operations.status(store, config.paths)
+    if snapshot.gem_leads:
+        _complain(f"warning: {migration.gems_managers(snapshot)} lead and do not know of pauses", DONE)
     print(f"paused already, {report.pause_text(before)}" if before else "paused: nobody is promoted until 'resume'")
     return DONE
 

@@ -1,4 +1,7 @@
-"""Do the managers suffice, are they told the same, and do they look at as many servers as they believe? Pure."""
+"""Do the managers suffice, are they told the same, and do they look at as many servers as they believe? Pure.
+
+Only this system's managers are judged: node managers of the gem are not told these options, and do not count to them.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,12 @@ def too_few(managers: Mapping[str, ManagerReport], primary: str = "") -> str:
     """Fewer report than have to; empty when they suffice. Those of earlier releases do not say how many have to."""
     if not managers:
         return "no manager reports: nobody is promoted"
+    ours = [report for report in managers.values() if not report.is_gems]
     leads = managers.get(primary)
-    required = leads.required if leads else max(report.required for report in managers.values())
-    if len(managers) >= required:
+    required = leads.required if leads else max((report.required for report in ours), default=0)
+    if len(ours) >= required:
         return ""
-    return f"{len(managers)} of {required} required managers report: nobody is promoted; start the others"
+    return f"{len(ours)} of {required} required managers report: nobody is promoted; start the others"
 
 
 def disagreements(managers: Mapping[str, ManagerReport], primary: str = "") -> list[str]:

@@ -62,7 +62,13 @@ _TIMEOUT_TOLERANCE = 0.01
 
 def examine(group: GroupFacts) -> list[Finding]:
     """All that is wrong with the group, the worst first."""
-    findings = [*_of_the_store(group), *_of_the_managers(group), *_of_the_group(group), *_of_the_proxies(group)]
+    findings = [
+        *_of_the_store(group),
+        *group.migration,
+        *_of_the_managers(group),
+        *_of_the_group(group),
+        *_of_the_proxies(group),
+    ]
     findings += [*_of_the_strangers(group), *_of_the_doubles(group), *comparison.differences(group)]
     for server in group.servers:
         if server.trouble:

@@ -72,6 +72,7 @@ class GroupFacts:
     strangers: Mapping[Node, str] = field(default_factory=dict)  # whose data is not the group's: what it holds
     slowed_down: str = ""  # why, and until when, a silent master is given more time than usual
     paused: str = ""  # by whom the managers are, and since when; empty when they are not
+    migration: Sequence[Finding] = ()  # what does not hold while the gem's managers, or its record, are there
 
     @property
     def yardstick(self) -> ServerFacts | None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from rfmanager import operations
+from rfmanager import migration, operations
 from rfmanager.consistency import disagreements, same_process, too_few
 from rfmanager.doctor import NEEDED, SETTINGS
 from rfmanager.facts import GroupFacts, ServerFacts, User
@@ -49,7 +49,7 @@ async def inspect(
         raise OperationFailed(f"no server is known at {paths.root}: name them with -n, or start rfmanager first")
     group = await inspect_servers(nodes, credentials, silence=silence)
     # Where nobody has ever been master, managers may never have been started.
-    in_use = known.topology is not None or bool(known.managers)
+    in_use = (known.topology is not None or bool(known.managers)) and not known.gem_leads
     return replace(
         group,
         asked_timeout=asked_timeout,
@@ -61,6 +61,7 @@ async def inspect(
         strangers={report.node: holding(report) for report in known.strangers},
         slowed_down=slowed_down_text(known.brake) if known.brake.on else "",
         paused=pause_text(known.pause) if known.pause else "",
+        migration=migration.findings(known),
     )
 
 

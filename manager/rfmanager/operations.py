@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
+from rfmanager import migration
 from rfmanager.brake import LIMIT
 from rfmanager.report import pause_text, request_text
 from rfmanager.snapshot import Pause, Snapshot
@@ -21,6 +22,13 @@ from rfprotocol.topology import Kind, ManagerReport, Node, NodeReport, Phase
 
 _PROXIES_PATIENCE = 1.0
 """Seconds that proxies are given to see the end of a change and to say what it was like."""
+
+_LEAD_PATIENCE = 5.0
+"""Seconds that a manager is given to take the lead, and to remove a request that is left over: it needs one to notice
+that the last one died, and milliseconds for the rest. A session lasts 4 s by default."""
+
+_FILL_PATIENCE = 1.0
+"""Seconds that a client of the gem is given to fill the request that it has created; it takes one round trip."""
 
 _LAST_CHANCE = 2.0
 """Seconds for the withdrawal of a request that nobody waits for any more."""
@@ -61,10 +69,13 @@ async def connected(
 
 async def status(store: TopologyStore, paths: Paths, brake_limit: int = LIMIT) -> Snapshot:
     """Everything that the store holds on the group; `brake_limit` is the managers'. Raises StoreUnavailable."""
-    (managers, seats, proxies, history), (nodes, paused, request, known) = await asyncio.gather(
-        asyncio.gather(*map(store.read_children, (paths.managers, paths.lock, paths.proxies, paths.history))),
-        asyncio.gather(*map(store.read, (paths.nodes, paths.paused, paths.manual_failover, paths.last_known))),
+    folders = (paths.managers, paths.lock, paths.gem_lock, paths.proxies, paths.history)
+    (managers, seats, gem_seats, proxies, history), (paused, request, known) = await asyncio.gather(
+        asyncio.gather(*map(store.read_children, folders)),
+        asyncio.gather(*map(store.read, (paths.paused, paths.manual_failover, paths.last_known))),
     )
+    # After the proxies: what they have acknowledged is there, or is gone.
+    nodes = await store.read(paths.nodes)
     return Snapshot.of(
         nodes=nodes,
         managers=managers,
@@ -74,6 +85,7 @@ async def status(store: TopologyStore, paths: Paths, brake_limit: int = LIMIT) -
         request=request,
         history=history,
         known=known,
+        gem_seats=gem_seats,
         wall=time.time(),
         brake_limit=brake_limit,
     )
@@ -152,14 +164,18 @@ async def failover(
     Raises OperationFailed when it makes no sense to ask, when it would do harm (not with `force`), and when there is no
     receipt after `timeout` seconds; the request is then withdrawn, as it is when the caller is cancelled. Raises
     StoreUnavailable when it is not even known whether the request was made.
+
+    One that the gem has left is not in the way: the primary manager removes it, and one that is empty is replaced.
     """
-    snapshot = await status(store, paths)
-    _check(snapshot, paths)
+    snapshot = await _ready(store, paths, timeout)
     if not force:
         _check_disks(snapshot, target)
     before = _newest(await store.read_children(paths.history))
     try:
-        await store.commit(Put(paths.manual_failover, ManualRequest(target).encode()))
+        empty = await store.read(paths.manual_failover) if snapshot.request_is_empty else None
+        # Made anew, not filled: managers and `_Request` tell requests apart by their creation.
+        replaced = [Delete(paths.manual_failover, empty.version)] if empty else []
+        await store.commit(*replaced, Put(paths.manual_failover, ManualRequest(target).encode()))
         entry = await store.read(paths.manual_failover)
     except StoreConflict:
         raise OperationFailed("another operator was faster: 'rfmanager status' shows the request") from None
@@ -233,14 +249,65 @@ def left_behind(snapshot: Snapshot, target: Node | None) -> str:
     return warning(chosen, reports) if chosen is not None else ""
 
 
+async def _ready(store: TopologyStore, paths: Paths, timeout: float) -> Snapshot:
+    """Wait until a manager leads and no request is in the way, for as long as that may take by itself.
+
+    Returns with an empty request in the way when nobody fills it. Raises OperationFailed.
+    """
+    snapshot = await status(store, paths)
+    _check(snapshot, paths)
+    if not _obstacle(snapshot, paths):
+        return snapshot
+    began, changed = asyncio.get_running_loop().time(), asyncio.Event()
+    places = (paths.manual_failover, paths.lock, paths.gem_lock, paths.managers, paths.nodes, paths.paused)
+    watches = [store.watch(path, changed.set) for path in places]
+    try:
+        while True:
+            changed.clear()
+            snapshot = await status(store, paths)
+            _check(snapshot, paths)
+            if not (obstacle := _obstacle(snapshot, paths)):
+                return snapshot
+            empty_only = snapshot.request_is_empty and bool(snapshot.primary)
+            patience = min(timeout, _FILL_PATIENCE if empty_only else _LEAD_PATIENCE)
+            try:
+                async with asyncio.timeout_at(began + patience):
+                    await changed.wait()
+            except TimeoutError:
+                if empty_only:
+                    return snapshot
+                raise OperationFailed(obstacle) from None
+    finally:
+        for end in watches:
+            end()
+
+
+def _obstacle(snapshot: Snapshot, paths: Paths) -> str:
+    """What has to go before a request makes sense, and goes by itself if all is well; empty: nothing."""
+    if not snapshot.primary:
+        names = ", ".join(sorted(snapshot.ours))
+        return f"no manager leads, although {names} report: nothing was asked for; the managers' logs say why"
+    if snapshot.request and snapshot.request_is_left_over:
+        return (
+            f"{paths.manual_failover} holds a request from before rfmanager led ({request_text(snapshot.request)}), "
+            f"and the primary manager {snapshot.primary} has not removed it: its log says why"
+        )
+    return f"{paths.manual_failover} is empty" if snapshot.request_is_empty else ""
+
+
 def _check(snapshot: Snapshot, paths: Paths) -> None:
     """Raise OperationFailed for a request that could only wait in vain."""
-    if snapshot.request:
+    if snapshot.gem_leads:
+        raise OperationFailed(
+            f"{migration.gems_managers(snapshot)} lead, and rfmanager does nothing: ask them with "
+            "RedisFailover::ManualFailover or client.manual_failover, or stop every redis_node_manager and repeat this"
+        )
+    if snapshot.request and not snapshot.request_is_left_over:
         raise OperationFailed(f"a request is under way already: {request_text(snapshot.request)}")
     for name in ("nodes", "manual_failover"):
         if why := snapshot.unreadable.get(name):
             raise OperationFailed(f"{why}: the managers do nothing until {paths.root}/{name} is put right")
-    if not snapshot.managers:
+    if not snapshot.ours:
         raise OperationFailed(f"no manager of {paths.root} runs: start rfmanager first")
     if snapshot.pause:
         raise OperationFailed(f"the managers are paused {pause_text(snapshot.pause)}: 'rfmanager resume' first")
@@ -343,6 +410,8 @@ def _where_it_stands(snapshot: Snapshot) -> str:
     phase = snapshot.topology.phase if snapshot.topology else None
     if phase in (Phase.DRAINING, Phase.PROMOTING):
         return f"the managers are in the middle of it (epoch {snapshot.epoch}, {phase.value}): see 'rfmanager status'"
+    if snapshot.gem_leads:
+        return f"{migration.gems_managers(snapshot)} lead now; the request is withdrawn"
     if not snapshot.primary:
         return "there is no primary manager; the request is withdrawn"
     said = f"phase {phase.value}" if phase else "no topology"

@@ -12,8 +12,9 @@ from typing import Any
 
 from tabulate import tabulate
 
+from rfmanager import migration
 from rfmanager.brake import Brake
-from rfmanager.consistency import complaints
+from rfmanager.consistency import complaints, too_few
 from rfmanager.detector import UNLINKED
 from rfmanager.doctor import UNSEEN
 from rfmanager.facts import Finding
@@ -47,6 +48,7 @@ _TROUBLES = {
     "error": "cannot be reached: the managers' logs say why",
 }
 """What Redis' words, and those of `errors.Failure`, ask an operator to do."""
+_NOT_SAID = f"is unavailable, and node managers of {migration.GEM} do not say why"
 
 
 def meaning(condition: str) -> str:
@@ -80,6 +82,14 @@ def status_json(snapshot: Snapshot) -> str:
             "primary": snapshot.primary or None,
             "paused": {"by": snapshot.pause.by, "at": snapshot.pause.at} if snapshot.pause else None,
             "request": snapshot.request.encode().decode() if snapshot.request else None,
+            "request_state": _request_state(snapshot) or None,
+            "gem": {
+                "leads": snapshot.gem_leads,
+                "waits": snapshot.gem_waits,
+                "managers": snapshot.gems,
+                "record": snapshot.topology is not None and snapshot.topology.is_gems,
+            },
+            "gone_back": asdict(snapshot.gone_back) if snapshot.gone_back else None,
             "unreadable": dict(snapshot.unreadable),
             "trouble": troubles(snapshot),
             "slowed_down": asdict(snapshot.brake) if snapshot.brake.on else None,
@@ -215,10 +225,32 @@ def _summary(snapshot: Snapshot) -> list[tuple[str, str]]:
     if topology:
         rows += [("phase", topology.phase.value), ("epoch", str(topology.epoch))]
         rows += [("change", change) for change in [_change(topology)] if change]
-    rows.append(("primary manager", snapshot.primary or "none: no manager leads"))
+    none = f"none: node managers of {migration.GEM} lead" if snapshot.gem_leads else "none: no manager leads"
+    rows.append(("primary manager", snapshot.primary or none))
     rows += [("paused", f"{pause_text(snapshot.pause)}: end it with 'rfmanager resume'")] if snapshot.pause else []
-    rows += [("request", f"{request_text(snapshot.request)}: under way")] if snapshot.request else []
+    rows += [("request", _request(snapshot))] if _request_state(snapshot) else []
     return rows + [("unreadable", why) for why in snapshot.unreadable.values()]
+
+
+def _request_state(snapshot: Snapshot) -> str:
+    if snapshot.request_is_empty:
+        return "empty"
+    if snapshot.request is None:
+        return ""
+    return "left over" if snapshot.request_is_left_over else "under way"
+
+
+def _request(snapshot: Snapshot) -> str:
+    """What an operator asked for, and what becomes of it."""
+    if snapshot.request is None:
+        return f"empty: a client of {migration.GEM} did not fill it; 'rfmanager failover' replaces it"
+    text = request_text(snapshot.request)
+    if snapshot.gem_leads:
+        return f"{text}: a matter of the node managers that lead; {migration.GEM} never removes one that is done"
+    if snapshot.request_is_left_over:
+        who = f"the primary manager {snapshot.primary}" if snapshot.primary else "the next primary manager"
+        return f"{text}: left over from before rfmanager led; {who} refuses it and removes it"
+    return f"{text}: under way"
 
 
 def _waits_for(snapshot: Snapshot) -> str:
@@ -237,7 +269,10 @@ def troubles(snapshot: Snapshot) -> list[str]:
     """What an operator should look at first, one line each; empty when all is well."""
     listed = {"master": "the master ", "replica": "replica "}
     master = next((server.report for server in snapshot.servers if server.listed == "master"), None)
-    lines = complaints(snapshot.managers, snapshot.primary)
+    lines = [migration.line(finding) for finding in migration.findings(snapshot)]
+    few = too_few(snapshot.managers, snapshot.primary)
+    # While the gem's managers lead, it is they that promote.
+    lines += [said for said in complaints(snapshot.managers, snapshot.primary) if said != few or not snapshot.gem_leads]
     said = [
         (server, trouble)
         for server in snapshot.servers
@@ -263,7 +298,7 @@ def _trouble(server: Server, snapshot: Snapshot) -> str:
     if report is None:
         return ""
     if report.condition == "ok":
-        return _unlinked(report, snapshot)
+        return _unlinked(report, snapshot) if report.available else _NOT_SAID
     overdue = f"; it was busy with {report.busy_with}, its patience is over" if report.busy_with else ""
     unsaved = f"; it could not write {report.unsaved}" if report.unsaved else ""
     return f"{_TROUBLES.get(report.condition, report.condition)}{unsaved}{overdue}"
@@ -319,12 +354,17 @@ def _row(server: Server) -> Sequence[object]:
         server.node,
         server.listed,
         _role(server),
-        report.condition,
+        _condition(report),
         offset,
         lag,
         shown(report) or "-",
         _up_for(server),
     )
+
+
+def _condition(report: NodeReport) -> str:
+    """The gem does not say what is wrong with a server."""
+    return "unavailable" if report.condition == "ok" and not report.available else report.condition
 
 
 def _role(server: Server) -> str:
@@ -344,7 +384,7 @@ def _up_for(server: Server) -> str:
     """How many managers see it up; by name those that are of another opinion than the one shown, and theirs."""
     shown = server.report
     others = [
-        f"{name}: {report.condition}"
+        f"{name}: {_condition(report)}"
         for name, report in sorted(server.seen.items())
         if shown and (report.available, report.condition) != (shown.available, shown.condition)
     ]
@@ -354,7 +394,8 @@ def _up_for(server: Server) -> str:
 
 def _manager_row(name: str, manager: ManagerReport, snapshot: Snapshot) -> Sequence[object]:
     up = sum(report.available for report in manager.nodes)
-    return (name, "primary" if name == snapshot.primary else "-", f"{up} of {len(manager.nodes)}")
+    role = "primary" if name == snapshot.primary else "redis_failover" if manager.is_gems else "-"
+    return (name, role, f"{up} of {len(manager.nodes)}")
 
 
 def _proxy_row(name: str, proxy: ProxyRecord, epoch: int) -> Sequence[object]:
@@ -401,6 +442,7 @@ def _plain_manager(name: str, snapshot: Snapshot) -> dict[str, Any]:
     return {
         "name": name,
         "primary": name == snapshot.primary,
+        "gem": manager.is_gems,
         "sequence": manager.sequence,
         "servers_up": sum(report.available for report in manager.nodes),
         "configured": None if manager.configured is None else [str(node) for node in manager.configured],
@@ -416,7 +458,7 @@ def _plain_server(server: Server, snapshot: Snapshot) -> dict[str, Any]:
     if report:
         known = {
             "role": _ROLES.get(report.role, report.role) or None,
-            "condition": report.condition,
+            "condition": _condition(report),
             "available": report.available,
             "offset": report.offset if report.offset >= 0 else None,
             "follows": str(report.follows) if report.follows else None,
@@ -444,7 +486,7 @@ def _plain_server(server: Server, snapshot: Snapshot) -> dict[str, Any]:
         "managers": {
             name: {
                 "available": said.available,
-                "condition": said.condition,
+                "condition": _condition(said),
                 **({"refusal": said.refusal} if said.refusal else {}),
             }
             for name, said in sorted(server.seen.items())

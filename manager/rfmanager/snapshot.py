@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
+from rfmanager import gemlock
 from rfmanager.brake import LIMIT, NO_BRAKE, Brake
 from rfmanager.lastknown import LastKnown, is_ours
 from rfprotocol.errors import RecordError
@@ -40,6 +41,15 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True)
+class GoneBack:
+    """The record is older than what proxies have acted upon: ZooKeeper was restored or wiped, or the gem wrote it."""
+
+    epoch: int  # the greatest that a proxy has acknowledged
+    proxy: str  # that proxy
+    others: int  # further proxies that have acknowledged a greater epoch than the record's
+
+
+@dataclass(frozen=True, slots=True)
 class Server:
     """One Redis server: how the topology lists it, and what the managers say of it."""
 
@@ -65,6 +75,14 @@ class Snapshot:
     proxies: Mapping[str, ProxyRecord] = field(default_factory=dict)
     pause: Pause | None = None
     request: ManualRequest | None = None
+    request_is_empty: bool = False  # there is one that says nothing: a client of the gem has not filled it yet
+    request_is_left_over: bool = False
+    """It is not obeyed: no manager has written a record yet, and it was there before the primary manager came.
+
+    The gem never removes a request, so this one may be of years ago.
+    """
+    gem_leads: bool = False  # a node manager of the gem holds the gem's lock
+    gem_waits: bool = False  # one waits in line behind a manager
     unreadable: Mapping[str, str] = field(default_factory=dict)
     brake: Brake = NO_BRAKE
     known: LastKnown | None = None
@@ -81,10 +99,15 @@ class Snapshot:
         request: Entry | None = None,
         history: Mapping[str, Entry] | None = None,
         known: Entry | None = None,
+        gem_seats: Mapping[str, Entry] | None = None,
         wall: float = 0.0,
         brake_limit: int = LIMIT,
     ) -> Snapshot:
-        """From the records as they were read at `wall`; `seats` are the contenders for the role of primary manager."""
+        """From the records as they were read at `wall`.
+
+        `seats` are the contenders for the role of primary manager, `gem_seats` those for the gem's lock. To be read
+        before `nodes`: the proxies, which acknowledge what is there, else the record seems to have gone back.
+        """
         unreadable: dict[str, str] = {}
 
         def read(name: str, decode: Callable[[bytes], Decoded], entry: Entry | None) -> Decoded | None:
@@ -100,13 +123,22 @@ class Snapshot:
         }
         receipts = [read(f"history/{name}", Receipt.decode, entry) for name, entry in (history or {}).items()]
         records = {name: read(f"proxies/{name}", ProxyRecord.decode, entry) for name, entry in (proxies or {}).items()}
+        topology = read("nodes", Topology.decode, nodes)
+        wish = read("manual_failover", ManualRequest.decode, request)
+        is_start = topology.is_gems if topology else nodes is None  # no manager of this system has written it
+        in_line = gemlock.of_the_gem(gem_seats or {})
+        gem_leads = gemlock.is_led_by_the_gem(gem_seats or {})
         return cls(
-            topology=read("nodes", Topology.decode, nodes),
+            topology=topology,
             primary=leader(seats or {}),
             managers={name: report for name, report in reports.items() if report},
             proxies={name: record for name, record in records.items() if record},
             pause=Pause.decode(paused.data) if paused else None,
-            request=read("manual_failover", ManualRequest.decode, request),
+            request=wish,
+            request_is_empty=request is not None and wish is None and "manual_failover" not in unreadable,
+            request_is_left_over=bool(wish and request and is_start and _precedes(request, seats or {})),
+            gem_leads=gem_leads,
+            gem_waits=bool(in_line) and not gem_leads,
             unreadable=unreadable,
             brake=Brake.of([receipt for receipt in receipts if receipt], wall, brake_limit),
             known=read("last_known", LastKnown.decode, known),
@@ -116,6 +148,24 @@ class Snapshot:
     def epoch(self) -> int:
         """Of the topology; 0 when there is none."""
         return self.topology.epoch if self.topology else 0
+
+    @property
+    def gems(self) -> list[str]:
+        """The node managers of the gem that report."""
+        return sorted(name for name, report in self.managers.items() if report.is_gems)
+
+    @property
+    def ours(self) -> Mapping[str, ManagerReport]:
+        """The reports of this system's managers."""
+        return {name: report for name, report in self.managers.items() if not report.is_gems}
+
+    @property
+    def gone_back(self) -> GoneBack | None:
+        """Whether a proxy has acted upon a later record than this one."""
+        if "nodes" in self.unreadable:
+            return None
+        ahead = sorted((-proxy.epoch, name) for name, proxy in self.proxies.items() if proxy.epoch > self.epoch)
+        return GoneBack(-ahead[0][0], ahead[0][1], len(ahead) - 1) if ahead else None
 
     @property
     def has_master(self) -> bool:
@@ -160,9 +210,14 @@ class Snapshot:
 
 def leader(seats: Mapping[str, Entry]) -> str:
     """The contender that came first, by the number that ZooKeeper gave its seat; empty when there is none."""
-    numbered = [name for name in seats if name[-10:].isdigit()]
-    first = min(numbered, key=lambda name: name[-10:], default=None)
+    first = gemlock.lowest(seats)
     return seats[first].data.decode(errors="replace") if first else ""
+
+
+def _precedes(request: Entry, seats: Mapping[str, Entry]) -> bool:
+    """Whether the request was there before the primary manager came, this one or the next."""
+    first = gemlock.lowest(seats)
+    return not first or request.created < seats[first].created
 
 
 def _listed(topology: Topology | None, node: Node) -> str:

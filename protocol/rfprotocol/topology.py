@@ -277,6 +277,11 @@ class ManagerReport:
     required: int = 0  # managers that must report a server, as it is configured; 0: it does not say
     strategy: str = ""  # how many of them must agree
 
+    @property
+    def is_gems(self) -> bool:
+        """Was it written by a node manager of the gem? It counts no reports and does not say what it is told."""
+        return self.sequence == 0 and self.configured is None
+
     def encode(self) -> bytes:
         """JSON for `manager_node_state/<id>`: the gem's two keys, and the details beside them."""
         return json.dumps(

@@ -10,6 +10,7 @@ import socketserver
 import subprocess
 import sys
 import threading
+import time
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,8 +18,11 @@ from pathlib import Path
 import pytest
 
 from deploy.processes import Process, wait_until
-from rfmanager import cli
+from rfmanager import cli, operations
+from rfprotocol.paths import Paths
+from rfprotocol.store import Put
 from rfprotocol.topology import Node
+from rfprotocol.zkstore import ZkStore
 from tests.support.logged import logged
 from tests.support.redis import RedisGroup, free_port
 from tests.support.zookeeper import ZooKeeperServer
@@ -252,6 +256,62 @@ def test_failover__away_from_a_full_disk__is_refused_then_forced_and_said_everyw
     assert managers.status()["master"] == str(first.node)
     assert managers.command("failover", "--force").returncode == 0
     assert managers.status()["master"] != str(first.node)
+
+
+PATHS = Paths()
+
+
+async def test_a_gems_manager_that_leads__is_said_by_status_and_doctor_and_failover_is_refused(
+    managers: Managers,
+) -> None:
+    master, *replicas = map(str, managers.group.nodes)
+    gem = ZkStore(managers.hosts)
+    async with operations.connected(gem, 10.0, managers.hosts):
+        record = {"master": master, "slaves": replicas, "unavailable": []}
+        wish = Put(PATHS.manual_failover, replicas[0].encode())
+        await gem.commit(Put(PATHS.nodes, json.dumps(record).encode()), wish)
+        await gem.enlist(f"{PATHS.gem_lock}/ex", b"")
+        report = {"available": dict.fromkeys((master, *replicas), 0.001), "unavailable": []}
+        await gem.announce(PATHS.manager("h1-12"), json.dumps(report).encode())
+
+        status = managers.command("status")
+        assert (status.returncode, status.stderr) == (cli.TROUBLE, "")
+        [trouble] = [line for line in status.stdout.splitlines() if line.startswith("trouble ")]
+        assert "node managers of Ruby's redis_failover (h1-12) lead: rfmanager does nothing" in trouble
+        assert f"make {replicas[0]} the master: a matter of the node managers that lead" in status.stdout
+        doctor = managers.command("doctor")
+        assert doctor.returncode == 1
+        assert "unsafe: the group: node managers of Ruby's redis_failover (h1-12) lead\n" in doctor.stdout
+        began = time.monotonic()
+        refused = managers.command("failover", "--timeout", "100")
+        assert time.monotonic() - began < 50, "nothing is waited for"
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert "ask them with RedisFailover::ManualFailover or client.manual_failover" in refused.stderr
+        left = await gem.read(PATHS.manual_failover)
+        assert left is not None
+        assert (left.data, left.version) == (replicas[0].encode(), 0)
+        assert "lead and do not know of pauses" in managers.command("pause").stderr
+    stopped = managers.command("status")
+    assert stopped.returncode == cli.TROUBLE
+    assert "no rfmanager has adopted it" in stopped.stdout
+    assert f"make {replicas[0]} the master: left over from before rfmanager led; the next" in stopped.stdout
+
+
+async def test_failover__a_client_of_the_gem_left_an_empty_request__is_done(managers: Managers) -> None:
+    managers.start()
+    managers.wait_until_serving()
+    before = managers.status()["master"]
+    gem = ZkStore(managers.hosts)
+    async with operations.connected(gem, 10.0, managers.hosts):
+        await gem.commit(Put(PATHS.manual_failover, b""))
+    status = managers.command("status")
+    assert status.returncode == 0
+    assert "empty: a client of Ruby's redis_failover did not fill it" in status.stdout
+    done = managers.command("failover")
+    assert (done.returncode, done.stderr) == (0, "")
+    after = managers.status()
+    assert (after["request_state"], after["phase"]) == (None, "serving")
+    assert after["master"] != before
 
 
 def test_two_managers_on_one_host_share_the_work_and_sigterm_hands_it_over_at_once(managers: Managers) -> None:

@@ -97,3 +97,12 @@ def test_complaints__the_worst_first() -> None:
         "manager m2",
         "a",
     ]
+
+
+def test_too_few_and_disagreements__node_managers_of_the_gem__are_not_counted_nor_blamed() -> None:
+    gems = ManagerReport("h1-12", nodes=(up(A, ""), up(B, "")))
+    assert (
+        too_few({"m1": ALONE, "h1-12": gems}) == "1 of 2 required managers report: nobody is promoted; start the others"
+    )
+    assert complaints({"m1": replace(ALONE, required=1), "h1-12": gems}) == []
+    assert complaints({"h1-12": gems}) == []

@@ -295,3 +295,9 @@ def test_doctor__a_store_that_does_not_answer__is_unsafe_and_nothing_else_is_sai
         None,
         "ZooKeeper at z:2181 does not answer",
     )
+
+
+def test_doctor__what_does_not_hold_during_a_migration__is_found_with_its_severity() -> None:
+    unsafe = Finding(Severity.UNSAFE, None, "node managers lead", "not fenced", "stop them")
+    warning = Finding(Severity.WARNING, None, "one waits", "it takes over", "stop it")
+    assert examine(replace(SAFE, migration=[warning, unsafe])) == [unsafe, warning]

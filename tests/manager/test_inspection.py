@@ -202,3 +202,14 @@ async def test_inspection__the_store_is_away__servers_that_are_named_are_examine
     assert facts.servers[0].role == "master"
     with pytest.raises(StoreUnavailable):
         await inspected(store)
+
+
+async def test_inspection__the_gems_managers_lead__is_found_and_missing_managers_are_not(
+    store: MemStore, redis_server: RedisServer
+) -> None:
+    record = f'{{"master": "{redis_server.node}", "slaves": [], "unavailable": []}}'
+    await store.commit(Put(PATHS.nodes, record.encode()))
+    await store.enlist(f"{PATHS.gem_lock}/ex", b"")
+    group = await inspected(store)
+    assert [finding.what for finding in group.migration] == ["node managers of Ruby's redis_failover lead"]
+    assert group.too_few == ""

@@ -15,7 +15,7 @@ from rfprotocol.errors import OperationFailed, StoreUnavailable
 from rfprotocol.memstore import Loss, MemStore, MemTree
 from rfprotocol.paths import Paths
 from rfprotocol.records import ManualRequest, Outcome, ProxyRecord, Receipt
-from rfprotocol.store import Change, Delete, Put
+from rfprotocol.store import Change, Delete, Entry, Put
 from rfprotocol.topology import Change as TopologyChange
 from rfprotocol.topology import Kind, ManagerReport, Node, NodeReport, Phase, Topology
 from tests.manager.group import site
@@ -32,7 +32,7 @@ class FakeManager:
         self.store = store
 
     async def announce(self) -> None:
-        await self.store.announce(PATHS.manager("m1"), ManagerReport("m1").encode())
+        await self.store.announce(PATHS.manager("m1"), ManagerReport("m1", 1).encode())
 
     async def requested(self) -> ManualRequest | None:
         """Wait for an operator's request."""
@@ -75,6 +75,7 @@ async def manager(tree: MemTree) -> AsyncIterator[FakeManager]:
     manager = FakeManager(MemStore(tree))
     await manager.store.start()
     await manager.announce()
+    await manager.store.campaign(PATHS.lock, "m1")
     yield manager
     await manager.store.close()
 
@@ -100,7 +101,6 @@ async def test_a_command_ends_its_session(tree: MemTree) -> None:
 
 async def test_the_status_is_gathered_from_all_records(store: MemStore, manager: FakeManager) -> None:
     await store.commit(Put(PATHS.nodes, Topology(3, Phase.SERVING, A).encode()))
-    await manager.store.campaign(PATHS.lock, "m1")
     await operations.pause(store, PATHS, "me")
     snapshot = await operations.status(store, PATHS)
     assert (snapshot.epoch, snapshot.primary, list(snapshot.managers)) == (3, "m1", ["m1"])
@@ -240,12 +240,200 @@ async def test_a_second_request_is_refused_at_once_and_the_first_is_left_alone(
     assert entry.data == b"a:6379"
 
 
-async def test_a_request_that_the_gem_has_created_and_not_filled_yet_is_a_request(
+async def until_it_waits() -> None:
+    """Everything that needs no time has happened: a store in memory answers at once."""
+    for _ in range(100):
+        await asyncio.sleep(0)
+
+
+async def settled(manager: FakeManager, asked: asyncio.Task[Receipt]) -> tuple[Receipt, int]:
+    """What the primary manager answers to the request B, in its own name, and when that request was created."""
+    changed = asyncio.Event()
+    end = manager.store.watch(PATHS.manual_failover, changed.set)
+    asked.add_done_callback(lambda _: changed.set())
+    while (entry := await manager.store.read(PATHS.manual_failover)) is None or entry.data != str(B).encode():
+        assert not asked.done(), asked
+        changed.clear()
+        await changed.wait()
+    end()
+    answer = Receipt(9, Kind.SWITCHOVER, Outcome.DONE, "why", A, B, request=entry.created)
+    await manager.store.commit(Put(PATHS.receipt(9), answer.encode()), Delete(PATHS.manual_failover, entry.version))
+    return answer, entry.created
+
+
+async def test_failover__an_empty_request_that_nobody_fills__is_made_anew(
     store: MemStore, manager: FakeManager
 ) -> None:
     await store.commit(Put(PATHS.manual_failover, b""))
-    with pytest.raises(OperationFailed, match="another operator was faster"):
+    empty = await store.read(PATHS.manual_failover)
+    assert empty is not None
+    asked = ask(store, timeout=0.2)
+    answer, created = await settled(manager, asked)
+    assert created > empty.created
+    assert await asked == answer
+
+
+async def test_failover__an_empty_request_is_filled_meanwhile__is_the_request_under_way(
+    store: MemStore, manager: FakeManager
+) -> None:
+    await store.commit(Put(PATHS.manual_failover, b""))
+    asked = ask(store)
+    await until_it_waits()
+    await manager.store.commit(Put(PATHS.manual_failover, b"a:6379", 0))
+    with pytest.raises(OperationFailed, match="under way already: make a:6379 the master"):
+        await asked
+    entry = await store.read(PATHS.manual_failover)
+    assert entry is not None
+    assert entry.data == b"a:6379"
+
+
+async def gems_manager(tree: MemTree, name: str = "h1-12") -> MemStore:
+    """A node manager of the gem: it reports and has a seat in its lock."""
+    gems = MemStore(tree)
+    await gems.start()
+    await gems.announce(PATHS.manager(name), b'{"available": {"a:6379": 0.001}, "unavailable": ["b:6379"]}')
+    await gems.enlist(f"{PATHS.gem_lock}/ex", b"")
+    return gems
+
+
+GEMS_RECORD = b'{"master": "a:6379", "slaves": ["b:6379"], "unavailable": []}'
+
+
+async def test_status__a_gems_manager_came_first__leads_until_it_is_gone(tree: MemTree, store: MemStore) -> None:
+    gems = await gems_manager(tree)
+    await store.enlist(f"{PATHS.gem_lock}/ex{'0' * 32}_", b"m1")
+    snapshot = await operations.status(store, PATHS)
+    assert (snapshot.gem_leads, snapshot.gem_waits, snapshot.gems) == (True, False, ["h1-12"])
+    await gems.close()
+    snapshot = await operations.status(store, PATHS)
+    assert (snapshot.gem_leads, snapshot.gem_waits, snapshot.gems) == (False, False, [])
+
+
+async def test_status__a_gems_manager_came_later__waits_in_line(tree: MemTree, store: MemStore) -> None:
+    await store.enlist(f"{PATHS.gem_lock}/ex{'0' * 32}_", b"m1")
+    gems = await gems_manager(tree)
+    snapshot = await operations.status(store, PATHS)
+    assert (snapshot.gem_leads, snapshot.gem_waits) == (False, True)
+    await gems.close()
+
+
+async def test_status__a_proxy_acknowledges_while_it_is_read__has_not_gone_back(tree: MemTree) -> None:
+    """The topology is read last, so that a change between two reads does not look like a record that went back."""
+
+    class Changing(MemStore):
+        async def read(self, path: str) -> Entry | None:
+            entry = await super().read(path)
+            if path != PATHS.nodes:
+                for change in changes:
+                    await change
+                changes.clear()
+            return entry
+
+    store = Changing(tree)
+    await store.start()
+    await store.commit(Put(PATHS.nodes, Topology(3, Phase.SERVING, A).encode()))
+    await store.announce(PATHS.proxy("p1"), ProxyRecord(3).encode())
+    changes = [
+        store.commit(Put(PATHS.nodes, Topology(5, Phase.SERVING, A).encode(), 0)),
+        store.announce(PATHS.proxy("p1"), ProxyRecord(5).encode()),
+    ]
+    snapshot = await operations.status(store, PATHS)
+    assert (snapshot.epoch, snapshot.gone_back) == (5, None)
+
+
+async def test_failover__the_gems_managers_lead__is_refused_at_once_and_says_what_to_use(
+    tree: MemTree, store: MemStore
+) -> None:
+    gems = await gems_manager(tree)
+    await store.commit(Put(PATHS.nodes, GEMS_RECORD), Put(PATHS.manual_failover, b"b:6379"))
+    with pytest.raises(OperationFailed, match=r"\(h1-12\) lead.* client.manual_failover, or stop every"):
         await ask(store)
+    entry = await store.read(PATHS.manual_failover)
+    assert entry is not None
+    assert (entry.data, entry.version) == (b"b:6379", 0)
+    await gems.close()
+
+
+async def test_failover__only_a_gems_manager_reports__says_that_no_rfmanager_runs(
+    tree: MemTree, store: MemStore
+) -> None:
+    gems = await gems_manager(tree)
+    for seat in await store.read_children(PATHS.gem_lock):
+        await gems.withdraw(f"{PATHS.gem_lock}/{seat}")
+    with pytest.raises(OperationFailed, match="no manager of /redis_failover runs: start rfmanager first"):
+        await ask(store)
+    await gems.close()
+
+
+async def test_failover__managers_report_and_none_leads__says_so_and_asks_for_nothing(store: MemStore) -> None:
+    await store.announce(PATHS.manager("m1"), ManagerReport("m1", 1).encode())
+    with pytest.raises(OperationFailed, match=r"no manager leads, although m1 report.*: nothing was asked for"):
+        await ask(store, timeout=0.01)
+    assert await store.read(PATHS.manual_failover) is None
+
+
+async def test_failover__a_manager_takes_the_lead_meanwhile__is_done(tree: MemTree, store: MemStore) -> None:
+    manager = FakeManager(MemStore(tree))
+    await manager.store.start()
+    await manager.announce()
+    asked = ask(store)
+    await until_it_waits()
+    await manager.store.campaign(PATHS.lock, "m1")
+    answer, _ = await settled(manager, asked)
+    assert await asked == answer
+    await manager.store.close()
+
+
+@pytest.mark.parametrize("record", [None, GEMS_RECORD])
+async def test_failover__a_request_of_the_gem_is_left__waits_until_the_primary_has_refused_it(
+    tree: MemTree, store: MemStore, record: bytes | None
+) -> None:
+    if record:
+        await store.commit(Put(PATHS.nodes, record))
+    await store.commit(Put(PATHS.manual_failover, b"a:6379"))
+    manager = FakeManager(MemStore(tree))
+    await manager.store.start()
+    await manager.announce()
+    await manager.store.campaign(PATHS.lock, "m1")
+    asked = ask(store)
+    await until_it_waits()
+    left = await store.read(PATHS.manual_failover)
+    assert left is not None
+    assert left.data == b"a:6379"
+    refusal = Receipt(3, Kind.SWITCHOVER, Outcome.REFUSED, "it is older", request=left.created)
+    await manager.store.commit(Put(PATHS.receipt(3), refusal.encode()), Delete(PATHS.manual_failover, 0))
+    answer, _ = await settled(manager, asked)
+    assert await asked == answer
+    await manager.store.close()
+
+
+async def test_failover__the_primary_does_not_remove_what_is_left__says_so_and_leaves_it(
+    tree: MemTree, store: MemStore
+) -> None:
+    await store.commit(Put(PATHS.manual_failover, b"a:6379"))
+    manager = FakeManager(MemStore(tree))
+    await manager.store.start()
+    await manager.announce()
+    await manager.store.campaign(PATHS.lock, "m1")
+    with pytest.raises(OperationFailed, match=r"from before rfmanager led \(make a:6379 the master\).* m1 has not"):
+        await ask(store, timeout=0.01)
+    entry = await store.read(PATHS.manual_failover)
+    assert entry is not None
+    assert entry.data == b"a:6379"
+    await manager.store.close()
+
+
+async def test_failover__the_gems_managers_take_the_lead_meanwhile__is_withdrawn_and_says_so(
+    tree: MemTree, store: MemStore, manager: FakeManager
+) -> None:
+    asked = ask(store, timeout=0.5)
+    await manager.requested()
+    await manager.store.close()
+    gems = await gems_manager(tree)
+    with pytest.raises(OperationFailed, match=r"not done within 0.5 s: node managers.*\(h1-12\) lead now; .*withdrawn"):
+        await asked
+    assert await store.read(PATHS.manual_failover) is None
+    await gems.close()
 
 
 async def test_without_managers_nothing_is_requested(store: MemStore) -> None:
@@ -271,15 +459,17 @@ async def test_a_topology_that_managers_cannot_read_is_no_place_for_requests(
 
 async def test_a_request_that_nobody_takes_up_is_withdrawn(store: MemStore, manager: FakeManager) -> None:
     await store.commit(Put(PATHS.nodes, Topology(3, Phase.SERVING, A).encode()))
-    with pytest.raises(OperationFailed, match=r"not done within 0.01 s: there is no primary manager"):
-        await ask(store, timeout=0.01)
+    asked = ask(store, timeout=0.5)
+    await manager.requested()
+    await manager.store.close()
+    with pytest.raises(OperationFailed, match=r"not done within 0.5 s: there is no primary manager"):
+        await asked
     assert await store.read(PATHS.manual_failover) is None
 
 
 async def test_after_the_time_limit_it_is_said_where_to_look_for_the_reason(
     store: MemStore, manager: FakeManager
 ) -> None:
-    await manager.store.campaign(PATHS.lock, "m1")
     await store.commit(Put(PATHS.nodes, Topology(4, Phase.FENCING).encode()))
     with pytest.raises(OperationFailed, match=r"m1 has not begun it \(phase fencing\), its log says why"):
         await ask(store, timeout=0.01)
@@ -407,3 +597,23 @@ async def test_failover__a_full_disk_elsewhere_or_on_a_server_that_is_gone__is_n
     asked = ask(store)
     await manager.requested()
     assert await manager.settle(9) == await asked
+
+
+async def test_failover__a_request_of_the_gem_is_left_and_rfmanager_takes_over__never_obeys_that_one(
+    redis_group: RedisGroup,
+) -> None:
+    master, left, wanted = redis_group.nodes
+    record = f'{{"master": "{master}", "slaves": ["{left}", "{wanted}"], "unavailable": []}}'
+    async with site(redis_group) as place:
+        wish = Put(PATHS.manual_failover, str(left).encode())
+        await place.store.commit(Put(PATHS.nodes, record.encode()), wish)
+        gems = await gems_manager(place.tree)
+        await place.manager(policy=Policy(catch_up_timeout=5.0))
+        await place.report("manager0", lambda report: not report.is_gems)
+        with pytest.raises(OperationFailed, match="lead, and rfmanager does nothing"):
+            await operations.failover(place.store, PATHS, wanted, 60.0)
+        await gems.close()
+        answer = await operations.failover(place.store, PATHS, wanted, 60.0)
+        assert (answer.outcome, answer.master) == (Outcome.DONE, wanted)
+        first, *others = await place.receipts()
+        assert (first.outcome, others) == (Outcome.REFUSED, [answer])

@@ -396,3 +396,73 @@ def test_status__a_server_that_vanished__shows_what_it_was_as_such() -> None:
 def test_status__a_full_disk__says_what_could_not_be_written() -> None:
     full = replace(MASTER, condition="misconf", unsaved="its RDB dump")
     assert trouble(full).endswith("check its disk and its log; it could not write its RDB dump")
+
+
+GEMS = ManagerReport("h1-12", nodes=(NodeReport(A, True), NodeReport(B, False)))
+
+
+def test_status__the_gems_managers_lead__trouble_says_so_and_nothing_else_of_managers() -> None:
+    snapshot = Snapshot(Topology(0, Phase.SERVING, A, replicas=(B,)), managers={"h1-12": GEMS}, gem_leads=True)
+    gem, server = report.troubles(snapshot)
+    assert gem.startswith("node managers of Ruby's redis_failover (h1-12) lead: rfmanager does nothing until ")
+    assert server == "replica b:6379: is unavailable, and node managers of Ruby's redis_failover do not say why"
+    text = report.status_text(snapshot)
+    assert "none: node managers of Ruby's redis_failover lead" in text
+    assert cells(text, "h1-12") == ["h1-12", "redis_failover", "1 of 2"]
+    assert cells(text, "b:")[3] == "unavailable"
+    plain = json.loads(report.status_json(snapshot))
+    assert plain["gem"] == {"leads": True, "waits": False, "managers": ["h1-12"], "record": True}
+    assert plain["trouble"] == [gem, server]
+    assert plain["managers"][0]["gem"] is True
+
+
+def test_status__the_gems_managers_lead__no_report_or_too_few_are_not_said_to_promote_nobody() -> None:
+    assert len(report.troubles(Snapshot(gem_leads=True))) == 1
+    waiting = ManagerReport("m1", 3, configured=(A,), required=2, strategy="majority")
+    assert len(report.troubles(Snapshot(managers={"m1": waiting}, gem_leads=True))) == 1
+    assert len(report.troubles(Snapshot(managers={"m1": waiting}))) == 1, "there it is said"
+
+
+def test_status__a_gems_manager_waits_in_line__does_not_count_to_the_required_managers() -> None:
+    ours = ManagerReport("m1", 3, configured=(A,), required=2, strategy="majority")
+    waits, few = report.troubles(Snapshot(primary="m1", managers={"m1": ours, "h1-12": GEMS}, gem_waits=True))[:2]
+    assert "(h1-12) wait in line beside rfmanager: when no rfmanager leads they take over" in waits
+    assert few == "1 of 2 required managers report: nobody is promoted; start the others"
+
+
+def test_status__the_record_went_back__is_trouble_and_has_a_key() -> None:
+    snapshot = replace(HEALTHY, proxies={"p1": ProxyRecord(9), "p2": ProxyRecord(7)})
+    assert report.troubles(snapshot)[0].startswith("the record went back to epoch 7, and proxy p1 acknowledged up to ")
+    plain = json.loads(report.status_json(snapshot))
+    assert plain["gone_back"] == {"epoch": 9, "proxy": "p1", "others": 0}
+    assert json.loads(report.status_json(HEALTHY))["gone_back"] is None
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "state", "said"),
+    [
+        (Snapshot(), None, ""),
+        (Snapshot(request=ManualRequest(B)), "under way", "make b:6379 the master: under way"),
+        (
+            Snapshot(primary="m1", request=ManualRequest(B), request_is_left_over=True),
+            "left over",
+            "make b:6379 the master: left over from before rfmanager led; the primary manager m1 refuses it",
+        ),
+        (
+            Snapshot(request=ManualRequest(B), request_is_left_over=True),
+            "left over",
+            "left over from before rfmanager led; the next primary manager refuses it and removes it",
+        ),
+        (
+            Snapshot(request=ManualRequest(None), request_is_left_over=True, gem_leads=True),
+            "left over",
+            "a matter of the node managers that lead; Ruby's redis_failover never removes one that is done",
+        ),
+        (Snapshot(request_is_empty=True), "empty", "'rfmanager failover' replaces it"),
+    ],
+)
+def test_status__a_request__says_what_becomes_of_it(snapshot: Snapshot, state: str | None, said: str) -> None:
+    line = next((line for line in report.status_text(snapshot).splitlines() if line.startswith("request ")), "")
+    assert said in line
+    assert bool(said) is bool(line)
+    assert json.loads(report.status_json(snapshot))["request_state"] == state

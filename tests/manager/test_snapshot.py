@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from rfmanager.snapshot import Pause, Snapshot, leader
+from dataclasses import replace
+
+from rfmanager.snapshot import GoneBack, Pause, Snapshot, leader
 from rfprotocol.records import ManualRequest, Outcome, ProxyRecord, Receipt
 from rfprotocol.store import Entry
 from rfprotocol.topology import Change, Kind, ManagerReport, Node, NodeReport, Phase, Topology
@@ -135,3 +137,59 @@ def test_snapshot__receipts_of_false_alarms__are_the_brake() -> None:
     snapshot = Snapshot.of(history=history, wall=1001.0)
     assert snapshot.brake.factor == 2
     assert list(snapshot.unreadable) == ["history/8"]
+
+
+GEMS_RECORD = entry(b'{"master": "a:6379", "slaves": ["b:6379"], "unavailable": []}')
+OUR_SEAT = f"ex{'0' * 31}a_"
+
+
+def test_snapshot__seats_in_the_gems_lock__the_lowest_leads_whoever_has_it() -> None:
+    for names, expected in (
+        ([], (False, False)),
+        ([f"{OUR_SEAT}0000000003"], (False, False)),
+        ([f"{OUR_SEAT}0000000003", "ex0000000002"], (True, False)),
+        ([f"{OUR_SEAT}0000000003", "ex0000000004"], (False, True)),
+        (["ex0000000004", "note"], (True, False)),
+    ):
+        snapshot = Snapshot.of(gem_seats={name: entry(b"") for name in names})
+        assert (snapshot.gem_leads, snapshot.gem_waits) == expected, names
+
+
+def test_snapshot__reports_of_the_gem__are_told_from_ours() -> None:
+    gems = {"h1-12": entry(b'{"available": {"a:6379": 0.001}, "unavailable": ["b:6379"]}')}
+    snapshot = Snapshot.of(managers=reports(m=[server(A)]) | gems)
+    assert snapshot.gems == ["h1-12"]
+    assert list(snapshot.ours) == ["m"]
+
+
+def test_snapshot__a_request_before_the_primary_came__is_left_over_while_there_is_no_record_of_ours() -> None:
+    seat, wish = {"x_0000000001": replace(entry(b"m"), created=5)}, entry(b"b:6379")
+    early, late = replace(wish, created=4), replace(wish, created=6)
+
+    def left_over(request: Entry, nodes: Entry | None, seats: dict[str, Entry]) -> bool:
+        return Snapshot.of(nodes=nodes, seats=seats, request=request).request_is_left_over
+
+    for record in (None, GEMS_RECORD):
+        assert left_over(early, record, seat)
+        assert not left_over(late, record, seat), "an operator names the first master"
+        assert left_over(late, record, {}), "whoever leads next comes later"
+    assert not left_over(early, topology(), seat)
+    assert not left_over(early, topology(), {})
+    assert not left_over(early, entry(b"?"), seat), "it may be of this system"
+    assert not left_over(replace(early, data=b""), None, seat)
+
+
+def test_snapshot__an_empty_request__is_told_from_none_and_from_one_that_cannot_be_read() -> None:
+    assert Snapshot.of(request=entry(b" ")).request_is_empty
+    assert not Snapshot.of().request_is_empty
+    assert not Snapshot.of(request=entry(b"a:1")).request_is_empty
+    assert not Snapshot.of(request=entry(b"?")).request_is_empty
+
+
+def test_snapshot__proxies_ahead_of_the_record__it_went_back() -> None:
+    proxies = {name: entry(ProxyRecord(epoch).encode()) for name, epoch in (("p1", 7), ("p2", 9), ("p3", 8))}
+    assert Snapshot.of(nodes=topology(), proxies=proxies).gone_back == GoneBack(9, "p2", 1)
+    assert Snapshot.of(nodes=GEMS_RECORD, proxies=proxies).gone_back == GoneBack(9, "p2", 2)
+    assert Snapshot.of(proxies=proxies).gone_back == GoneBack(9, "p2", 2)
+    assert Snapshot.of(nodes=topology(), proxies={"p1": proxies["p1"]}).gone_back is None
+    assert Snapshot.of(nodes=entry(b"?"), proxies=proxies).gone_back is None

@@ -213,6 +213,11 @@ class TestTopology:
         assert not replace(gems, run_id="x").is_gems
         assert not replace(gems, epoch=1).is_gems
 
+    def test_manager_report__written_by_the_gem__is_known_as_such(self) -> None:
+        assert ManagerReport.decode("m", b'{"available": {"a:1": 0.001}, "unavailable": []}').is_gems
+        for ours in (ManagerReport("m", 1), ManagerReport("m", configured=())):
+            assert not ManagerReport.decode("m", ours.encode()).is_gems
+
     def test_fields_of_later_releases_are_passed_over(self) -> None:
         record = {**json.loads(SERVING.encode()), "mood": "good"}
         assert Topology.decode(json.dumps(record).encode()) == SERVING
