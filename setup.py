@@ -30,7 +30,7 @@ NOT_HOT = {
         "limits",
         "listening",
     ),
-    *("membership", "server", "siblings", "supervisor", "trial", "worker"),
+    *("membership", "precedence", "server", "siblings", "supervisor", "trial", "worker"),
 }
 """What starts the proxy, reads options, or waits for the store."""
 CHECKED_ELSEWHERE = ("--follow-imports=silent", "--ignore-missing-imports", "--no-warn-unused-ignores")

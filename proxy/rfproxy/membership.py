@@ -7,6 +7,10 @@ proxy is registered before it reads the topology it acts upon, the manager finds
 on the older one, and waits for it. And since the lease is only renewed within the session of the registration, a
 proxy whose registration is gone stops in time.
 
+What is announced is never greater than the epoch that the proxy acts upon while it may write. When a smaller epoch is
+to be followed (the record was made anew, or the gem's managers lead), the greater one is taken back before the record
+is read that is followed: a manager that finds it may withdraw the master in an epoch between the two.
+
 Needs asyncio: it waits for the store, and keeps time between the proofs.
 """
 
@@ -27,6 +31,8 @@ from rfprotocol.records import ProxyRecord
 from rfprotocol.store import Entry, StoreState, TopologyStore
 from rfprotocol.topology import Topology
 from rfproxy.cache import CacheWriter, TopologyCache
+from rfproxy.precedence import GEM_STAYS, Precedence, Verdict, withdrawn
+from rfproxy.report import FENCED, NOT_FENCED
 from rfproxy.server import Server
 
 VERSION = version("redis-failover-proxy")
@@ -60,8 +66,11 @@ class Membership:
         self._address = ""
         self._news = asyncio.Event()  # something in the store may have changed
         self._announcing = asyncio.Lock()
-        self._known: Entry | None = None  # the record in force
-        self._told: tuple[int, int] | None = None  # of the record last complained about
+        self._known: Entry | None = None  # the record in force, if it is what was read last
+        self._created: int | None = None  # of the record that was followed last, until it is deleted
+        self._absent = False  # there is no record
+        self._precedence = Precedence()
+        self._told: object = None  # what was complained about last, and how
         self._told_clients = 0
         self._told_account = ""
         self._announced_at = float("-inf")
@@ -140,6 +149,7 @@ class Membership:
     async def _stay(self, session: int) -> None:
         """Register, follow the topology, and prove that the session lives for as long as it does."""
         await self._announce()
+        self._precedence = Precedence()
         proof_due = float("-inf")
         while self._store.session == session:
             await self._read()
@@ -152,7 +162,7 @@ class Membership:
                 proof_due = sent + self._store.session_timeout / PROOFS
                 if self._outdated and sent >= self._announced_at + REFRESH:
                     await self._announce()
-            await self._wait(proof_due - self._server.now())
+            await self._wait(min(proof_due, self._precedence.due) - self._server.now())
 
     async def _wait(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -162,47 +172,116 @@ class Membership:
 
     async def _read(self) -> None:
         entry = await self._store.read(self._paths.nodes)
+        self._absent = entry is None
         if entry is None:
-            self._complain((0, 0), "there is no record of the servers yet: a manager makes it")
+            self._gone()
             return
         if entry == self._known:  # with its data: a store that was wiped counts records and versions from the beginning
             return
-        seen = (entry.created, entry.version)
         try:
             topology = Topology.decode(entry.data)
         except RecordError as error:
-            self._complain(seen, f"{error}; the last good one stays in force")
+            self._precedence.forget()
+            self._complain(entry.data, f"{error}; the last good one stays in force")
             return
-        remade = self._known is None or self._known.created != entry.created
-        if topology.epoch < self._server.router.epoch and not remade:
-            self._complain(
-                seen, f"the record went back to epoch {topology.epoch}; the last good topology stays in force"
-            )
+        self._note_leaders(topology)
+        router = self._server.router
+        remade = entry.created != self._created
+        verdict = self._precedence.judge(topology, router.topology, remade=remade, now=self._server.now())
+        if verdict in (Verdict.KEEP, Verdict.WITHDRAW):
+            self._known = None
+            await self._doubt(topology, verdict)
             return
-        self._known = entry
-        self._server.apply(topology)
+        if verdict is Verdict.FOLLOW and self._must_disavow(topology, remade=remade):
+            router.disavow()
+            await self._announce()
+            await self._read()  # what is followed is read after the managers can know
+            return
+        self._known, self._created, self._told = entry, entry.created, None
+        self._precedence.forget()
+        if verdict is Verdict.FOLLOW:
+            self._follow_topology(topology)
+        router.avow()
         self.informed.set()
+
+    def _must_disavow(self, topology: Topology, *, remade: bool) -> bool:
+        """Whether a manager could take what was acknowledged of another record for an answer to one like this."""
+        router = self._server.router
+        other = remade or topology.epoch < router.epoch
+        return other and max(topology.epoch, 1) <= router.acknowledged
+
+    def _follow_topology(self, topology: Topology) -> None:
+        self._server.apply(topology)
         if self._cache_writer and self._cache_writer.keep(
             topology
         ):  # not now: writes that were held are sent at the end of this turn
             self._saving = asyncio.get_running_loop().create_task(self._cache_writer.write())
 
+    def _gone(self) -> None:
+        """There is no record: nobody says that the last known master still is one."""
+        self._known = self._created = None
+        self._precedence.forget()
+        if self._server.router.topology is None:
+            self._complain(None, "there is no record of the servers yet: a manager makes it")
+            return
+        self._withdraw()
+        self._server.router.avow()
+        self._complain(None, "the record of the servers was deleted: writes wait until there is one, reads go on")
+
+    async def _doubt(self, topology: Topology, verdict: Verdict) -> None:
+        """A record is not followed, and what is in force may be out of date."""
+        epoch = self._server.router.epoch
+        if verdict is Verdict.WITHDRAW:
+            self._withdraw()
+        self._server.router.avow()
+        if topology.is_gems:
+            coming = f"it is followed when rfmanager has not taken it back within {GEM_STAYS:g} s"
+            problem = f"the record is one of Ruby's redis_failover, this proxy acts on epoch {epoch}: {coming}"
+        else:
+            coming = "a manager publishes it anew"
+            problem = f"the record went back to epoch {topology.epoch}, this proxy acts on epoch {epoch}: {coming}"
+        if verdict is Verdict.WITHDRAW:
+            problem += "; until then writes wait"
+        if self._complain(topology, problem):
+            await self._announce()  # a store that was restored may hold an older word of this proxy
+
+    def _withdraw(self) -> None:
+        """Nothing is in flight to the master any more when this returns, and what was acknowledged is still true."""
+        topology = self._server.router.topology
+        if topology is not None and (without := withdrawn(topology)) != topology:
+            self._server.apply(without)
+
+    def _note_leaders(self, topology: Topology) -> None:
+        """Say when the gem's managers begin to lead, and when they end. Without a master nothing is at stake."""
+        router = self._server.router
+        if topology.is_gems and topology.master is None:  # also our first record
+            return
+        if topology.is_gems and not router.unfenced:
+            self._server.log.warning("not_fenced", path=self._paths.nodes, error=NOT_FENCED, epoch=topology.epoch)
+        elif router.unfenced and not topology.is_gems:
+            self._server.log.info("fenced", path=self._paths.nodes, epoch=topology.epoch, why=FENCED)
+        router.unfenced = topology.is_gems
+
     async def _in_thread(self, function: Callable[..., object], *arguments: object) -> object:
         # A thread that belongs to nobody who would wait for it at the end: a disk may take for ever.
         return await asyncio.get_running_loop().run_in_executor(self._disk, partial(function, *arguments))
 
-    def _complain(self, seen: tuple[int, int], problem: str) -> None:
-        if seen != self._told:
-            self._told = seen
-            self._server.log.warning("topology_unusable", path=self._paths.nodes, error=problem)
+    def _complain(self, seen: object, problem: str) -> bool:
+        """Once per content, which the gem writes every 5 s anew. Returns whether it was said now."""
+        if (seen, problem) == self._told:
+            return False
+        self._told = (seen, problem)
+        self._server.log.warning("topology_unusable", path=self._paths.nodes, error=problem)
+        return True
 
     def _recall(self) -> None:
-        """The store is not there: start from what was known when it last was. Writes still wait for a lease."""
+        """The store is not there, or empty: start from what was known when it last was. Writes wait for its word."""
         if self._cache is None or self._server.router.topology is not None:
             return
         if (topology := self._cache.load()) is not None:
             self._server.log.warning("topology_from_cache", path=str(self._cache.path), epoch=topology.epoch)
-            self._server.apply(topology)
+            self._note_leaders(topology)
+            self._server.apply(withdrawn(topology) if self._absent else topology)
             self.informed.set()
 
     # --- the lease

@@ -17,6 +17,12 @@ _STATES = {
     GateState.RESTING: "the master cannot be reached, so writes wait",
 }
 
+FENCED = "rfmanager leads: a master that is deposed is sent no write any more before another one takes over"
+NOT_FENCED = (
+    "the managers of Ruby's redis_failover lead, which do not wait for proxies: a master that they depose may "
+    "acknowledge writes that are lost"
+)
+
 
 def report(router: Router, now: float) -> bytes:
     """The section, in the form of Redis' own ones. Times in seconds."""
@@ -27,6 +33,8 @@ def report(router: Router, now: float) -> bytes:
         "proxy_epoch_acknowledged": router.acknowledged,
         "proxy_state": router.gate.state(now).name.lower(),
         "proxy_state_means": _STATES[router.gate.state(now)],
+        "proxy_fencing": "no" if router.unfenced else "yes",
+        "proxy_fencing_means": NOT_FENCED if router.unfenced else FENCED,
         "proxy_phase": topology.phase.value if topology else "",
         "proxy_master": topology.master or "" if topology else "",
         "proxy_replicas": ",".join(map(str, topology.replicas)) if topology else "",

@@ -79,6 +79,7 @@ class Router:
             lease, timeout=policy.hold_timeout, capacity=policy.hold_bytes, leaseless=policy.leaseless
         )
         self.acknowledged = -1
+        self.unfenced = False  # the record is one of Ruby's redis_failover, whose managers wait for no proxy
         self.versions: dict[Node, str] = {}
         """Of each server that has told it, when it last greeted a lane."""
         self.sessions: dict[int, Session] = {}
@@ -389,7 +390,7 @@ class Router:
             self.wake_at(self._denials.denied(lane.key.node, lane.key.identity, now))
         elif lane.welcome is not None and lane.welcome.refusal is None:
             self._served[lane.key.identity] = now
-        self._acknowledge()
+        self.avow()
         self.dedicated.wake(lane.key, now)
 
     def _service_lost(self, lane: Lane, now: float) -> None:
@@ -681,7 +682,7 @@ class Router:
         for node in self._outages.nodes:
             if node not in members:
                 self._outage_over(node, now)
-        self._acknowledge()
+        self.avow()
         self._warm(topology, now)
         self.resume(now)
 
@@ -833,7 +834,11 @@ class Router:
             else:
                 lane.abandon(now)
 
-    def _acknowledge(self) -> None:
+    def disavow(self) -> None:
+        """A smaller epoch will be followed: nothing counts as acknowledged until then."""
+        self.acknowledged = -1
+
+    def avow(self) -> None:
         """Say which epoch is in force, when nothing of an earlier one is in flight to a former master."""
         reads = all(lane.duty is REPLICA for lane in self._retiring)
         if reads and self.epoch != self.acknowledged:

@@ -106,3 +106,14 @@ def test_a_lapsed_lease_is_explained(play: Playbook) -> None:
     seen = fields(play)
     assert seen["proxy_state"] == "lapsed"
     assert seen["proxy_state_means"] == "the lease has lapsed for want of a word from ZooKeeper, so writes wait"
+
+
+def test_report__the_gems_managers_lead__says_that_nothing_is_fenced_and_what_that_means(play: Playbook) -> None:
+    play.topology(master="m:1")
+    seen = fields(play)
+    assert seen["proxy_fencing"] == "yes"
+    assert seen["proxy_fencing_means"].startswith("rfmanager leads")
+    play.router.unfenced = True
+    seen = fields(play)
+    assert seen["proxy_fencing"] == "no"
+    assert "a master that they depose may acknowledge writes that are lost" in seen["proxy_fencing_means"]

@@ -546,3 +546,15 @@ def test_session_that_waits__an_alarm_for_something_else_rings__looks_again_in_t
     script.answers(b":1\r\n")  # the server serves: nobody need wait
     play.wait(1.0)
     play.server("m:1").hears("SET", "k", "v")
+
+
+def test_router__acknowledgement_taken_back__is_given_anew_with_the_next_topology_or_when_asked(play: Playbook) -> None:
+    play.topology(7, master="m:1")
+    play.router.disavow()
+    assert play.router.acknowledged == -1
+    play.router.avow()
+    assert play.router.acknowledged == 7
+    play.router.disavow()
+    play.topology(3, master="m:1")
+    assert play.router.acknowledged == 3
+    assert play.acknowledged[-3:] == [7, 7, 3]
