@@ -166,10 +166,11 @@ def with_gems_patience(config: ManagerConfig) -> tuple[ManagerConfig, str]:
     Nor is a silent master given more time after false alarms: the brake is for times that are shorter than these, and
     several times these would be longer than proxies hold commands for.
     """
+    attempt = GEMS_TIMEOUT + GEMS_INTERVAL  # here the next one begins at once
     times = {
-        "probe_timeout": GEMS_TIMEOUT,
+        "probe_timeout": attempt,
         "reconnect_interval": GEMS_INTERVAL,
-        "unreachable_timeout": config.max_failures * GEMS_TIMEOUT,
+        "unreachable_timeout": config.max_failures * attempt,
     }
     changed = {name: value for name, value in times.items() if name not in config.model_fields_set}
     if not changed:

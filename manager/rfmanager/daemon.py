@@ -166,9 +166,9 @@ class Daemon:
         self._agreed: dict[Node, float] = {}  # when servers were first found unavailable that are so
         self._seats: list[Fence] = []  # in the gem's lock, and in that of these managers
         self._led_since = 0  # when the last seat was taken, in the store's order
-        self._outseen = Outseen(
-            settings.policy.outseen_after, 2 * (settings.limits.probe_interval + settings.limits.probe_timeout)
-        )
+        limits = settings.limits
+        next_probe = limits.probe_interval + limits.reconnect_interval + limits.probe_timeout
+        self._outseen = Outseen(settings.policy.outseen_after, 2 * next_probe)
         self._executor = Executor(
             store,
             self._paths,

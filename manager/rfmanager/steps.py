@@ -84,8 +84,9 @@ class View:
 
     @property
     def highest_epoch(self) -> int:
-        """That the record, a receipt or a proxy speaks of; 0: none was ever used."""
-        return max(self.topology.epoch if self.topology else 0, self.last_epoch, *self.proxies.values(), 0)
+        """That the record, this manager, a receipt or a proxy knows of; 0: none was ever used."""
+        records = [record.epoch for record in (self.topology, self.in_force) if record is not None]
+        return max(*records, self.last_epoch, *self.proxies.values(), 0)
 
     @property
     def went_back(self) -> bool:

@@ -191,11 +191,11 @@ def test_config__a_count_of_none__means_one_in_a_file_of_the_gem_and_is_refused_
 
 def test_gems_patience__nothing_else_given__the_gems_times_and_one_notice_of_both() -> None:
     patient, notice = with_gems_patience(read("-n", "a", "-z", "z:1"))
-    assert Settings.of(patient).limits == Limits(3, 0.25, 5.0, 2.0, 15.0, 5.0)
+    assert Settings.of(patient).limits == Limits(3, 0.25, 7.0, 2.0, 21.0, 5.0)
     assert Settings.of(patient).policy.brake_limit == 1
     assert notice == (
         "the times of redis_failover are kept for max_failures 3: a server counts as down when it refuses connections "
-        "for 4 s, is silent for 15 s, or its host is for 15 s. For the times of rfmanager (0.1 s, 1.4 s, 0.8 s) write "
+        "for 4 s, is silent for 21 s, or its host is for 21 s. For the times of rfmanager (0.1 s, 1.4 s, 0.8 s) write "
         "probe_timeout: 0.45, reconnect_interval: 0.01, unreachable_timeout: 0.8, brake_limit: 8"
     )
 
@@ -204,7 +204,7 @@ def test_gems_patience__nothing_else_given__the_gems_times_and_one_notice_of_bot
 def test_gems_patience__any_number_of_failures__that_many_attempts_as_the_gem_makes_them(failures: int) -> None:
     patient, notice = with_gems_patience(ManagerConfig(max_failures=failures))
     limits = patient.limits
-    assert (limits.silence, limits.unreachable) == (5.0 * failures, 5.0 * failures)
+    assert (limits.silence, limits.unreachable) == (7.0 * failures, 7.0 * failures)
     assert limits.refusal == 2.0 * (failures - 1)
     assert f"for {limits.refusal:g} s, is silent for {limits.silence:g} s" in notice
 
