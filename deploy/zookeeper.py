@@ -120,6 +120,10 @@ class ZooKeeperServer:
         """The zxid of the newest change that the server knows."""
         return int(self._field("Zxid:"), 16)
 
+    def received(self) -> int:
+        """How many packets its clients have sent, since its start."""
+        return int(self._field("Received:"))
+
     def stop(self) -> None:
         """End the process in an orderly way."""
         self.process.stop()
