@@ -108,10 +108,10 @@ async def test_gem_client__safe_mode_and_nothing_changes__its_reads_cost_zookeep
             await long_after_the_last_change(site)
 
             def read() -> int:
-                before = own_zookeeper.received()
+                before = own_zookeeper.received(client.session)
                 for _ in range(2000):
                     client.command("GET", "k")
-                return own_zookeeper.received() - before
+                return own_zookeeper.received(client.session) - before
 
             assert await asyncio.to_thread(read) < 50
 

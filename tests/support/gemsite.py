@@ -145,7 +145,7 @@ class GemSite(Installation):
 
     async def warned_of_gem(self, manager: Process) -> None:
         """Return when one of our managers has said that the gem's are there."""
-        await eventually(lambda: any("gem" in json.dumps(line).lower() for line in self.warnings(manager)))
+        await eventually(lambda: any("redis_node_manager" in line["event"] for line in self.warnings(manager)))
 
     def client(self) -> aioredis.Redis:
         """Of the first proxy: no retries, text, a minute of patience."""

@@ -123,10 +123,10 @@ async def test_client__long_without_an_event__in_safe_mode_each_command_asks_zoo
     publish(tree, redis_group)
     with GemClient(zookeeper_hosts, safe_mode=safe_mode, update_timeout=0.2) as client:
         await eventually(lambda: client.silent_for > 0.2)
-        before = zookeeper.received()
+        before = zookeeper.received(client.session)
         for _ in range(commands):
             client.command("GET", "k")
-        assert least <= zookeeper.received() - before <= most
+        assert least <= zookeeper.received(client.session) - before <= most
 
 
 async def test_client__record_renewed_all_the_time__reads_without_zookeeper(
@@ -134,10 +134,10 @@ async def test_client__record_renewed_all_the_time__reads_without_zookeeper(
 ) -> None:
     publish(tree, redis_group)
     with GemClient(zookeeper_hosts, update_timeout=60.0) as client:
-        before = zookeeper.received()
+        before = zookeeper.received(client.session)
         for _ in range(300):
             client.command("GET", "k")
-        assert zookeeper.received() - before < 50
+        assert zookeeper.received(client.session) - before < 50
         moment = client.silent_for
         publish(tree, redis_group)
         await eventually(lambda: client.silent_for < moment)

@@ -103,6 +103,12 @@ class GemClient:
         """Seconds since the last event of the record."""
         return time.monotonic() - self._heard
 
+    @property
+    def session(self) -> int:
+        """Identity of its session with ZooKeeper."""
+        found = self._zookeeper.client_id
+        return found[0] if found else 0
+
     def command(self, *words: str | int) -> Any:
         """Raises what the last attempt has met: redis.RedisError, GemError, KazooException."""
         if self._safe_mode and self.silent_for > self._update_timeout:
