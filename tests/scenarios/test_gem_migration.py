@@ -207,7 +207,7 @@ async def progress(load: Load, operations: int = 10 * CONNECTIONS) -> None:
 
 
 def unharmed(result: Result) -> None:
-    assert result.errors == {}
+    assert result.errors == {}, {operation.detail for operation in result.operations if operation.error}
     assert result.ledger is not None
     assert (result.ledger.lost, result.ledger.uncertain, result.ledger.doubled) == (0, 0, 0)
 

@@ -197,12 +197,19 @@ def _wipe(hosts: str) -> None:
     zookeeper = KazooClient(hosts)
     zookeeper.start()
     try:
-        for child in zookeeper.get_children("/"):
-            while zookeeper.exists(f"/{child}") is not None:
-                # Managers and proxies make their records anew at the same time.
-                with suppress(NotEmptyError, NoNodeError):
-                    zookeeper.delete(f"/{child}", recursive=True)
-                    break
+        # Once: what managers and proxies make anew at the same time is not to be deleted again and again.
+        for path in _below(zookeeper, "/"):
+            with suppress(NotEmptyError, NoNodeError):
+                zookeeper.delete(path)
     finally:
         zookeeper.stop()
         zookeeper.close()
+
+
+def _below(zookeeper: KazooClient, path: str) -> list[str]:
+    """All records below a path, children before their parents."""
+    found = []
+    for child in zookeeper.get_children(path):
+        below = f"{path.rstrip('/')}/{child}"
+        found += [*_below(zookeeper, below), below]
+    return found
