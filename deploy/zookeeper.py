@@ -10,6 +10,7 @@ For the tests and the demo. As with every process, launch from the main thread; 
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import socket
 import time
@@ -36,7 +37,7 @@ _JVM = (
     "-XX:+UseSerialGC",
     "-Xshare:auto",
     "-Dzookeeper.admin.enableServer=false",
-    "-Dzookeeper.4lw.commands.whitelist=ruok,srvr",
+    "-Dzookeeper.4lw.commands.whitelist=ruok,srvr,cons",
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
     "-Dorg.slf4j.simpleLogger.showDateTime=true",
 )
@@ -119,6 +120,11 @@ class ZooKeeperServer:
     def last_transaction(self) -> int:
         """The zxid of the newest change that the server knows."""
         return int(self._field("Zxid:"), 16)
+
+    def received(self, session: int) -> int:
+        """How many packets it has got in this session, over the connection that it has now."""
+        found = re.search(rf"recved=(\d+),[^)]*sid=0x{session:x},", self._ask(b"cons"))
+        return int(found[1]) if found else 0
 
     def stop(self) -> None:
         """End the process in an orderly way."""
