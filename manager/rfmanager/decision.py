@@ -246,9 +246,14 @@ def _may_seal(view: View, node: Node, policy: Policy) -> bool:
 
 
 def _serves_in_vain(view: View, report: NodeReport) -> bool:
-    """A master that clients write to and that is no candidate: nothing comes of sealing it but that they lose it."""
+    """A master that others follow and that is no candidate: nothing comes of sealing it but that its clients lose it.
+
+    Not so the former master: what it has is compared, and an operator may name it.
+    """
     topology = view.topology
-    if topology is None or report.role != "master" or report.empty or view.request is not None:
+    if topology is None or report.role != "master" or not report.connected_replicas or view.request is not None:
+        return False
+    if topology.change is not None and topology.change.former == report.node:
         return False
     before = (topology.replid2, topology.replid2_offset)
     return choose((report,), topology.replid, before=before).best is None

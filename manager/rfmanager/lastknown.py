@@ -298,6 +298,11 @@ def _in(known: LastKnown, node: Node) -> bool:
     return node == known.master or node in known.members
 
 
+def left_alone(node: Node) -> str:
+    """The same without figures, which change all the time."""
+    return f"holds data of another history: left alone; 'rfmanager adopt {node}' lets it be overwritten"
+
+
 def holding(report: NodeReport) -> str:
     """In words, what a server that does not belong to the group would lose, and what an operator can do."""
     return (

@@ -28,7 +28,7 @@ def reconcile(view: View, topology: Topology, master: Node, policy: Policy) -> S
         return Record("lists", lists)
     if step := remember(view):
         return step
-    strangers = [f"{node} {lastknown.holding(view.standings[node].report)}" for node in astray]
+    strangers = [f"{node} {lastknown.left_alone(node)}" for node in astray]
     retry = [at + policy.retry_interval for node, at in view.progress.failed.items() if node not in view.progress.busy]
     return Wait("; ".join(strangers), min((at for at in retry if at > view.now), default=None))
 

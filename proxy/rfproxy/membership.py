@@ -31,7 +31,7 @@ from rfprotocol.records import ProxyRecord
 from rfprotocol.store import Entry, StoreState, TopologyStore
 from rfprotocol.topology import Topology
 from rfproxy.cache import CacheWriter, TopologyCache
-from rfproxy.precedence import GEM_STAYS, Precedence, Verdict, withdrawn
+from rfproxy.precedence import GEM_STAYS, Precedence, Verdict, drained, withdrawn
 from rfproxy.report import FENCED, NOT_FENCED
 from rfproxy.server import Server
 
@@ -154,9 +154,12 @@ class Membership:
         while self._store.session == session:
             await self._read()
             if (sent := self._server.now()) >= proof_due:
-                await self._store.prove_alive()
+                _, own = await asyncio.gather(self._store.prove_alive(), self._store.read(self._path))
                 if self._store.session != session:
                     return
+                if own is None or own.owner != session:
+                    await self._announce()  # somebody has removed it: a fence would not wait for this proxy
+                    continue
                 self._renew(sent)
                 self._attempts.succeeded()
                 proof_due = sent + self._store.session_timeout / PROOFS
@@ -224,7 +227,7 @@ class Membership:
         if self._server.router.topology is None:
             self._complain(None, "there is no record of the servers yet: a manager makes it")
             return
-        self._withdraw()
+        self._put(drained)
         self._server.router.avow()
         self._complain(None, "the record of the servers was deleted: writes wait until there is one, reads go on")
 
@@ -232,7 +235,7 @@ class Membership:
         """A record is not followed, and what is in force may be out of date."""
         epoch = self._server.router.epoch
         if verdict is Verdict.WITHDRAW:
-            self._withdraw()
+            self._put(withdrawn)
         self._server.router.avow()
         if topology.is_gems:
             coming = f"it is followed when rfmanager has not taken it back within {GEM_STAYS:g} s"
@@ -245,10 +248,10 @@ class Membership:
         if self._complain(topology, problem):
             await self._announce()  # a store that was restored may hold an older word of this proxy
 
-    def _withdraw(self) -> None:
-        """Nothing is in flight to the master any more when this returns, and what was acknowledged is still true."""
+    def _put(self, masterless: Callable[[Topology], Topology]) -> None:
+        """Send nothing more to the master of the epoch in force; what was acknowledged is still true."""
         topology = self._server.router.topology
-        if topology is not None and (without := withdrawn(topology)) != topology:
+        if topology is not None and (without := masterless(topology)) != topology:
             self._server.apply(without)
 
     def _note_leaders(self, topology: Topology) -> None:

@@ -72,6 +72,16 @@ def withdrawn(topology: Topology) -> Topology:
     """The same epoch without its master, as in an unplanned change: writes wait, reads go on from the replicas."""
     if topology.master is None and topology.phase is not Phase.DRAINING:
         return topology
+    return _masterless(topology, Phase.FENCING)
+
+
+def drained(topology: Topology) -> Topology:
+    """The same as in a planned change: what is in flight may still be answered. Nobody has said that the master is
+    lost, and no manager counts on this epoch's end."""
+    return topology if topology.master is None else _masterless(topology, Phase.DRAINING)
+
+
+def _masterless(topology: Topology, phase: Phase) -> Topology:
     lost = (topology.master,) if topology.master is not None else ()
     unavailable = (*lost, *(node for node in topology.unavailable if node not in lost))
-    return replace(topology, phase=Phase.FENCING, master=None, unavailable=unavailable, change=None)
+    return replace(topology, phase=phase, master=None, unavailable=unavailable, change=None)

@@ -244,13 +244,15 @@ def test_paused__record_of_the_gem__is_not_adopted() -> None:
     assert world.topology == gems(A, B, C)
 
 
-def test_fencing__a_master_that_is_no_candidate__is_not_sealed() -> None:
+def test_fencing__a_master_that_others_follow_and_that_is_no_candidate__is_not_sealed() -> None:
     """Nothing would come of it, and its clients would lose it."""
     world = serving()
     world[1].alive = False
     world[2].restart(with_data=False)
-    world[2].data, world[2].priority = (99,), 100  # somebody else's writes, at the address of a member
-    world[3].alive = False
+    world[2].data = (99,)  # somebody else's writes, at the address of a member
+    world[3].follow(B)
+    world[3].link = ""
+    world.replicate()
     world.run()
     assert world[2].role == "master"
     assert not any(B in step.nodes for step in world.trail if isinstance(step, Seal))

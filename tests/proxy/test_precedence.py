@@ -9,7 +9,7 @@ import pytest
 
 from rfprotocol.topology import Change, Kind, Node, Phase, Topology
 from rfproxy.gate import GateState
-from rfproxy.precedence import GEM_STAYS, Precedence, Verdict, withdrawn
+from rfproxy.precedence import GEM_STAYS, Precedence, Verdict, drained, withdrawn
 from tests.support.playbook import Playbook
 
 MASTER, REPLICA = Node("m", 1), Node("r", 1)
@@ -83,6 +83,15 @@ def test_precedence__taken_back_in_between__the_gems_time_begins_anew(taken_back
 
 def test_withdrawn__serving__has_the_same_epoch_and_replicas_and_no_master() -> None:
     assert withdrawn(OURS) == replace(OURS, phase=Phase.FENCING, master=None, unavailable=(MASTER,))
+
+
+def test_drained__serving__has_the_same_epoch_and_replicas_and_what_is_in_flight_may_be_answered() -> None:
+    assert drained(OURS) == replace(OURS, phase=Phase.DRAINING, master=None, unavailable=(MASTER,))
+
+
+def test_drained__there_is_no_master__stays_as_it_is() -> None:
+    for topology in (DRAINING, withdrawn(OURS)):
+        assert drained(topology) is topology
 
 
 def test_withdrawn__draining__is_unplanned() -> None:
