@@ -13,6 +13,9 @@ CASES = (
     *(f"B{number}" for number in range(1, 17)),
     *(f"C{number}" for number in range(1, 10)),
     *(f"D{number}" for number in range(1, 20)),
+    *(f"G{number}" for number in (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11)),
+    *("GA", "G migration"),
+    *(f"GC{number}" for number in range(1, 16)),
 )
 
 TABLE = {
