@@ -31,7 +31,7 @@ test: .venv/.ready-tests
 
 # The units once more, as the package has them where there is a compiler.
 test-compiled: $(CORE)
-	PYTHONPATH=$(COMPILED) $(BIN)/python -c 'from rfprotocol.glance import COMPILED; assert COMPILED'
+	PYTHONPATH=$(COMPILED) $(BIN)/python -c 'from rfprotocol.resp.fast_path import COMPILED; assert COMPILED'
 	PYTHONPATH=$(COMPILED) $(BIN)/pytest tests/protocol tests/proxy tests/interleavings
 
 faults: .venv/.ready-tests
@@ -61,7 +61,7 @@ clean:
 	@sh deploy/setup.sh --tests
 
 # What is installed in .venv is the checkout itself, interpreted. Here it is as `pip install .` makes it.
-$(CORE): .venv/.ready-tests setup.py pyproject.toml $(wildcard protocol/rfprotocol/*.py protocol/rfprotocol/*.json proxy/rfproxy/*.py manager/rfmanager/*.py)
+$(CORE): .venv/.ready-tests setup.py pyproject.toml $(shell find protocol/rfprotocol proxy/rfproxy manager/rfmanager -name '*.py' -o -name '*.json')
 	rm -rf build
 	$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --target $(COMPILED) .
 	@touch $@

@@ -13,26 +13,12 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CCompilerError, ExecError, PlatformError
 
-PROTOCOL = Path("protocol/rfprotocol")
+READERS = Path("protocol/rfprotocol/resp")
 PROXY = Path("proxy/rfproxy")
-HOT = ("commands", "framing", "glance", "inline", "resp")
-NOT_HOT = {
-    *(
-        "__init__",
-        "__main__",
-        "addressfile",
-        "cache",
-        "cli",
-        "config",
-        "crew",
-        "descriptors",
-        "embedded",
-        "limits",
-        "listening",
-    ),
-    *("membership", "precedence", "server", "siblings", "supervisor", "trial", "worker"),
-}
-"""What starts the proxy, reads options, or waits for the store."""
+INTERPRETED = {"process", "runtime"}
+"""Packages of the proxy that start it, read options, or wait for the store."""
+HOT = PROXY / "runtime" / "connections.py"
+"""The module of these that every command passes through."""
 CHECKED_ELSEWHERE = ("--follow-imports=silent", "--ignore-missing-imports", "--no-warn-unused-ignores")
 """Types are needed to compile; that they are right is asked where all dependencies are there."""
 
@@ -44,9 +30,8 @@ WITHOUT = (
 
 def sources() -> list[str]:
     """The modules that every command passes through, and those that they share types with."""
-    paths = [PROTOCOL / f"{name}.py" for name in HOT]
-    paths += [path for path in sorted(PROXY.glob("*.py")) if path.stem not in NOT_HOT]
-    return [str(path) for path in paths]
+    core = [path for path in sorted(PROXY.glob("*/*.py")) if path.parent.name not in INTERPRETED]
+    return [str(path) for path in (*sorted(READERS.glob("*.py")), HOT, *core) if path.stem != "__init__"]
 
 
 class BuildOrInterpret(build_ext):

@@ -28,8 +28,8 @@ from typing import Self, cast
 import hiredis
 import uvloop
 
-from rfprotocol.resp import encode_command
-from rfprotocol.topology import Node
+from rfprotocol.resp.resp import encode_command
+from rfprotocol.topology.topology import Node
 
 VALUE = b"x" * 64
 SET_EVERY = 5

@@ -32,8 +32,8 @@ from bench.systems import let_pass, masters
 from deploy.processes import ProcessError, RedisGroup, RedisServer
 from deploy.site import HOST, Site
 from deploy.zookeeper import ZooKeeperServer
-from rfprotocol.resp import encode_command
-from rfprotocol.topology import Node
+from rfprotocol.resp.resp import encode_command
+from rfprotocol.topology.topology import Node
 from tests.support.relay import Relay
 
 CONNECTIONS = 50

@@ -30,7 +30,7 @@ from bench.systems import let_pass
 from deploy.processes import ProcessError, RedisGroup
 from deploy.site import HOST, Site
 from deploy.zookeeper import ZooKeeperServer
-from rfprotocol.topology import Node
+from rfprotocol.topology.topology import Node
 
 COUNTS = (10, 100, 1_000, 10_000)
 RATE = 4_000.0

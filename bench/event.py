@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from bench.seen import WRITES, Ledger, Operation, Result, milliseconds
 from bench.systems import System
 from deploy.processes import Process, RedisServer
-from rfprotocol.records import Receipt
+from rfprotocol.topology.records import Receipt
 
 
 @dataclass(frozen=True, slots=True)

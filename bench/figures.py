@@ -12,7 +12,7 @@ from tabulate import tabulate
 
 from bench.event import KINDS, Event, Kind, listed
 from bench.seen import WRITES, milliseconds
-from rfprotocol.records import Receipt
+from rfprotocol.topology.records import Receipt
 
 BEFORE, AFTER = 1.0, 7.0
 """Seconds around an event that are drawn."""

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 
 import hiredis
 
-from rfprotocol.resp import encode_command
+from rfprotocol.resp.resp import encode_command
 
 _KEYS = 10_000
 _IDLE = 1.0

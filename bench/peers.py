@@ -18,7 +18,7 @@ from pathlib import Path
 from deploy.processes import Process, ProcessError, RedisGroup, free_port, wait_until
 from deploy.site import HOST, Site
 from deploy.zookeeper import ZooKeeperServer
-from rfprotocol.topology import Node
+from rfprotocol.topology.topology import Node
 
 _MBUF = 1024
 """Bytes of twemproxy's buffers. With the 16 KiB that it takes by itself, pipelined GETs cost it twice as much; with 512

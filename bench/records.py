@@ -86,7 +86,7 @@ def medians(seen: Iterable[Measurement]) -> dict[tuple[str, str], Measurement]:
 def surroundings() -> dict[str, str]:
     """When and where something is measured, and of what."""
     model = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
-    framing = importlib.util.find_spec("rfprotocol.framing")
+    framing = importlib.util.find_spec("rfprotocol.resp.reply_scanner")
     compiled = framing is not None and not str(framing.origin).endswith(".py")
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),

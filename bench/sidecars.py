@@ -21,16 +21,16 @@ from typing import Self, cast
 import uvloop
 
 from deploy.site import HOST
-from rfprotocol.paths import Paths
-from rfprotocol.resp import encode_command
-from rfprotocol.store import TopologyStore
-from rfprotocol.topology import Node
-from rfproxy.cache import TopologyCache
-from rfproxy.limits import Limits
-from rfproxy.listening import address_of, open_sockets
-from rfproxy.membership import Membership
-from rfproxy.policy import Policy
-from rfproxy.server import Server
+from rfprotocol.resp.resp import encode_command
+from rfprotocol.store.interface import TopologyStore
+from rfprotocol.topology.topology import Node
+from rfprotocol.topology.znode_paths import Paths
+from rfproxy.core.policy import Policy
+from rfproxy.process.listen_sockets import address_of, open_sockets
+from rfproxy.runtime.client_limits import Limits
+from rfproxy.runtime.registration import Membership
+from rfproxy.runtime.server import Server
+from rfproxy.runtime.topology_cache import TopologyCache
 
 SWITCH = 0.0005
 """Seconds that a thread may keep the interpreter from others: each proxy has three threads of kazoo's."""

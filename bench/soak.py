@@ -21,7 +21,7 @@ from pathlib import Path
 
 from deploy.embedded import EmbeddedProxy
 from deploy.processes import RedisGroup, wait_until
-from rfproxy.dedicated import MOST_SPARES
+from rfproxy.routing.dedicated_pool import MOST_SPARES
 
 OPEN = 60
 """Connections open at a time: the oldest one goes when the next one comes."""

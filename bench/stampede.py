@@ -36,9 +36,9 @@ from bench.sidecars import Sidecars
 from bench.systems import ProxySite, let_pass, masters, wait_until_in_order, wait_until_replaced
 from deploy.processes import Process, ProcessError, RedisGroup
 from deploy.zookeeper import ZooKeeperEnsemble
-from rfprotocol import logs
-from rfprotocol.zkstore import ZkStore
-from rfproxy import membership
+from rfprotocol.settings import logging_setup
+from rfprotocol.store.zookeeper import ZkStore
+from rfproxy.runtime import registration
 
 SESSION_TIMEOUT = 4.0
 """Seconds, the default of `rfproxy`."""
@@ -232,8 +232,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--csv", type=Path, metavar="STEM", help="write every measurement to STEM-rest.csv, STEM-change.csv"
     )
     arguments = options.parse_args(argv)
-    logs.configure("json", "error")
-    membership.PROOFS = arguments.proofs or membership.PROOFS
+    logging_setup.configure("json", "error")
+    registration.PROOFS = arguments.proofs or registration.PROOFS
     resting: list[Rest] = []
     changes: list[Change] = []
     with contextlib.ExitStack() as stack:

@@ -16,7 +16,7 @@ from bench.load import Load
 from bench.seen import WRITES
 from deploy.processes import Process, ProcessError, RedisGroup, RedisServer
 from deploy.site import HOST, Site, is_replica
-from rfprotocol.records import Receipt
+from rfprotocol.topology.records import Receipt
 
 MANAGERS = 3
 PROXIES = 2

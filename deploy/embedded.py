@@ -11,7 +11,7 @@ import redis
 
 from deploy.processes import Process, RedisGroup, free_port, wait_until
 from deploy.site import BIN, HOST
-from rfprotocol.topology import Node
+from rfprotocol.topology.topology import Node
 
 _HELD = ("01", "08")  # ESTABLISHED, and CLOSE_WAIT: the other side has closed
 

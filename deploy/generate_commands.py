@@ -1,11 +1,11 @@
-"""Write protocol/rfprotocol/commands.json from what running servers say about their commands.
+"""Write protocol/rfprotocol/resp/commands.json from what running servers say about their commands.
 
     redis-server --port 7700 &                       # the reference, and the oldest
     /opt/redis-8/bin/redis-server --port 7800 &      # later ones, as many as there are
     python deploy/generate_commands.py --port 7700 --port 7800
 
 The table is data, taken from COMMAND and COMMAND DOCS of each server; what the proxy makes of it is decided in
-`rfprotocol/commands.py`, and a test compares the file with the installed server.
+`rfprotocol/resp/command_table.py`, and a test compares the file with the installed server.
 
 A command has the row of the oldest server that has it. What a later server says otherwise is kept beside it, under
 `later`, by version: nothing is lost, and `row_of` gives back what each server said. `since` is what the oldest server
@@ -26,10 +26,10 @@ from typing import Any
 
 import hiredis
 
-from rfprotocol.commands import parsed_version
-from rfprotocol.resp import encode_command
+from rfprotocol.resp.command_table import parsed_version
+from rfprotocol.resp.resp import encode_command
 
-TARGET = Path(__file__).parent.parent / "protocol" / "rfprotocol" / "commands.json"
+TARGET = Path(__file__).parent.parent / "protocol" / "rfprotocol" / "resp" / "commands.json"
 
 FACTS = ("arity", "flags", "keys", "specs", "acl")
 """What COMMAND tells of a command. The rest of a row is from its documentation, and holds for all versions."""

@@ -26,7 +26,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from rfprotocol.topology import Node
+from rfprotocol.topology.topology import Node
 
 # Below the range that Linux takes the ports of outgoing connections from: a server that was killed finds its
 # port free when it is started again, and no client that keeps trying meanwhile connects to itself.

@@ -16,42 +16,42 @@ PACKAGES = {
 }
 PROGRAMS = {"rfproxy", "rfmanager"}
 MODULES = {
-    f"{package}.{path.stem}": path
+    ".".join((package, *path.relative_to(folder).with_suffix("").parts)): path
     for package, folder in PACKAGES.items()
-    for path in sorted(folder.glob("*.py"))
+    for path in sorted(folder.rglob("*.py"))
     if path.stem != "__init__"
 }
 
 SHELL = {
     "rfprotocol.clock": "the clock of leases",
-    "rfprotocol.resolver": "looks up host names ahead, and connects to what they stand for",
-    "rfprotocol.treekeeper": "keeps the records of a store in memory in a file, in a thread of its own",
-    "rfprotocol.storeserver": "serves a store to other processes, over a unix socket",
-    "rfprotocol.remotestore": "the client of such a server",
-    "rfprotocol.zklink": "the connection to ZooKeeper, which kazoo runs in a thread of its own",
-    "rfprotocol.zkstore": "the store on top of it: coroutines that are bounded in time",
-    "rfproxy.addressfile": "writes a file in a thread",
-    "rfproxy.embedded": "composes the proxy with the manager's daemon on one event loop",
-    "rfproxy.membership": "the proxy's tasks at the store: announce, watch, prove that the session lives",
-    "rfproxy.connections": "the connections of clients and of lanes, and which of them are still there",
-    "rfproxy.listening": "the listening sockets, from the system or from the program before",
-    "rfproxy.worker": "one process: composes server, store and membership, and hears when it has to leave",
-    "rfproxy.supervisor": "forks the workers, waits for signals, and hands on to the next program",
-    "rfproxy.siblings": "the workers' questions to each other, over unix sockets",
-    "rfproxy.server": "the listener, the timers, and who is connected",
-    "rfmanager.daemon": "gathers, decides, executes, in a loop",
-    "rfmanager.executor": "applies one step at a time and waits for what it needs",
-    "rfmanager.inspection": "asks servers and store for what `rfmanager doctor` judges",
-    "rfmanager.mirror": "keeps a copy of what the store holds, refreshed by its watches",
-    "rfmanager.operations": "an operator's commands, which wait for what the managers do",
-    "rfmanager.prober": "asks one Redis server again and again",
-    "rfmanager.redis_admin": "commands to Redis servers over redis-py",
+    "rfprotocol.network.resolver": "looks up host names ahead, and connects to what they stand for",
+    "rfprotocol.embedded.record_keeper": "keeps the records of a store in memory in a file, in a thread of its own",
+    "rfprotocol.embedded.socket_server": "serves a store to other processes, over a unix socket",
+    "rfprotocol.embedded.socket_client": "the client of such a server",
+    "rfprotocol.store.zookeeper_session": "the connection to ZooKeeper, which kazoo runs in a thread of its own",
+    "rfprotocol.store.zookeeper": "the store on top of it: coroutines that are bounded in time",
+    "rfproxy.runtime.address_file": "writes a file in a thread",
+    "rfproxy.process.embedded": "composes the proxy with the manager's daemon on one event loop",
+    "rfproxy.runtime.registration": "the proxy's tasks at the store: announce, watch, prove that the session lives",
+    "rfproxy.runtime.connections": "the connections of clients and of lanes, and which of them are still there",
+    "rfproxy.process.listen_sockets": "the listening sockets, from the system or from the program before",
+    "rfproxy.process.worker": "one process: composes server, store and membership, and hears when it has to leave",
+    "rfproxy.process.supervisor": "forks the workers, waits for signals, and hands on to the next program",
+    "rfproxy.process.worker_channel": "the workers' questions to each other, over unix sockets",
+    "rfproxy.runtime.server": "the listener, the timers, and who is connected",
+    "rfmanager.daemon.daemon": "gathers, decides, executes, in a loop",
+    "rfmanager.daemon.executor": "applies one step at a time and waits for what it needs",
+    "rfmanager.operator.inspection": "asks servers and store for what `rfmanager doctor` judges",
+    "rfmanager.daemon.store_mirror": "keeps a copy of what the store holds, refreshed by its watches",
+    "rfmanager.operator.operations": "an operator's commands, which wait for what the managers do",
+    "rfmanager.monitoring.prober": "asks one Redis server again and again",
+    "rfmanager.monitoring.redis_admin": "commands to Redis servers over redis-py",
 }
 """Modules that do I/O, and what for. All others, save the `cli`s, are the core: they are handed bytes and the time."""
 
-KAZOO = {"rfprotocol.zklink"}
+KAZOO = {"rfprotocol.store.zookeeper_session"}
 EVENTS_AND_CLOCKS = {"asyncio", "kazoo", "redis", "selectors", "socket", "threading", "time", "uvloop"}
-COMPOSITION = {"rfproxy.embedded": "rfmanager"}
+COMPOSITION = {"rfproxy.process.embedded": "rfmanager"}
 """The one point where one program imports the other."""
 
 
@@ -122,11 +122,12 @@ def test_modules_do_not_import_in_circles() -> None:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_module_has_its_test_and_every_test_its_module(package: str) -> None:
-    folder = PACKAGES[package]
-    modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__"}
-    tests = {path.stem.removeprefix("test_") for path in (ROOT / "tests" / folder.parent.name).glob("test_*.py")}
-    assert modules - tests == set(), "modules without a test"
-    assert tests - modules == set(), "tests without a module"
+    folder, mirror = PACKAGES[package], ROOT / "tests" / "unit" / package
+    modules = {path.relative_to(folder) for path in folder.rglob("*.py") if path.stem not in ("__init__", "__main__")}
+    tests = {path.relative_to(mirror) for path in mirror.rglob("test_*.py")}
+    tested = {path.with_name(path.name.removeprefix("test_")) for path in tests}
+    assert modules - tested == set(), "modules without a test"
+    assert tested - modules == set(), "tests without a module"
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -22,21 +22,22 @@ from dataclasses import replace
 import structlog
 import uvloop
 
-from rfmanager import doctor, facts, gemflags, inspection, migration, operations, report
-from rfmanager.config import ManagerConfig, parser, with_gems_patience
-from rfmanager.daemon import Daemon, Settings
-from rfmanager.operations import NotConnected
-from rfmanager.redis_admin import Credentials
-from rfprotocol import logs
+from rfmanager import gem_flags
+from rfmanager.daemon.daemon import Daemon, Settings
+from rfmanager.monitoring.redis_admin import Credentials
+from rfmanager.operator import doctor, doctor_facts, inspection, migration, operations, rendering
+from rfmanager.operator.operations import NotConnected
+from rfmanager.settings import ManagerConfig, parser, with_gems_patience
+from rfprotocol.embedded.socket_client import RemoteStore
+from rfprotocol.embedded.socket_protocol import SOCKET
 from rfprotocol.errors import ConfigError, OperationFailed, RfError
-from rfprotocol.optionparser import OptionParser, Parsed
-from rfprotocol.options import STORE_OPTIONS
-from rfprotocol.records import Outcome
-from rfprotocol.remotestore import RemoteStore
-from rfprotocol.store import StoreState, TopologyStore
-from rfprotocol.topology import REDIS_PORT, Node
-from rfprotocol.wire import SOCKET
-from rfprotocol.zkstore import ZkStore
+from rfprotocol.settings import logging_setup
+from rfprotocol.settings.cli_parser import OptionParser, Parsed
+from rfprotocol.settings.fields import STORE_OPTIONS
+from rfprotocol.store.interface import StoreState, TopologyStore
+from rfprotocol.store.zookeeper import ZkStore
+from rfprotocol.topology.records import Outcome
+from rfprotocol.topology.topology import REDIS_PORT, Node
 
 DONE, NOT_DONE, TROUBLE, INTERRUPTED = 0, 1, 3, 130
 _CHECK = "check"
@@ -63,11 +64,11 @@ def redis_node_manager(argv: Sequence[str] | None = None) -> int:
     """The daemon under the name of the gem's, with its flags and its patience. As `main`."""
     prog = "redis_node_manager"
     try:
-        asked = gemflags.translate(sys.argv[1:] if argv is None else argv)
+        asked = gem_flags.translate(sys.argv[1:] if argv is None else argv)
     except ConfigError as error:
         return _complain(error, 2, prog)
     if asked.wants_help:
-        print(gemflags.HELP, end="")
+        print(gem_flags.HELP, end="")
         return DONE
     parsed = _patient(parser(prog).parse_or_exit(asked.argv))
     return _finish(_daemon(parsed.config, (*asked.notices, *parsed.notices)), prog)
@@ -207,9 +208,9 @@ def _complain(what: object, status: int, prog: str = "rfmanager") -> int:
 
 
 async def _daemon(config: ManagerConfig, notices: Sequence[str] = ()) -> int:
-    repeats, loop = logs.Repeats(time.monotonic), asyncio.get_running_loop()
+    repeats, loop = logging_setup.Repeats(time.monotonic), asyncio.get_running_loop()
     repeats.later = lambda seconds, ring: loop.call_soon_threadsafe(loop.call_later, seconds, ring)
-    logs.configure(config.log_format, config.least_log_level, repeats=repeats)
+    logging_setup.configure(config.log_format, config.least_log_level, repeats=repeats)
     log = structlog.get_logger()
     store = ZkStore(config.zookeeper, session_timeout=config.session_timeout)
     daemon = Daemon(Settings.of(config), store, _unique_name(), log)
@@ -252,8 +253,8 @@ async def _say_that_it_waits(store: TopologyStore, config: ManagerConfig) -> Non
 async def _command(parsed: Parsed[ManagerConfig]) -> int:
     config, arguments = parsed.config, parsed.arguments
     # What the store says of its connection would only be in the way of the answer.
-    level: logs.Level = config.log_level if "log_level" in config.model_fields_set else "error"
-    logs.configure(config.log_format, level)
+    level: logging_setup.Level = config.log_level if "log_level" in config.model_fields_set else "error"
+    logging_setup.configure(config.log_format, level)
     try:
         return await _at_the_store(parsed)
     except NotConnected as error:
@@ -282,10 +283,10 @@ def _absence(store: RemoteStore) -> str:
 
 async def _status(store: TopologyStore, config: ManagerConfig, arguments: argparse.Namespace) -> int:
     snapshot = await operations.status(store, config.paths, config.brake_limit)
-    print(report.status_json(snapshot) if arguments.json else report.status_text(snapshot))
+    print(rendering.status_json(snapshot) if arguments.json else rendering.status_text(snapshot))
     if not snapshot.has_master:
         return NOT_DONE
-    return TROUBLE if report.troubles(snapshot) or snapshot.unreadable else DONE
+    return TROUBLE if rendering.troubles(snapshot) or snapshot.unreadable else DONE
 
 
 async def _failover(store: TopologyStore, config: ManagerConfig, arguments: argparse.Namespace) -> int:
@@ -295,7 +296,7 @@ async def _failover(store: TopologyStore, config: ManagerConfig, arguments: argp
         receipt = await operations.failover(store, config.paths, arguments.to, arguments.timeout, force=arguments.force)
     except asyncio.CancelledError:
         raise OperationFailed("interrupted: the request is withdrawn") from None
-    print(report.receipt_text(await operations.completed(store, config.paths, receipt)))
+    print(rendering.receipt_text(await operations.completed(store, config.paths, receipt)))
     return DONE if receipt.outcome is Outcome.DONE else NOT_DONE
 
 
@@ -316,7 +317,7 @@ async def _pause(store: TopologyStore, config: ManagerConfig, arguments: argpars
     snapshot = await operations.status(store, config.paths)
     if snapshot.gem_leads:
         _complain(f"warning: {migration.gems_managers(snapshot)} lead and do not know of pauses", DONE)
-    print(f"paused already, {report.pause_text(before)}" if before else "paused: nobody is promoted until 'resume'")
+    print(f"paused already, {rendering.pause_text(before)}" if before else "paused: nobody is promoted until 'resume'")
     return DONE
 
 
@@ -329,12 +330,12 @@ async def _resume(store: TopologyStore, config: ManagerConfig, arguments: argpar
 async def _history(store: TopologyStore, config: ManagerConfig, arguments: argparse.Namespace) -> int:
     if arguments.epoch:
         receipt = await operations.receipt(store, config.paths, arguments.epoch)
-        print(report.history_json([receipt]) if arguments.json else report.receipt_text(receipt))
+        print(rendering.history_json([receipt]) if arguments.json else rendering.receipt_text(receipt))
         return DONE
     receipts, unreadable = await operations.history(store, config.paths, arguments.n)
     for line in unreadable:
         _complain(line, NOT_DONE)
-    print(report.history_json(receipts) if arguments.json else report.history_text(receipts))
+    print(rendering.history_json(receipts) if arguments.json else rendering.history_text(receipts))
     return DONE
 
 
@@ -365,10 +366,10 @@ def _silence(config: ManagerConfig) -> float:
     return config.limits.silence
 
 
-def _say_findings(group: facts.GroupFacts, arguments: argparse.Namespace) -> int:
+def _say_findings(group: doctor_facts.GroupFacts, arguments: argparse.Namespace) -> int:
     findings = doctor.examine(group)
-    print(report.findings_json(findings) if arguments.json else report.findings_text(findings))
-    return NOT_DONE if any(finding.severity is facts.Severity.UNSAFE for finding in findings) else DONE
+    print(rendering.findings_json(findings) if arguments.json else rendering.findings_text(findings))
+    return NOT_DONE if any(finding.severity is doctor_facts.Severity.UNSAFE for finding in findings) else DONE
 
 
 _Command = Callable[[TopologyStore, ManagerConfig, argparse.Namespace], Awaitable[int]]

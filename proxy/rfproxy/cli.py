@@ -6,10 +6,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from rfprotocol import logs
 from rfprotocol.errors import ConfigError
-from rfproxy.config import CHECK, ProxyConfig, parser
-from rfproxy.supervisor import Heritage, Supervisor
+from rfprotocol.settings import logging_setup
+from rfproxy.process.supervisor import Heritage, Supervisor
+from rfproxy.settings import CHECK, ProxyConfig, parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if parsed.config.embedded:
                 _check_record(parsed.config)
             return 0
-        logs.configure(parsed.config.log_format, parsed.config.log_level)
+        logging_setup.configure(parsed.config.log_format, parsed.config.log_level)
         return Supervisor(parsed.config).run()
     except ConfigError as error:
         print(f"rfproxy: {error}", file=sys.stderr)
@@ -30,6 +30,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check_record(config: ProxyConfig) -> None:
     """Raise ConfigError when the worker could not use what an earlier one has left."""
-    from rfproxy.embedded import recall  # noqa: PLC0415 - it brings the manager
+    from rfproxy.process.embedded import recall  # noqa: PLC0415 - it brings the manager
 
     recall(config)

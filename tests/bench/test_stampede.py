@@ -9,10 +9,10 @@ from pathlib import Path
 
 from bench.sidecars import Sidecars
 from bench.stampede import Change, Rest, change_table, rest_table, save
-from rfprotocol.paths import Paths
-from rfprotocol.store import Put
-from rfprotocol.topology import Phase, Topology
-from rfprotocol.zkstore import ZkStore
+from rfprotocol.store.interface import Put
+from rfprotocol.store.zookeeper import ZkStore
+from rfprotocol.topology.topology import Phase, Topology
+from rfprotocol.topology.znode_paths import Paths
 from tests.support.redis import RedisGroup
 
 PATH = Paths().nodes

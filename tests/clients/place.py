@@ -8,8 +8,8 @@ from pathlib import Path
 
 import redis
 
-from rfmanager import operations
-from rfprotocol.topology import Topology
+from rfmanager.operator import operations
+from rfprotocol.topology.topology import Topology
 from tests.support.eventually import eventually
 from tests.support.installation import Installation
 from tests.support.redis import RedisGroup

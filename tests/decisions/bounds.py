@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from rfprotocol.topology import Node
+from rfprotocol.topology.topology import Node
 from tests.decisions.exploration import Explorer
 from tests.decisions.roots import Bound
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from rfmanager.decision import decide
-from rfmanager.lastknown import LastKnown
-from rfmanager.steps import CatchUp, Demote, Promote, Record, Seal, Step, Unpause, Wait
-from rfprotocol.topology import Node
+from rfmanager.decision.decide import decide
+from rfmanager.decision.plan import CatchUp, Demote, Promote, Record, Seal, Step, Unpause, Wait
+from rfmanager.evidence.last_known import LastKnown
+from rfprotocol.topology.topology import Node
 from tests.decisions.servers import Life, Start, replicated
 from tests.decisions.site import (
     POLICY,

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
 
-from rfmanager.steps import CatchUp, Demote, Promote, Record, Seal, Step
-from rfprotocol.topology import Node
+from rfmanager.decision.plan import CatchUp, Demote, Promote, Record, Seal, Step
+from rfprotocol.topology.topology import Node
 from tests.decisions.servers import ELSEWHERE, Life, Link, Server, Start, group
 from tests.decisions.site import Proxy, Site, asked, with_server, written
 from tests.decisions.truth import BOUND, onward

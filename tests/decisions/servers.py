@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from rfprotocol.topology import Node, NodeReport
+from rfprotocol.topology.topology import Node, NodeReport
 
 ELSEWHERE = Node("elsewhere", 1)
 """The address of a master that is none of the group's servers."""

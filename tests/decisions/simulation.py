@@ -10,15 +10,15 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from rfmanager.brake import RETURN, Brake
-from rfmanager.change import PATIENCE
-from rfmanager.decision import decide
-from rfmanager.detector import Detector, Excuse, Limits
-from rfmanager.quorum import Standing, judge
-from rfmanager.steps import Record, Step, Wait
+from rfmanager.decision.decide import decide
+from rfmanager.decision.fencing import PATIENCE
+from rfmanager.decision.plan import Record, Step, Wait
+from rfmanager.evidence.agreement import Standing, judge
+from rfmanager.evidence.false_alarms import RETURN, Brake
+from rfmanager.monitoring.failure_detector import Detector, Excuse, Limits
 from rfprotocol.errors import Failure
-from rfprotocol.records import Receipt
-from rfprotocol.topology import ManagerReport, Node, Phase, Topology
+from rfprotocol.topology.records import Receipt
+from rfprotocol.topology.topology import ManagerReport, Node, Phase, Topology
 from tests.decisions.servers import Life, Link, Start, at, group, replicated
 from tests.decisions.site import (
     FOREVER,

@@ -1,7 +1,7 @@
 """A model of everything that a decision is about: servers, proxies, the record in the store, managers. Pure, immutable.
 
 `view` is what the primary manager knows, `carried_out` what becomes of the site when it executes a step, as
-`rfmanager.executor` does. What is kept only to judge them stands in the `Ledger`.
+`rfmanager.daemon.executor` does. What is kept only to judge them stands in the `Ledger`.
 """
 
 from __future__ import annotations
@@ -9,10 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from rfmanager.candidates import continues, precedes
-from rfmanager.lastknown import LastKnown, Sight, belongs, looked
-from rfmanager.quorum import Rule, Standing, judge, outseen
-from rfmanager.steps import (
+from rfmanager.decision.plan import (
     CatchUp,
     Demote,
     Dismiss,
@@ -29,8 +26,11 @@ from rfmanager.steps import (
     Unpause,
     View,
 )
-from rfprotocol.records import ManualRequest, Outcome
-from rfprotocol.topology import ManagerReport, Node, NodeReport, Phase, Topology
+from rfmanager.evidence.agreement import Rule, Standing, judge, outseen
+from rfmanager.evidence.candidates import continues, precedes
+from rfmanager.evidence.last_known import LastKnown, Sight, belongs, looked
+from rfprotocol.topology.records import ManualRequest, Outcome
+from rfprotocol.topology.topology import ManagerReport, Node, NodeReport, Phase, Topology
 from tests.decisions.servers import Life, Link, Server, Servers, at, put
 
 POLICY = Policy()

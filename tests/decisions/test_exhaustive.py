@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from rfmanager.decision import decide
-from rfprotocol.topology import Node, Phase
+from rfmanager.decision.decide import decide
+from rfprotocol.topology.topology import Node, Phase
 from tests.decisions.bounds import USUAL, searched
 from tests.decisions.roots import AFFLICTIONS, POINTS, Bound, prepared
 from tests.decisions.site import POLICY, all_informed, asked, begun, carried_out, view

@@ -12,25 +12,25 @@ from typing import Self
 
 import pytest
 
-from rfmanager import change
-from rfmanager import daemon as daemon_module
-from rfmanager import prober as prober_module
-from rfmanager.daemon import Daemon, Settings
-from rfmanager.decision import decide
-from rfmanager.quorum import Rule
-from rfmanager.redis_admin import Credentials
-from rfmanager.steps import Policy, Record, Resign, Seal, Step, View, Wait
-from rfmanager.tenure import State
+from rfmanager.daemon import daemon as daemon_module
+from rfmanager.daemon.daemon import Daemon, Settings
+from rfmanager.daemon.leadership import State
+from rfmanager.decision import fencing
+from rfmanager.decision.decide import decide
+from rfmanager.decision.plan import Policy, Record, Resign, Seal, Step, View, Wait
+from rfmanager.evidence.agreement import Rule
+from rfmanager.monitoring import prober as prober_module
+from rfmanager.monitoring.redis_admin import Credentials
 from rfprotocol.errors import NodeUnreachable, StoreError
-from rfprotocol.memstore import MemStore, MemTree
-from rfprotocol.paths import Paths
-from rfprotocol.records import ManualRequest
-from rfprotocol.resolver import Resolver
-from rfprotocol.store import Put
-from rfprotocol.topology import Node, NodeReport, Phase, Topology
-from tests.manager.world import POLICY, A, B, C, Server, World, serving, until
+from rfprotocol.network.resolver import Resolver
+from rfprotocol.store.interface import Put
+from rfprotocol.store.memory import MemStore, MemTree
+from rfprotocol.topology.records import ManualRequest
+from rfprotocol.topology.topology import Node, NodeReport, Phase, Topology
+from rfprotocol.topology.znode_paths import Paths
 from tests.support.eventually import eventually
 from tests.support.stores import Changes
+from tests.support.world import POLICY, A, B, C, Server, World, serving, until
 
 PATHS = Paths()
 
@@ -65,7 +65,7 @@ def test_it_is_waited_for_as_long_as_a_hand_over_takes(seconds: float) -> None:
     assert isinstance(chosen_without(world, C, policy), Wait)
     world.now += seconds
     assert isinstance(chosen_without(world, C, policy), Wait)
-    world.now += change.PATIENCE
+    world.now += fencing.PATIENCE
     assert target(chosen_without(world, C, policy)) == B
 
 
@@ -325,7 +325,7 @@ class Stubborn(Admin):
 
 
 async def test_the_record_does_not_grow_with_each_attempt_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(change, "STEPS", 12)
+    monkeypatch.setattr(fencing, "STEPS", 12)
     async with Place(monkeypatch, servers=2, admin=Stubborn) as place:
         await place.primary(A, B)
         await place.serves()

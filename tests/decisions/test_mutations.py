@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from rfmanager import candidates, change, decision, lastknown, planned
-from rfmanager.steps import Policy, Record, View, Wait
-from rfprotocol.topology import Change, Node, NodeReport, Topology
+from rfmanager.decision import decide, fencing, switchover
+from rfmanager.decision.plan import Policy, Record, View, Wait
+from rfmanager.evidence import candidates, last_known
+from rfprotocol.topology.topology import Change, Node, NodeReport, Topology
 from tests.decisions.bounds import searched
 from tests.decisions.roots import Bound
 from tests.decisions.truth import Violation
@@ -19,22 +20,22 @@ Patch = pytest.MonkeyPatch
 
 
 def nobody_is_waited_for(patch: Patch) -> None:
-    for module in (decision, planned):
+    for module in (decide, switchover):
         patch.setattr(module, "fence_holds", lambda view, topology, policy: None)
 
 
 def one_proxy_is_enough(patch: Patch) -> None:
-    real = change.not_acknowledged
+    real = fencing.not_acknowledged
 
     def any_of(view: View, topology: Topology) -> list[str]:
         missing = real(view, topology)
         return missing if len(missing) == len(view.proxies) else []
 
-    patch.setattr(change, "not_acknowledged", any_of)
+    patch.setattr(fencing, "not_acknowledged", any_of)
 
 
 def planned_changes_do_not_wait_for_proxies(patch: Patch) -> None:
-    patch.setattr(planned, "_drained", lambda view, topology, policy: None)
+    patch.setattr(switchover, "_drained", lambda view, topology, policy: None)
 
 
 def the_lowest_offset_is_chosen(patch: Patch) -> None:
@@ -62,56 +63,56 @@ def what_was_seen_counts_as_sealed(patch: Patch) -> None:
 
 
 def a_better_candidate_that_failed_once_is_passed_over(patch: Patch) -> None:
-    patch.setattr(decision, "_may_have_more", lambda *situation: False)
+    patch.setattr(decide, "_may_have_more", lambda *situation: False)
 
 
 def a_candidate_that_failed_once_is_given_up(patch: Patch) -> None:
-    for module in (candidates, decision):
+    for module in (candidates, decide):
         patch.setattr(module, "CHANCES", 1)
 
 
 def a_target_that_restarted_is_published(patch: Patch) -> None:
-    patch.setattr(planned, "_is_chosen", lambda report, change: True)
+    patch.setattr(switchover, "_is_chosen", lambda report, change: True)
 
 
 def a_master_that_restarted_is_believed(patch: Patch) -> None:
-    real = decision._why_lost
+    real = decide._why_lost
 
     def believing(view: View, topology: Topology, master: Node) -> str | None:
         return real(view, replace(topology, run_id=""), master)
 
-    patch.setattr(decision, "_why_lost", believing)
+    patch.setattr(decide, "_why_lost", believing)
 
 
 def the_epoch_stays(patch: Patch) -> None:
-    patch.setattr(change, "next_epoch", lambda view: view.topology.epoch if view.topology else 1)
+    patch.setattr(fencing, "next_epoch", lambda view: view.topology.epoch if view.topology else 1)
 
 
 def requests_are_kept(patch: Patch) -> None:
-    real = change.publish
+    real = fencing.publish
 
     def keeping(view: View, topology: Topology, what: Change, master: NodeReport) -> Record:
         return replace(real(view, topology, what, master), settles=False)
 
-    patch.setattr(planned, "publish", keeping)
+    patch.setattr(switchover, "publish", keeping)
 
 
 def a_failed_candidate_is_not_given_up(patch: Patch) -> None:
-    real = decision._promoting
+    real = decide._promoting
 
     def stubborn(view: View, topology: Topology, what: Change, policy: Policy) -> Any:
         step = real(view, topology, what, policy)
         return Wait("again and again") if isinstance(step, Record) and step.name == "fence" else step
 
-    patch.setattr(decision, "_promoting", stubborn)
+    patch.setattr(decide, "_promoting", stubborn)
 
 
 def who_was_left_behind_is_promoted(patch: Patch) -> None:
-    patch.setattr(decision, "_proven", lambda view, topology, change, choice, sealed: choice)
+    patch.setattr(decide, "_proven", lambda view, topology, change, choice, sealed: choice)
 
 
 def data_of_others_is_overwritten(patch: Patch) -> None:
-    patch.setattr(lastknown, "belongs", lambda known, report: True)
+    patch.setattr(last_known, "belongs", lambda known, report: True)
 
 
 HEALTHY = Bound(size=3, afflicted=0)

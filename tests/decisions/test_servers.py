@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 
-from rfmanager.redis_admin import RedisAdmin
-from rfprotocol.topology import Node, NodeReport
+from rfmanager.monitoring.redis_admin import RedisAdmin
+from rfprotocol.topology.topology import Node, NodeReport
 from tests.decisions.servers import Link, Servers, Start, at, group, put, replicated
 from tests.support.redis import RedisGroup, RedisServer
 

@@ -10,9 +10,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from rfmanager import decision
-from rfmanager.steps import Wait
-from rfprotocol.topology import Node, Phase, Topology
+from rfmanager.decision import decide
+from rfmanager.decision.plan import Wait
+from rfprotocol.topology.topology import Node, Phase, Topology
 from tests.decisions.servers import Life, Server, Start, at
 from tests.decisions.simulation import TICK, Simulation
 from tests.decisions.site import Mishap, Proxy, asked, overwritten, with_proxy, with_server, written
@@ -313,7 +313,7 @@ def test_masters_that_stall_every_6_s__change_at_most_3_times_a_minute() -> None
 
 def test_masters_that_stall__without_the_brake__lose_the_role_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """The model is able to show it."""
-    monkeypatch.setattr(decision, "_slowed_down", lambda view, master: None)
+    monkeypatch.setattr(decide, "_slowed_down", lambda view, master: None)
     with pytest.raises(Violation, match="was silent for less than"):
         flapping(minutes=1)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from rfmanager.candidates import CHANCES, precedes, reach, why_not
-from rfmanager.decision import decide
-from rfmanager.steps import Demote, Dismiss, Promote, Record, Remember, Repoint, Resign, Seal, Step, View, Wait
-from rfprotocol.records import Outcome, Receipt
-from rfprotocol.topology import Kind, Node, Phase, Topology
+from rfmanager.decision.decide import decide
+from rfmanager.decision.plan import Demote, Dismiss, Promote, Record, Remember, Repoint, Resign, Seal, Step, View, Wait
+from rfmanager.evidence.candidates import CHANCES, precedes, reach, why_not
+from rfprotocol.topology.records import Outcome, Receipt
+from rfprotocol.topology.topology import Kind, Node, Phase, Topology
 from tests.decisions.servers import Life, Link, Server, at, replicated
 from tests.decisions.site import (
     POLICY,

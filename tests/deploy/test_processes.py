@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from deploy.processes import PROGRAMS, Process, ProcessError, RedisGroup, RedisServer, free_port, wait_until
-from rfprotocol.topology import Node
+from rfprotocol.topology.topology import Node
 
 
 def test_a_server_answers_as_soon_as_it_is_started(redis_server: RedisServer) -> None:

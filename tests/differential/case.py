@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from rfprotocol.resp import encode_command
+from rfprotocol.resp.resp import encode_command
 from tests.differential.masks import Mask
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from rfprotocol.errors import ProtocolError
-from rfprotocol.framing import split
-from rfprotocol.topology import Node
+from rfprotocol.resp.reply_scanner import split
+from rfprotocol.topology.topology import Node
 from tests.differential.case import Burst, Case, Command
 from tests.differential.masks import masked
 from tests.differential.player import REPLIES_TO_MARKER, Heard, play

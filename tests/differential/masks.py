@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from enum import Enum
 
-from rfprotocol.framing import split
+from rfprotocol.resp.reply_scanner import split
 
 
 class Mask(Enum):

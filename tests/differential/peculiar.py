@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from rfprotocol.topology import Node
+from rfprotocol.topology.topology import Node
 from tests.differential.case import Burst, Case
 from tests.support.rawclient import RawClient
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from rfprotocol.errors import ProtocolError
-from rfprotocol.framing import ReplyScanner
-from rfprotocol.topology import Node
+from rfprotocol.resp.reply_scanner import ReplyScanner
+from rfprotocol.topology.topology import Node
 from tests.differential.case import Burst, Case
 
 MARKER = b"*1\r\n$5\r\nRESET\r\n*2\r\n$4\r\nECHO\r\n$11\r\nthat is all\r\n"

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from rfprotocol.resp import encode_command
+from rfprotocol.resp.resp import encode_command
 from tests.differential import vocabulary
 from tests.differential.case import Burst, Command, Round, command
 from tests.differential.masks import Mask

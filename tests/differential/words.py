@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from functools import partial
 
-from rfprotocol.resp import encode_command
+from rfprotocol.resp.resp import encode_command
 from tests.differential.case import Command
 from tests.differential.masks import Mask
 

@@ -14,11 +14,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from rfprotocol import framing, inline, resp
+from rfprotocol.resp import inline, reply_scanner, resp
 
 _PACKAGE = "rfcompiled"
 _FOLDER = Path(str(resp.__file__)).parent
-_NAMES = ("framing", "inline", "resp")
+_NAMES = ("reply_scanner", "inline", "resp")
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,14 @@ class Build:
 
     name: str
     RequestReader: type[resp.RequestReader]
-    ReplyScanner: type[framing.ReplyScanner]
+    ReplyScanner: type[reply_scanner.ReplyScanner]
     split: Callable[[bytes], list[bytes]]
     split_inline: Callable[[bytes], list[bytes]]
 
 
-INTERPRETED = Build("interpreted", resp.RequestReader, framing.ReplyScanner, framing.split, inline.split_inline)
+INTERPRETED = Build(
+    "interpreted", resp.RequestReader, reply_scanner.ReplyScanner, reply_scanner.split, inline.split_inline
+)
 
 
 class CannotCompile(Exception):
@@ -53,8 +55,8 @@ def compiled() -> Build:
     for module in modules.values():
         if not str(module.__file__).endswith(".so"):
             raise CannotCompile(f"{module.__file__} is not an extension")
-    reader, scanner = modules["resp"].RequestReader, modules["framing"].ReplyScanner
-    return Build("compiled", reader, scanner, modules["framing"].split, modules["inline"].split_inline)
+    reader, scanner = modules["resp"].RequestReader, modules["reply_scanner"].ReplyScanner
+    return Build("compiled", reader, scanner, modules["reply_scanner"].split, modules["inline"].split_inline)
 
 
 def _compile(folder: Path) -> None:
@@ -65,7 +67,7 @@ def _compile(folder: Path) -> None:
     for name in _NAMES:
         copy = package / f"{name}.py"
         copy.write_text(
-            (_FOLDER / f"{name}.py").read_text().replace("from rfprotocol.inline ", f"from {_PACKAGE}.inline ")
+            (_FOLDER / f"{name}.py").read_text().replace("from rfprotocol.resp.inline ", f"from {_PACKAGE}.inline ")
         )
         copies.append(str(copy.relative_to(folder)))
     done = subprocess.run(

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import hiredis
 
 from rfprotocol.errors import ProtocolError
-from rfprotocol.framing import Taken
-from rfprotocol.resp import encode_commands, error
-from rfprotocol.topology import Node
+from rfprotocol.resp.reply_scanner import Taken
+from rfprotocol.resp.resp import encode_commands, error
+from rfprotocol.topology.topology import Node
 from tests.fuzz import corpus, reference
 from tests.fuzz.builds import Build
 

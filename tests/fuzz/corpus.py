@@ -7,7 +7,7 @@ from itertools import pairwise
 from random import Random
 from typing import NamedTuple
 
-from rfprotocol.resp import encode_command
+from rfprotocol.resp.resp import encode_command
 
 TOKENS = [b"\r\n", b"\r", b"\n", b"\0", b"*", b"$", b"*1\r\n", b"*0\r\n", b"*-1\r\n", b"$-1\r\n", b"$0\r\n", b"$4\r\n"]
 TOKENS += [

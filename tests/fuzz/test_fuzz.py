@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from rfprotocol import framing, resp
+from rfprotocol.resp import reply_scanner, resp
 from tests.fuzz import checks, reference
 from tests.fuzz.builds import INTERPRETED, Build
 from tests.support.redis import RedisServer
@@ -43,7 +43,7 @@ def test_a_reader_that_trusts_hiredis_too_far_is_found_out(monkeypatch: pytest.M
 
 
 def test_a_scanner_that_miscounts_one_type_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(framing._VALUES_EACH, ord("|"), 1)
+    monkeypatch.setitem(reply_scanner._VALUES_EACH, ord("|"), 1)
     assert fails(checks.replies)
 
 

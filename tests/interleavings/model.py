@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from rfprotocol import resp
-from rfproxy.entries import Form
-from rfproxy.greeting import Duty
+from rfprotocol.resp import resp
+from rfproxy.core.work_items import Form
+from rfproxy.upstream.handshake import Duty
 from tests.support.playbook import FakeConnection, Playbook
 
 OK = resp.simple("OK")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from rfproxy.attempts import FATAL
-from rfproxy.durable import Durability
-from rfproxy.policy import Policy
+from rfproxy.core.attempts import FATAL
+from rfproxy.core.policy import Policy
+from rfproxy.upstream.durable_connection import Durability
 from tests.support.durability import (
     ENOUGH,
     INVALID,

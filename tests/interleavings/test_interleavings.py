@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from rfproxy.policy import Policy
+from rfproxy.core.policy import Policy
 from tests.interleavings.model import EFFECTS, Fatal, Link, Model, token
 from tests.interleavings.story import TEMPLATES, Story
 from tests.support.playbook import Playbook

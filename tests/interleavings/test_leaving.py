@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from rfproxy.lease import NEWS
-from rfproxy.policy import Policy
+from rfproxy.core.policy import Policy
+from rfproxy.routing.lease import NEWS
 from tests.support.playbook import FakeClient, Playbook
 
 OK = b"+OK\r\n"

@@ -6,7 +6,7 @@ import hiredis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rfproxy.overtaking import WORTH
+from rfproxy.upstream.long_reply_reissue import WORTH
 from tests.interleavings.echo import EchoServers
 from tests.support.playbook import Playbook
 

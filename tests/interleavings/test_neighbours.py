@@ -6,10 +6,10 @@ from hashlib import sha1
 
 import pytest
 
-from rfprotocol.resp import encode_command
-from rfproxy.policy import Policy
-from tests.proxy.test_redirection import in_resp3, listener, own, redirect
+from rfprotocol.resp.resp import encode_command
+from rfproxy.core.policy import Policy
 from tests.support.playbook import FakeClient, FakeConnection, Playbook
+from tests.unit.rfproxy.pinned.test_tracking_redirect import in_resp3, listener, own, redirect
 
 OK = b"+OK\r\n"
 QUEUED = b"+QUEUED\r\n"

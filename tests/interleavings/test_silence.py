@@ -8,7 +8,7 @@ import hiredis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rfprotocol.tcpinfo import TcpInfo
+from rfprotocol.network.tcp_info import TcpInfo
 from tests.interleavings.echo import EchoServers
 from tests.support.playbook import Playbook
 

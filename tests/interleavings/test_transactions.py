@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rfproxy.policy import Policy
+from rfproxy.core.policy import Policy
 from tests.support.playbook import FakeClient, Playbook
 from tests.support.transactions import EXECABORT, NIL, OK, QUEUED, READONLY, asked, fail_over, fence, promote, told
 

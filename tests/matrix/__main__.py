@@ -41,7 +41,11 @@ PARTS = (
     Part(
         "failovers",
         (
-            *("tests/scenarios/test_failover.py", "tests/scenarios/test_recorder.py", "tests/proxy/test_embedded.py"),
+            *(
+                "tests/scenarios/test_failover.py",
+                "tests/scenarios/test_recorder.py",
+                "tests/unit/rfproxy/process/test_embedded.py",
+            ),
             *(*PLAIN, "-k", "not (after-seal or after-mark or before-publish or after-publish)"),
         ),
     ),
@@ -51,13 +55,17 @@ PARTS = (
         "scripts, transactions",
         (
             *("tests/scenarios/faults/test_switchovers.py", "tests/clients/test_libraries.py"),
-            *("tests/scenarios/test_odd.py", "tests/proxy/test_scripts.py"),
+            *("tests/scenarios/test_odd.py", "tests/unit/rfproxy/maintenance/test_script_cache.py"),
             *(*PLAIN, "-k", "pipelines_MULTI or redis-py or multi__ or real_server"),
         ),
     ),
     Part(
         "users, probes",
-        ("tests/proxy/test_reception.py", "tests/manager/test_redis_admin.py", *PLAIN),
+        (
+            "tests/unit/rfproxy/upstream/test_handshake_policy.py",
+            "tests/unit/rfmanager/monitoring/test_redis_admin.py",
+            *PLAIN,
+        ),
     ),
     Part("as one server", ("--seed", "1", "--commands", "20000"), "tests.differential"),
     Part(

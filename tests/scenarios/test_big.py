@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rfprotocol.resp import encode_command
+from rfprotocol.resp.resp import encode_command
 from tests.support.embedded import EmbeddedProxy
 from tests.support.rawclient import RawClient
 from tests.support.redis import RedisGroup

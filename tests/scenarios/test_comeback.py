@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import redis
 
-from rfmanager import operations
-from rfmanager.snapshot import Snapshot
-from rfprotocol.topology import Phase, Topology
-from tests.manager.group import PATHS, Site, site
+from rfmanager.operator import operations
+from rfmanager.operator.snapshot import Snapshot
+from rfprotocol.topology.topology import Phase, Topology
 from tests.support.eventually import eventually
+from tests.support.managers import PATHS, Site, site
 from tests.support.redis import RedisGroup, RedisServer
 from tests.support.stores import Changes
 

@@ -13,8 +13,8 @@ from bench.load import Load
 from bench.seen import Ledger, Operation, Result
 from bench.sentinel import SentinelSite
 from bench.systems import masters
-from rfprotocol.records import Outcome, Receipt
-from rfprotocol.topology import Kind
+from rfprotocol.topology.records import Outcome, Receipt
+from rfprotocol.topology.topology import Kind
 from tests.support.redis import RedisGroup, wait_until
 
 PATIENCE = 60.0

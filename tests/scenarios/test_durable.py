@@ -13,8 +13,8 @@ import pytest
 import redis
 import redis.asyncio as aioredis
 
-from rfmanager import operations
-from rfprotocol.topology import Phase
+from rfmanager.operator import operations
+from rfprotocol.topology.topology import Phase
 from tests.scenarios.history import Fate, Kill, Rule, Verdict, check
 from tests.scenarios.recorder import Recorder, final
 from tests.support.embedded import EmbeddedProxy

@@ -19,10 +19,10 @@ from redis.retry import Retry
 
 from deploy.processes import Process, free_port, wait_until
 from deploy.site import BIN, HOST
-from rfprotocol import treefile
-from rfprotocol.memstore import TreeState
-from rfprotocol.store import Entry
-from rfprotocol.topology import Node, Phase, Topology
+from rfprotocol.embedded import record_file
+from rfprotocol.store.interface import Entry
+from rfprotocol.store.memory import TreeState
+from rfprotocol.topology.topology import Node, Phase, Topology
 from tests.support.logged import logged
 from tests.support.redis import RedisGroup, RedisServer
 
@@ -30,7 +30,7 @@ PROMOTED = 3
 """The epoch of the first change of master."""
 
 
-OF_OTHERS = treefile.encode(
+OF_OTHERS = record_file.encode(
     TreeState(
         2,
         {

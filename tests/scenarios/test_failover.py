@@ -10,7 +10,7 @@ import pytest
 
 from bench.load import Load
 from bench.seen import Result
-from rfprotocol.topology import Phase, Topology
+from rfprotocol.topology.topology import Phase, Topology
 from tests.support.installation import Installation
 from tests.support.redis import RedisGroup, RedisServer
 

@@ -16,9 +16,9 @@ import pytest
 import redis
 
 from deploy.processes import Process
-from rfprotocol.paths import Paths
-from rfprotocol.records import Outcome
-from rfprotocol.topology import Phase, Topology
+from rfprotocol.topology.records import Outcome
+from rfprotocol.topology.topology import Phase, Topology
+from rfprotocol.topology.znode_paths import Paths
 from tests.support.eventually import eventually
 from tests.support.gem import QUICK, GemClient
 from tests.support.gemsite import Epochs, GemSite, gems_record

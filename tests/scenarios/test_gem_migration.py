@@ -15,9 +15,9 @@ import pytest
 
 from bench.load import Load
 from bench.seen import Result
-from rfprotocol.paths import Paths
-from rfprotocol.records import Outcome
-from rfprotocol.topology import Topology
+from rfprotocol.topology.records import Outcome
+from rfprotocol.topology.topology import Topology
+from rfprotocol.topology.znode_paths import Paths
 from tests.scenarios.history import Fate, Verdict, check
 from tests.scenarios.recorder import Recorder, final
 from tests.support.eventually import eventually

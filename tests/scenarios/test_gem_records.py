@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from rfmanager import executor
-from rfprotocol.memstore import MemStore
-from rfprotocol.records import Outcome
-from rfprotocol.store import Put
-from rfprotocol.topology import Node, Phase, Topology
-from tests.manager.group import PATHS, Site, site
+from rfmanager.daemon import executor
+from rfprotocol.store.interface import Put
+from rfprotocol.store.memory import MemStore
+from rfprotocol.topology.records import Outcome
+from rfprotocol.topology.topology import Node, Phase, Topology
 from tests.support.eventually import eventually
+from tests.support.managers import PATHS, Site, site
 from tests.support.redis import RedisGroup
 from tests.support.stores import Changes
 

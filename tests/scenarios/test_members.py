@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from rfmanager import operations
-from rfmanager.report import status_text
-from rfmanager.snapshot import Snapshot
-from rfmanager.steps import Policy
+from rfmanager.decision.plan import Policy
+from rfmanager.operator import operations
+from rfmanager.operator.rendering import status_text
+from rfmanager.operator.snapshot import Snapshot
 from rfprotocol.errors import OperationFailed
-from rfprotocol.topology import Node, Phase, Topology
-from tests.manager.group import PATHS, Site, site
+from rfprotocol.topology.topology import Node, Phase, Topology
 from tests.support.eventually import eventually
+from tests.support.managers import PATHS, Site, site
 from tests.support.redis import RedisGroup, RedisServer
 
 

@@ -16,7 +16,7 @@ from redis.retry import Retry
 
 from deploy.processes import wait_until
 from deploy.site import HOST, Site
-from rfprotocol.topology import Node
+from rfprotocol.topology.topology import Node
 from tests.support.logged import logged
 from tests.support.names import NameService
 from tests.support.program import Program, recorded

@@ -15,15 +15,15 @@ from redis.backoff import NoBackoff
 
 from bench.load import Load
 from bench.seen import Result
-from rfmanager import daemon as daemon_module
-from rfmanager import executor as executor_module
-from rfmanager.redis_admin import Credentials
-from rfprotocol.loglimit import FIRST
-from rfprotocol.topology import ManagerReport, Node, Topology
-from tests.manager.group import Manager, Site, site
+from rfmanager.daemon import daemon as daemon_module
+from rfmanager.daemon import executor as executor_module
+from rfmanager.monitoring.redis_admin import Credentials
+from rfprotocol.settings.log_limit import FIRST
+from rfprotocol.topology.topology import ManagerReport, Node, Topology
 from tests.scenarios.test_failover import CONNECTIONS, progress, stop
 from tests.support.eventually import eventually
 from tests.support.installation import Installation
+from tests.support.managers import Manager, Site, site
 from tests.support.redis import RedisGroup, RedisServer
 
 OLD, NEW = "old-secret", "new-secret"

@@ -15,8 +15,8 @@ import redis
 import redis.asyncio as aioredis
 
 from deploy.processes import Process
-from rfprotocol.store import Entry
-from rfprotocol.topology import ManagerReport, Topology
+from rfprotocol.store.interface import Entry
+from rfprotocol.topology.topology import ManagerReport, Topology
 from tests.support.embedded import EmbeddedProxy
 from tests.support.eventually import eventually
 from tests.support.installation import Installation

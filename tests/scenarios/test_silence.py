@@ -11,9 +11,9 @@ from typing import Self
 
 import pytest
 
-from rfprotocol.records import ProxyRecord
-from rfprotocol.resp import encode_command
-from rfprotocol.store import Entry
+from rfprotocol.resp.resp import encode_command
+from rfprotocol.store.interface import Entry
+from rfprotocol.topology.records import ProxyRecord
 from tests.support.eventually import eventually
 from tests.support.hosts import NetworkError
 from tests.support.installation import Installation

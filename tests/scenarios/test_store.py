@@ -11,7 +11,7 @@ import pytest
 import redis.asyncio as aioredis
 
 from deploy.processes import Process
-from rfprotocol.store import Put
+from rfprotocol.store.interface import Put
 from tests.support.eventually import eventually
 from tests.support.installation import Installation
 from tests.support.redis import RedisGroup

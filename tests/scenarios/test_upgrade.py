@@ -9,8 +9,8 @@ import pytest
 import redis.asyncio as aioredis
 
 from bench.load import Load
-from rfprotocol.records import Outcome
-from rfprotocol.topology import Topology
+from rfprotocol.topology.records import Outcome
+from rfprotocol.topology.topology import Topology
 from tests.scenarios.faults.trial import Findings, Trial
 from tests.scenarios.faults.users import Users
 from tests.support.eventually import eventually

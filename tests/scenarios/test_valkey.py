@@ -11,7 +11,7 @@ import redis
 import redis.asyncio as aioredis
 from redis.exceptions import NoPermissionError
 
-from rfproxy.barrier import counts_writes_only
+from rfproxy.upstream.replication_barrier import counts_writes_only
 from tests.support.embedded import EmbeddedProxy
 from tests.support.installation import Installation
 from tests.support.logged import logged

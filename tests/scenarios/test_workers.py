@@ -21,7 +21,7 @@ import redis
 from bench.load import Load
 from deploy.processes import wait_until
 from deploy.site import HOST
-from rfprotocol.topology import Node
+from rfprotocol.topology.topology import Node
 from tests.support.eventually import eventually
 from tests.support.installation import Installation
 from tests.support.program import Program, recorded, worker_of

@@ -7,8 +7,8 @@ import sys
 
 import structlog
 
-from rfprotocol.store import StoreState
-from rfprotocol.zkstore import ZkStore
+from rfprotocol.store.interface import StoreState
+from rfprotocol.store.zookeeper import ZkStore
 
 
 async def main(hosts: str) -> None:

@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from rfprotocol.topology import Node, Phase, Topology
-from rfproxy.limits import Limits
-from rfproxy.listening import address_of, open_sockets
-from rfproxy.policy import Policy
-from rfproxy.server import Server
+from rfprotocol.topology.topology import Node, Phase, Topology
+from rfproxy.core.policy import Policy
+from rfproxy.process.listen_sockets import address_of, open_sockets
+from rfproxy.runtime.client_limits import Limits
+from rfproxy.runtime.server import Server
 from tests.support.playbook import SilentLog
 
 ANY_PORT = Node("127.0.0.1", 0)

@@ -17,9 +17,9 @@ from redis.backoff import NoBackoff
 
 from deploy.processes import Process
 from rfprotocol.errors import RecordError, StoreConflict
-from rfprotocol.records import Outcome, Receipt
-from rfprotocol.store import Delete, Entry, Put, StoreState
-from rfprotocol.topology import Node, Topology
+from rfprotocol.store.interface import Delete, Entry, Put, StoreState
+from rfprotocol.topology.records import Outcome, Receipt
+from rfprotocol.topology.topology import Node, Topology
 from tests.support.eventually import eventually
 from tests.support.gem import QUICK, Settings, gem_manager
 from tests.support.installation import Installation

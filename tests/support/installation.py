@@ -12,12 +12,12 @@ from typing import Any, Self
 
 from deploy.processes import Process
 from deploy.site import Site
-from rfmanager.snapshot import leader
-from rfprotocol.paths import Paths
-from rfprotocol.records import Receipt
-from rfprotocol.store import Entry, StoreState
-from rfprotocol.topology import Topology
-from rfprotocol.zkstore import ZkStore
+from rfmanager.operator.snapshot import leader
+from rfprotocol.store.interface import Entry, StoreState
+from rfprotocol.store.zookeeper import ZkStore
+from rfprotocol.topology.records import Receipt
+from rfprotocol.topology.topology import Topology
+from rfprotocol.topology.znode_paths import Paths
 from tests.support.eventually import eventually
 from tests.support.logged import logged
 from tests.support.redis import RedisGroup, RedisServer

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 
-from rfproxy.gathering import answer
-from rfproxy.peers import Answers
+from rfproxy.builtin.worker_queries import answer
+from rfproxy.core.peers import Answers
 from tests.support.playbook import Playbook
 
 

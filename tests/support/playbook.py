@@ -22,18 +22,18 @@ from dataclasses import dataclass, replace
 
 import hiredis
 
-from rfprotocol.resp import RequestReader, encode_command
-from rfprotocol.tcpinfo import TcpInfo
-from rfprotocol.topology import Change, Kind, Node, Phase, Topology
-from rfproxy.greeting import Duty
-from rfproxy.lane import Lane, LaneState
-from rfproxy.lease import Lease
-from rfproxy.peers import first_number
-from rfproxy.policy import Policy
-from rfproxy.rotation import create_router
-from rfproxy.session import Session
-from rfproxy.silence import LISTEN_EVERY
-from rfproxy.stats import Stats
+from rfprotocol.network.tcp_info import TcpInfo
+from rfprotocol.resp.resp import RequestReader, encode_command
+from rfprotocol.topology.topology import Change, Kind, Node, Phase, Topology
+from rfproxy.core.counters import Stats
+from rfproxy.core.peers import first_number
+from rfproxy.core.policy import Policy
+from rfproxy.health.server_silence import LISTEN_EVERY
+from rfproxy.routing.durable_router import create_router
+from rfproxy.routing.lease import Lease
+from rfproxy.session.session import Session
+from rfproxy.upstream.connection import Lane, LaneState
+from rfproxy.upstream.handshake import Duty
 
 
 class SilentLog:

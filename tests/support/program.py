@@ -16,10 +16,10 @@ from redis.retry import Retry
 
 from deploy.processes import Process, free_port, wait_until
 from deploy.site import BIN, HOST
-from rfprotocol.paths import Paths
-from rfprotocol.store import Put, StoreState
-from rfprotocol.topology import Node, Phase, Topology
-from rfprotocol.zkstore import ZkStore
+from rfprotocol.store.interface import Put, StoreState
+from rfprotocol.store.zookeeper import ZkStore
+from rfprotocol.topology.topology import Node, Phase, Topology
+from rfprotocol.topology.znode_paths import Paths
 from tests.support.logged import logged
 from tests.support.stores import States
 

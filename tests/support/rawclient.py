@@ -6,7 +6,7 @@ import socket
 import struct
 from typing import Self
 
-from rfprotocol.topology import Node
+from rfprotocol.topology.topology import Node
 
 PATIENCE = 120.0
 """Seconds that a client waits for bytes."""

@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from rfprotocol.errors import StoreUnavailable
-from rfprotocol.store import StoreState, TopologyStore
-from rfprotocol.zkstore import ZkStore
+from rfprotocol.store.interface import StoreState, TopologyStore
+from rfprotocol.store.zookeeper import ZkStore
 from tests.support.zookeeper import ZooKeeperServer
 
 Answer = TypeVar("Answer")

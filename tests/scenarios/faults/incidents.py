@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from deploy.processes import Process
-from rfprotocol.topology import Node, Topology
+from rfprotocol.topology.topology import Node, Topology
 from tests.scenarios.recorder import Recorder
 from tests.support.installation import Installation
 from tests.support.redis import RedisServer

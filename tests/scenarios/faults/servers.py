@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
 import redis
 
-from rfprotocol.store import Entry
-from rfprotocol.topology import ManagerReport
+from rfprotocol.store.interface import Entry
+from rfprotocol.topology.topology import ManagerReport
 from tests.support.eventually import eventually
 from tests.support.installation import Installation
 from tests.support.redis import RedisServer

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from rfprotocol.records import Receipt
-from rfprotocol.topology import ManagerReport
+from rfprotocol.topology.records import Receipt
+from rfprotocol.topology.topology import ManagerReport
 from tests.scenarios.faults.trial import Findings, Trial
 from tests.support.clock import Clock
 from tests.support.installation import Installation

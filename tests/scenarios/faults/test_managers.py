@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from deploy.processes import Process
-from rfprotocol.records import Outcome
+from rfprotocol.topology.records import Outcome
 from tests.scenarios.faults.trial import Findings, Trial
 from tests.support.installation import Installation
 

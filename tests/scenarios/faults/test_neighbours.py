@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from rfprotocol.topology import Node
+from rfprotocol.topology.topology import Node
 from tests.scenarios.faults.trial import CLIENTS, Findings, Trial
 from tests.scenarios.hostile.neighbours import harass
 from tests.scenarios.hostile.stages import (

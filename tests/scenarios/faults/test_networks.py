@@ -12,9 +12,9 @@ from typing import Self
 import pytest
 
 from deploy.processes import Process
-from rfprotocol.records import Receipt
-from rfprotocol.store import Entry
-from rfprotocol.topology import ManagerReport, Node, Topology
+from rfprotocol.store.interface import Entry
+from rfprotocol.topology.records import Receipt
+from rfprotocol.topology.topology import ManagerReport, Node, Topology
 from tests.scenarios.faults.trial import Findings, Trial
 from tests.support.hosts import NetworkError
 from tests.support.redis import RedisServer

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from rfprotocol.topology import Node
+from rfprotocol.topology.topology import Node
 from tests.scenarios.faults.servers import reported
 from tests.scenarios.faults.trial import Findings, Trial
 from tests.scenarios.history import Fate

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from rfprotocol.records import Outcome
+from rfprotocol.topology.records import Outcome
 from tests.scenarios.faults.trial import Findings, Trial
 from tests.scenarios.faults.users import Users
 from tests.support.installation import Installation

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rfprotocol.records import Outcome
+from rfprotocol.topology.records import Outcome
 from tests.scenarios.faults.trial import Findings, Trial
 from tests.support.installation import Installation
 from tests.support.redis import RedisGroup

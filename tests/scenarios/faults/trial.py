@@ -14,7 +14,7 @@ import redis.asyncio as aioredis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from rfprotocol.topology import Topology
+from rfprotocol.topology.topology import Topology
 from tests.scenarios.history import Fate, Kill, Kind, Operation, Verdict, check
 from tests.scenarios.recorder import Recorder, final
 from tests.support.eventually import eventually

@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from deploy.processes import Process
-from rfprotocol.resp import encode_command
-from rfprotocol.topology import Node
+from rfprotocol.resp.resp import encode_command
+from rfprotocol.topology.topology import Node
 from tests.support.eventually import eventually
 
 PATIENCE = 30.0

@@ -18,7 +18,7 @@ from tabulate import tabulate
 
 from bench.seen import milliseconds
 from deploy.processes import Process
-from rfprotocol.topology import Node
+from rfprotocol.topology.topology import Node
 from tests.scenarios.hostile.bystanders import Bystanders, Seen
 from tests.scenarios.hostile.neighbours import harass
 from tests.scenarios.hostile.stages import QUICK, STAGES, Stage

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from deploy.processes import Process
-from rfprotocol.topology import Node
+from rfprotocol.topology.topology import Node
 from tests.support.gem.manager import Settings
 
 ROOT = Path(__file__).parents[3]

@@ -1,0 +1,763 @@
+"""A manager: watches the servers, reports, and, while it is the primary one, gathers, decides and executes.
+
+Four things run side by side; a change of anything wakes the last one, which alone acts:
+
+    probers ─────> own report ──> announcer ──> store
+    store watches ───────────────> mirror ┐
+    campaign, lease keeper ──────> tenure ┼──> view ──> decide ──> executor
+    own report ───────────────────────────┘
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import structlog
+from structlog.typing import FilteringBoundLogger
+
+from rfmanager.daemon import gem_lock
+from rfmanager.daemon.address_record import AddressRecord
+from rfmanager.daemon.executor import Executor, NoTenure, kill_when_asked
+from rfmanager.daemon.leadership import Event, State, Tenure
+from rfmanager.daemon.membership import Membership
+from rfmanager.daemon.store_mirror import Mirror
+from rfmanager.decision.decide import decide
+from rfmanager.decision.plan import Policy, Remember, Resign, Step, View, Wait
+from rfmanager.evidence import last_known
+from rfmanager.evidence.agreement import Outseen, Roll, Rule, Standing, Strategy, judge, outseen
+from rfmanager.evidence.consistency import complaints
+from rfmanager.evidence.false_alarms import Brake
+from rfmanager.evidence.last_known import STALE, LastKnown, Sight
+from rfmanager.monitoring.failure_detector import UNLINKED, Excuse, Limits
+from rfmanager.monitoring.prober import Prober
+from rfmanager.monitoring.redis_admin import REFUSED, Credentials, RedisAdmin
+from rfmanager.monitoring.replica_staleness import Trail
+from rfmanager.operator.rendering import meaning
+from rfmanager.settings import ManagerConfig
+from rfprotocol import clock
+from rfprotocol.errors import (
+    Failure,
+    FenceLost,
+    ManagerFailed,
+    NodeError,
+    NodeRefused,
+    StoreConflict,
+    StoreError,
+    StoreUnavailable,
+)
+from rfprotocol.network.resolver import Resolver
+from rfprotocol.settings.keyring import Keyring
+from rfprotocol.settings.yaml_file import read_secret
+from rfprotocol.store.interface import Fence, StoreState, TopologyStore
+from rfprotocol.topology.topology import ManagerReport, Node, NodeReport
+from rfprotocol.topology.znode_paths import DEFAULT_ROOT, Paths
+
+ANNOUNCE_INTERVAL = 0.8  # seconds; a report that is not renewed for `Rule.max_age` does not count
+PROOFS_PER_SESSION = 8  # how often the session is proved alive within its timeout
+COMMAND_TIMEOUT = 1.0  # seconds at most for one command to a server; the tenure must be certain for that long
+TRAIL = 5.0  # seconds of the master's offsets that are remembered, at least
+ADDRESSES = 60.0  # seconds between looks at whether addresses are to be kept again
+RETRY = 0.1  # seconds, when the store lost an answer
+SHUT_OUT = (*REFUSED, "NOPERM", "MAXCLIENTS")  # words for new connections; others are about what is asked on them
+LOGIN_INTERVAL = 5.0  # seconds between two looks whether servers let this manager in anew
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the daemon has to know; `of` takes it from the options."""
+
+    nodes: tuple[Node, ...]
+    root: str = DEFAULT_ROOT
+    credentials: Credentials = field(default_factory=Credentials)
+    password_file: str | None = None  # where the password came from: it is read again
+    former_credentials: Credentials | None = None  # of the program that this one took over from
+    limits: Limits = field(default_factory=Limits)
+    rule: Rule = field(default_factory=Rule)
+    policy: Policy = field(default_factory=Policy)
+    history_limit: int = 100
+    max_staleness: float | None = None  # seconds
+
+    @classmethod
+    def of(cls, config: ManagerConfig) -> Settings:
+        """From the options of `rfmanager`."""
+        password = config.password.get_secret_value() if config.password else None
+        limits = config.limits
+        rule = Rule(Strategy(config.node_strategy), config.required_node_managers)
+        # By then the others have noticed that a server is dead, and reports of managers that died with it do not count.
+        outseen_after = limits.longest + rule.max_age
+        return cls(
+            nodes=config.nodes,
+            root=config.znode_path,
+            credentials=Credentials(config.username, password),
+            password_file=config.password_file,
+            limits=limits,
+            rule=rule,
+            policy=Policy(
+                config.fence_wait,
+                config.catch_up_timeout,
+                brake_limit=config.brake_limit,
+                outseen_after=outseen_after,
+            ),
+            history_limit=config.history_limit,
+            max_staleness=config.max_staleness,
+        )
+
+    def keyring(self) -> Keyring[Credentials]:
+        """The credentials, which change with the file."""
+        path, username, former = self.password_file, self.credentials.username, self.former_credentials
+        if path is None:
+            return Keyring(self.credentials, former=former)
+        return Keyring(self.credentials, lambda: Credentials(username, read_secret(path)), former)
+
+
+class Daemon:
+    """One manager, named uniquely. The store is started and closed by the caller, after `run` has ended."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: TopologyStore,
+        name: str,
+        log: FilteringBoundLogger | None = None,
+        failpoint: Callable[[str], None] = kill_when_asked,
+        resolver: Resolver | None = None,
+    ) -> None:
+        self.name = name
+        self.tenure = Tenure()
+        self._settings = settings
+        self._store = store
+        self._log: FilteringBoundLogger = log or structlog.get_logger()
+        self._paths = Paths(settings.root)
+        self._resolver = resolver or Resolver()
+        self._addresses = AddressRecord(store, self._paths.addresses)
+        self._addresses_due = asyncio.Event()
+        self._recalled = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._report_due = asyncio.Event()
+        self._proof_due = asyncio.Event()
+        self._tenure_over = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._all_seen = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._mirror = Mirror(store, self._paths, self._wake.set, self._log)
+        self._roll = Roll()
+        self._trail = Trail(max(TRAIL, 2 * STALE) + 2 * (settings.max_staleness or 0.0))
+        self._probers: dict[Node, Prober] = {}
+        self._admins: dict[Node, RedisAdmin] = {}
+        self._keyring = settings.keyring()
+        self._logins_due = asyncio.Event()
+        self._shut_out: dict[Node, str] = {}  # servers that refuse new connections of this manager, and their words
+        self._waits_for = ""
+        self._tasks: list[asyncio.Task[None]] = []
+        self._watching: dict[Node, asyncio.Task[None]] = {}
+        self._closing: set[asyncio.Task[None]] = set()  # connections to servers that are watched no more
+        self._sequence = 0
+        self._announced = ManagerReport(name)
+        self._said = ""
+        self._known: LastKnown | None = None  # what this manager has seen itself, also as a standby
+        self._moved: dict[Node, tuple[int, float]] = {}  # offsets of servers, and since when they are so
+        self._recorded: LastKnown | None = None  # what of the store's is in it
+        self._membership = Membership(settings.policy.membership_grace)
+        self._complaints: list[str] = []
+        self._agreed: dict[Node, float] = {}  # when servers were first found unavailable that are so
+        self._seats: list[Fence] = []  # in the gem's lock, and in that of these managers
+        self._led_since = 0  # when the last seat was taken, in the store's order
+        limits = settings.limits
+        next_probe = limits.probe_interval + limits.reconnect_interval + limits.probe_timeout
+        self._outseen = Outseen(settings.policy.outseen_after, 2 * next_probe)
+        self._executor = Executor(
+            store,
+            self._paths,
+            self._mirror,
+            self.tenure,
+            self._admins,
+            settings.policy,
+            changed=self._hurry,
+            seen=lambda node: self._seen().get(node),
+            log=self._log,
+            history_limit=settings.history_limit,
+            failpoint=failpoint,
+        )
+
+    async def run(self) -> None:
+        """Work until `stop`, or until cancelled. Both give up leadership at once, if the store can be reached.
+
+        Raises ManagerFailed, which does the same, when a task has died.
+        """
+        try:
+            self._store.subscribe(self._store_moved)
+            self._mirror.start()
+            async with asyncio.TaskGroup() as group:
+                for node in self._settings.nodes:
+                    self._watch(node, group)
+                self._start(group, "campaign", self._campaign)
+                self._start(group, "lookout for the gem", self._look_for_gem)
+                self._start(group, "address keeper", self._keep_addresses)
+                self._start(group, "announcer", self._announce)
+                self._start(group, "lease keeper", self._prove)
+                self._start(group, "executor", partial(self._act, group))
+                if self._keyring.current.password is not None or self._keyring.rereadable:
+                    self._start(group, "login keeper", self._keep_logins)
+                await self._stopping.wait()
+                for task in (*self._tasks, *self._watching.values()):
+                    task.cancel()
+        except ExceptionGroup as died:
+            raise died.exceptions[0] from None
+        finally:
+            self._mirror.stop()
+            await self._executor.stop()
+            await self._withdraw()
+            admins = (*self._admins.values(), *(prober.admin for prober in self._probers.values()))
+            await asyncio.gather(*(admin.close() for admin in admins))
+            self._stopped.set()
+
+    async def stop(self) -> None:
+        """End `run` and wait for its end."""
+        self._stopping.set()
+        await self._stopped.wait()
+
+    def _start(self, group: asyncio.TaskGroup, name: str, work: Callable[[], Coroutine[None, None, None]]) -> None:
+        self._tasks.append(group.create_task(self._essential(name, work)))
+
+    async def _essential(self, name: str, work: Callable[[], Coroutine[None, None, None]]) -> None:
+        """Work that goes on until it is cancelled. If it ends in another way, the manager does, and says why."""
+        died: BaseException | None = None
+        try:
+            await work()
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            died = error  # of something that it waited for
+        except Exception as error:
+            died = error
+        why = repr(died) if died else "it ended"
+        self._log.error(
+            "a task of the manager has died: the manager ends, to be started anew",
+            manager=self.name,
+            task=name,
+            error=why,
+            exc_info=died,
+        )
+        raise ManagerFailed(f"the {name} of the manager has died: {why}")
+
+    def reload(self) -> None:
+        """Read the password file again, and say which servers accept what it says."""
+        if not self._keyring.rereadable:
+            self._log.warning("nothing is read again: only the content of a --password-file is", manager=self.name)
+            return
+        changed = self._keyring.reload()
+        if self._keyring.problem:
+            self._log.error("the password file cannot be read", manager=self.name, error=self._keyring.problem)
+        else:
+            self._log.info("read the password file again", manager=self.name, changed=changed)
+        self._shut_out.clear()  # so that each is told again
+        self._logins_due.set()
+
+    async def _keep_logins(self) -> None:
+        """A server whose password was changed goes on with the connections that stand. That it would refuse the next
+        one is found out before that is needed, and the password file is read again."""
+        while True:
+            await _wait(self._logins_due, LOGIN_INTERVAL)
+            asked, before = self._logins_due.is_set(), self._keyring.current
+            self._logins_due.clear()
+            await asyncio.gather(*(self._log_in(node, admin, asked) for node, admin in list(self._admins.items())))
+            if self._keyring.problem:
+                self._log.warning("the password file cannot be read", manager=self.name, error=self._keyring.problem)
+            if self._keyring.current != before:
+                self._log.info("the password file says something new", manager=self.name)
+
+    async def _log_in(self, node: Node, admin: RedisAdmin, asked: bool) -> None:
+        try:
+            said = await admin.log_in()
+        except NodeRefused as error:
+            if error.code not in SHUT_OUT:
+                return
+            if node not in self._shut_out:
+                self._log.warning("server refuses new connections", node=str(node), error=str(error))
+            self._shut_out[node] = str(error).removeprefix(f"{node} ")
+        except NodeError:
+            pass  # that is for the detector
+        else:
+            if self._shut_out.pop(node, None) or asked:
+                password = "the current one" if said == self._keyring.current else "the former one"
+                self._log.info("server accepts new connections", node=str(node), password=password)
+
+    async def _withdraw(self) -> None:
+        fence = self.tenure.fence
+        self.tenure.move(Event.ENDED)
+        with contextlib.suppress(StoreError):
+            if fence is not None:
+                await self._leave_seats()
+                self._log.info("gave up the role of primary manager", manager=self.name)
+            await self._store.withdraw(self._paths.manager(self.name))
+
+    # Servers.
+
+    def _watch(self, node: Node, group: asyncio.TaskGroup) -> None:
+        if node in self._probers:
+            return
+        settings = self._settings
+        # Two sets of connections: a probe may take as long as operators like, a command must fit into the tenure.
+        probing = RedisAdmin(node, self._keyring, settings.limits.probe_timeout * 2, self._resolver)
+        commands = RedisAdmin(node, self._keyring, self._command_timeout, self._resolver)
+        probing.stand_in, commands.stand_in = commands, probing
+        prober = Prober(probing, settings.limits, time.monotonic, lambda significant: self._sampled(node, significant))
+        self._admins[node], self._probers[node] = commands, prober
+        self._watching[node] = group.create_task(self._essential(f"prober of {node}", prober.run))
+
+    def _watch_members(self, group: asyncio.TaskGroup) -> None:
+        """The servers that this manager is configured with, those that the record names, and those of other managers,
+        as far as they are known: a standby does not read their reports."""
+        topology, reports = self._mirror.topology, self._mirror.reports.values()
+        listed = topology.nodes if topology else frozenset[Node]()
+        others = [] if self.tenure.state is not State.PRIMARY else [set(r.configured or ()) for r in reports]
+        wanted = listed.union(self._settings.nodes, *others)
+        for node in sorted(wanted):
+            self._watch(node, group)
+        for node in self._probers.keys() - wanted:
+            self._unwatch(node)
+
+    def _unwatch(self, node: Node) -> None:
+        """Nobody is configured with it any more, and the record has dropped it."""
+        prober, admin = self._probers.pop(node), self._admins.pop(node)
+        self._watching.pop(node).cancel()
+        self._log.warning("server is no member any more: no manager is configured with it", node=str(node))
+        for left in (prober.admin, admin):
+            self._resolver.follow(left, ())
+        closing = asyncio.create_task(_closed(prober.admin, admin))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+    def _members(self, now: float, reports: Iterable[ManagerReport]) -> tuple[Node, ...]:
+        topology = self._mirror.topology
+        members = self._membership.members(now, reports, topology)
+        return tuple(node for node in self._probers if node in members)
+
+    @property
+    def _command_timeout(self) -> float:
+        """Seconds. How long a session is, ZooKeeper says on connection: it may be less than was asked for."""
+        return min(COMMAND_TIMEOUT, self._store.session_timeout / 4)
+
+    def _hurry(self, node: Node) -> None:
+        if node in self._probers:
+            self._probers[node].hurry()
+
+    def _sampled(self, node: Node, significant: bool) -> None:
+        if all(prober.detector.report is not None for prober in self._probers.values()):
+            self._all_seen.set()
+        self._wake.set()
+        report = self._probers[node].detector.report
+        topology = self._mirror.topology
+        if report is not None and report.available and topology is not None and topology.master == node:
+            self._trail.passed(self._probers[node].detector.sampled_at, report.run_id, report.offset)
+        self._known = last_known.looked(self._known, topology, self._sights())
+        if not significant or report is None:
+            return
+        if self._is_awaited(report):
+            self._report_due.set()
+        self._tell(report)
+
+    def _is_awaited(self, report: NodeReport) -> bool:
+        """Does somebody wait to hear of it? The primary manager counts who is up and who is down, and no more."""
+        announced = next((said for said in self._announced.nodes if said.node == report.node), None)
+        news = announced is None or announced.available != report.available
+        return news and self.tenure.state is not State.PRIMARY
+
+    def _tell(self, report: NodeReport) -> None:
+        unlinked = report.available and report.unlinked_for >= UNLINKED
+        well = report.available and report.condition == "ok" and not unlinked
+        is_replica = report.role == "slave"
+        if unlinked:
+            event = f"replica has had no link to its master for {UNLINKED:g} s"
+        elif report.unsaved:
+            event = f"server refuses writes as a master: it could not write {report.unsaved} to its disk"
+        else:
+            event = "server" if report.available else "server is unavailable"
+        (self._log.info if well else self._log.warning)(
+            event,
+            node=str(report.node),
+            condition=report.condition,
+            role={"slave": "replica"}.get(report.role, report.role),
+            **({"meaning": words} if (words := meaning(report.condition)) else {}),
+            **({"follows": str(report.follows), "link": "up" if report.link_up else "down"} if is_replica else {}),
+            epoch=self._mirror.topology.epoch if self._mirror.topology else 0,
+        )
+
+    def _stale(self) -> frozenset[Node]:
+        """The replicas that lag behind by more than operators allow."""
+        most = self._settings.max_staleness
+        if most is None:
+            return frozenset()
+        return frozenset(
+            node
+            for node, prober in self._probers.items()
+            if (report := prober.detector.report) and self._trail.age(prober.detector.sampled_at, report.offset) > most
+        )
+
+    def _seen(self) -> Mapping[Node, NodeReport]:
+        """The last reports of this manager."""
+        return {node: report for node, prober in self._probers.items() if (report := prober.detector.report)}
+
+    def _sights(self) -> Mapping[Node, Sight]:
+        """The same, with when it was found out."""
+        return {
+            node: Sight(report, sampled, prober.detector.noticed_at, self._still(report, sampled))
+            for node, prober in self._probers.items()
+            if (report := prober.detector.report) and (sampled := prober.detector.sampled_at)
+        }
+
+    def _still(self, report: NodeReport, sampled: float) -> float:
+        """Seconds for which the data of a replica has stood still, behind the master's."""
+        offset, since = self._moved.get(report.node, (-1, sampled))
+        if offset != report.offset:
+            since = sampled
+        self._moved[report.node] = report.offset, since
+        return min(sampled - since, self._trail.lag(sampled, report.offset))
+
+    def _own_report(self) -> ManagerReport:
+        settings, rule = self._settings, self._settings.rule
+        return ManagerReport(
+            self.name,
+            self._sequence,
+            tuple(self._with_refusal(report) for report in self._seen().values()),
+            configured=settings.nodes,
+            waits_for=self._waits_for,
+            required=rule.required,
+            strategy=rule.strategy.value,
+        )
+
+    def _with_refusal(self, report: NodeReport) -> NodeReport:
+        """The report, and what the server refuses to do, as far as its condition does not say it."""
+        if not report.available:
+            return report
+        shut_out = self._shut_out.get(report.node, "") if report.condition == "ok" else ""
+        login = f"refuses new connections of the managers: {shut_out}" if shut_out else ""
+        said = "; ".join(filter(None, (login, self._executor.refusal(report.node))))
+        return replace(report, refusal=said) if said else report
+
+    async def _announce(self) -> None:
+        while True:
+            self._report_due.clear()
+            self._sequence += 1
+            with contextlib.suppress(StoreError):
+                self._announced = self._own_report()
+                await self._store.announce(self._paths.manager(self.name), self._announced.encode())
+            await _wait(self._report_due, ANNOUNCE_INTERVAL)
+
+    # Addresses of servers that have names.
+
+    async def _keep_addresses(self) -> None:
+        self._resolver.subscribe(lambda known: self._addresses_due.set())
+        while True:
+            with contextlib.suppress(StoreError):
+                if not self._recalled.is_set():
+                    self._recall(await self._addresses.load(time.time()))
+                if self.tenure.state is State.PRIMARY:
+                    await self._addresses.save(self._resolver.known, time.time())
+            await _wait(self._addresses_due, ADDRESSES if self._recalled.is_set() else RETRY)
+            self._addresses_due.clear()
+
+    def _recall(self, addresses: Mapping[str, Sequence[str]]) -> None:
+        """The servers that are unresolved although managers have known their addresses are looked at again."""
+        self._resolver.remember(addresses)
+        for prober in self._probers.values():
+            report = prober.detector.report
+            if (
+                report is not None
+                and report.condition == Failure.UNRESOLVED.value
+                and prober.admin.node.host in addresses
+            ):
+                prober.start_over()
+                self._all_seen.clear()
+        self._recalled.set()
+
+    # Tenure.
+
+    def _store_moved(self, state: StoreState) -> None:
+        if state is StoreState.SUSPENDED:
+            self.tenure.move(Event.CUT_OFF)
+        elif state is StoreState.LOST:
+            self._end_tenure("the session with the store is over")
+        else:
+            if self._store.session == self.tenure.session:
+                self.tenure.move(Event.RECONNECTED)
+            else:
+                self._end_tenure("the store began a new session")
+            self._report_due.set()
+            self._addresses_due.set()
+            self._roll = Roll()  # nobody could renew a report meanwhile: age counts anew
+        self._proof_due.set()
+        self._wake.set()
+        self._log.info("store", state=state.value, manager=self.name)
+
+    def _end_tenure(self, why: str) -> None:
+        if self.tenure.move(Event.ENDED):
+            self._executor.forget()
+            self._waits_for = ""
+            self._log.warning("lost the role of primary manager", manager=self.name, why=why)
+        self._tenure_over.set()
+
+    async def _campaign(self) -> None:
+        await self._recalled.wait()
+        await self._all_seen.wait()  # who has not looked at every server must not choose among them
+        while True:
+            try:
+                await self._lead()
+            except StoreError as error:
+                self._log.warning("cannot stand for primary manager: trying again", error=str(error))
+                await asyncio.sleep(RETRY)
+                continue
+            self._tenure_over.clear()
+            self._executor.forget()
+            self._membership = Membership(self._settings.policy.membership_grace)
+            self._recorded = None
+            for admin in self._admins.values():
+                admin.timeout = self._command_timeout
+            self._mirror.attend()
+            self._addresses_due.set()
+            self.tenure.elected(self._seats[-1], self._store.session)
+            self._log.info("became the primary manager", manager=self.name)
+            self._proof_due.set()
+            await self._tenure_over.wait()
+            self._mirror.look_on()
+            await self._leave_seats()
+            self.tenure.move(Event.CAMPAIGN)
+
+    async def _lead(self) -> None:
+        """Get the lowest seat in the gem's lock, then the one in the lock of these managers.
+
+        The gem's managers wait for the first: as long as it is held, none of them acts. All managers of this release
+        take their seats in the same order, so two of them cannot wait for each other. Those of earlier releases know
+        the second lock only.
+        """
+        await self._leave_seats()
+        for path in (self._paths.gem_lock, self._paths.lock):
+            self._seats.append(await self._store.campaign(path, self.name))
+
+    async def _leave_seats(self) -> None:
+        while self._seats:
+            with contextlib.suppress(StoreError):
+                await self._store.resign(self._seats.pop())
+
+    async def _look_for_gem(self) -> None:
+        """Say it when a node manager of the gem leads, or waits to lead."""
+        changed, before = asyncio.Event(), ""
+        end = self._store.watch(self._paths.gem_lock, changed.set)
+        try:
+            while True:
+                changed.clear()
+                with contextlib.suppress(StoreError):
+                    seats = await self._store.read_children(self._paths.gem_lock)
+                    trouble = gem_lock.trouble(seats)
+                    if trouble:
+                        if trouble != before:
+                            self._log.warning(trouble, manager=self.name)
+                        if gem_lock.is_led_by_the_gem(seats):
+                            self._mirror.forget()
+                    elif before:
+                        self._log.info("no node manager of redis_failover is there any more", manager=self.name)
+                    before = trouble
+                await changed.wait()
+        finally:
+            end()
+
+    async def _prove(self) -> None:
+        while True:
+            self._proof_due.clear()
+            if self.tenure.state is State.PRIMARY and self.tenure.fence is not None:
+                with contextlib.suppress(StoreError):  # then the lease runs out
+                    await self._prove_once()
+            await _wait(self._proof_due, self._store.session_timeout / PROOFS_PER_SESSION)
+
+    async def _prove_once(self) -> None:
+        sent, session, covered = clock.now(), self._store.session, self.tenure.covers(clock.now())
+        await self._store.prove_alive()
+        seats = await asyncio.gather(*(self._store.read(seat.path) for seat in self._seats))
+        if any(seat is None or seat.owner != session for seat in seats):
+            self._end_tenure("another manager took over")
+            return
+        self._led_since = max((seat.created for seat in seats if seat), default=0)
+        self.tenure.proved(sent, session, self._store.session_timeout)
+        if not covered:
+            self._mirror.spoil_all()  # what was read before this round trip may be older than the tenure
+            self._wake.set()
+
+    # Acting.
+
+    async def _act(self, group: asyncio.TaskGroup) -> None:
+        while True:
+            self._wake.clear()
+            await _wait(self._wake, await self._act_once(group))
+
+    async def _act_once(self, group: asyncio.TaskGroup) -> float | None:
+        """Do what is to be done; returns seconds after which to look again though nothing has changed."""
+        try:
+            while True:
+                acts = self.tenure.covers(clock.now())
+                await self._mirror.refresh(*(() if acts else self._needed()))
+                self._watch_members(group)
+                self._excuse()
+                if not acts or not self._mirror.readable or not self.tenure.covers(clock.now()):
+                    return None
+                await self._executor.complete_receipt()
+                await self._executor.note_returns(self._seen(), time.time())
+                self._executor.tend(self._seen(), time.monotonic())
+                view = self._view()
+                step = decide(view, self._settings.policy)
+                self._waits_for = step.reason if isinstance(step, Wait) else ""
+                if isinstance(step, Wait):
+                    self._say(step.reason)
+                    renewal = await self._executor.renew()
+                    return renewal if step.until is None else min(renewal, max(0.0, step.until - view.now))
+                if isinstance(step, Resign):
+                    self._end_tenure(step.reason)
+                else:
+                    await self._execute(step)
+        except FenceLost:
+            self._end_tenure("another manager took over")
+        except StoreConflict as error:
+            self._log.warning("the record was changed by someone else: reading it again", error=str(error))
+            return RETRY
+        except StoreUnavailable:
+            self._mirror.spoil_all()
+            return RETRY if self._store.state is StoreState.CONNECTED else None
+        except NoTenure:
+            self._proof_due.set()
+        except StoreError as error:
+            self._mirror.spoil_all()
+            self._log.error("the store did not do what was asked: trying again", error=str(error))
+            return RETRY
+        return None
+
+    async def _execute(self, step: Step) -> None:
+        await self._executor.execute(step)
+        if isinstance(step, Remember):
+            self._recorded = self._mirror.known  # what was seen since is newer
+
+    def _needed(self) -> tuple[str, ...]:
+        """The records that a manager needs that does not act: which servers to watch, for a tenure begins with reading
+        everything; and while a server is silent, what proxies say of it.
+
+        Each manager comes to its own verdict, so each has to know of an excuse. Proxies speak after 0.3 s, the first
+        verdict is due after `Limits.silence`: between the two there is time to read even thousands of records, and
+        nobody reads or is told of any of them while all servers answer.
+        """
+        silent = any(prober.detector.silent_since is not None for prober in self._probers.values())
+        needed = (self._paths.nodes, *((self._paths.proxies,) if silent else ()))
+        if self.tenure.state not in (State.PRIMARY, State.SUSPENDED):
+            self._mirror.look_on(*needed[1:])
+        return needed
+
+    def _excuse(self) -> None:
+        """Tell the detectors of silent servers what keeps those busy."""
+        for node, prober in self._probers.items():
+            if not prober.detector.wants_excuse:
+                continue
+            for name, record in self._mirror.proxies.items():
+                if said := record.busy.get(str(node)):
+                    prober.detector.excuse(Excuse(said.command, name))
+                    self._log.warning("server is busy", node=str(node), command=said.command, proxy=name)
+                    break
+
+    def _view(self) -> View:
+        mirror, topology = self._mirror, self._mirror.topology
+        epoch = topology.epoch if topology else -1
+        if epoch != self._executor.progress.epoch:
+            self._executor.begin(epoch)
+            for prober in self._probers.values():
+                prober.hurry()
+        self._executor.look_at(mirror.proxies)
+        now, wall = time.monotonic(), time.time()
+        failing = {node: prober.detector.failing_since for node, prober in self._probers.items()}
+        others = {name: report for name, report in mirror.reports.items() if name != self.name}
+        own, live = self._own_report(), self._roll.live(now, others, self._settings.rule.max_age)
+        sampled = {node: prober.detector.sampled_at for node, prober in self._probers.items()}
+        self._complain(complaints({report.manager: report for report in (own, *live)}, self.name))
+        standings = judge(own, live, self._settings.rule, sampled)
+        brake = Brake.of(mirror.receipts.values(), wall, self._settings.policy.brake_limit)
+        if mirror.known is not self._recorded:
+            self._known = last_known.merged(mirror.known, self._known, topology)
+            self._recorded = mirror.known
+        members = self._members(now, [own, *live])
+        if self._known is not None:
+            kept = {node: member for node, member in self._known.members.items() if node in members}
+            self._known = replace(self._known, members=kept)
+        return View(
+            now=now,
+            wall=wall,
+            manager=self.name,
+            members=members,
+            topology=topology,
+            standings=standings,
+            unseen=self._outseen.lasting(now, {node: failing[node] for node in outseen(own, live, standings)}),
+            stale=self._stale(),
+            proxies={name: record.epoch for name, record in mirror.proxies.items()},
+            request=mirror.request,
+            request_id=mirror.request_entry.created if mirror.request_entry else 0,
+            paused=mirror.paused,
+            progress=self._executor.progress,
+            # No earlier than the verdict allows: others may have seen it well, or nobody was to act.
+            failing={
+                node: wall - min(now - since, self._earliest(node, brake))
+                for node, since in failing.items()
+                if since is not None
+            },
+            silence=self._settings.limits.silence,
+            silent=self._silent(now, standings),
+            brake=brake,
+            known=self._known,
+            recorded=mirror.known,
+            adopted=mirror.adopted,
+            last_epoch=mirror.last_epoch,
+            in_force=mirror.in_force,
+            request_precedes=mirror.request_entry is not None and mirror.request_entry.created < self._led_since,
+        )
+
+    def _earliest(self, node: Node, brake: Brake) -> float:
+        """Seconds before a verdict that its first sign can have come."""
+        limits = self._settings.limits
+        patience = limits.busy_patience if self._probers[node].detector.excused else 0.0
+        return limits.probe_interval + max(limits.silence * brake.factor, patience)
+
+    def _silent(self, now: float, standings: Mapping[Node, Standing]) -> Mapping[Node, float]:
+        """Since when the servers do not answer that are unavailable; of one that others alone find silent it is only
+        known when they had agreed upon it."""
+        down = {node for node, standing in standings.items() if not standing.available}
+        silence = self._settings.limits.silence
+        self._agreed = {node: self._agreed.get(node, now) for node in down}
+        own = {node: self._probers[node].detector.silent_since for node in down if node in self._probers}
+        return {node: own.get(node) or agreed - silence for node, agreed in self._agreed.items()}
+
+    def _complain(self, now: list[str]) -> None:
+        """Of each once, and once that it is over."""
+        before, self._complaints = self._complaints, now
+        epoch = self._mirror.topology.epoch if self._mirror.topology else 0
+        for what in now:
+            if what not in before:
+                self._log.warning(what, epoch=epoch)
+        for what in before:
+            if what not in now:
+                self._log.info("no longer so", what=what, epoch=epoch)
+
+    def _say(self, reason: str) -> None:
+        """Once per reason: the same one comes with every look."""
+        if reason and reason != self._said:
+            topology = self._mirror.topology
+            self._log.warning(reason, epoch=topology.epoch if topology else 0)
+        self._said = reason
+
+
+async def _closed(*admins: RedisAdmin) -> None:
+    await asyncio.gather(*(admin.close() for admin in admins))
+
+
+async def _wait(event: asyncio.Event, seconds: float | None) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
