@@ -1,6 +1,6 @@
-"""Write the parts of docs/ that say what the code says: the tables of options, and the list of packages and files.
+"""Write the parts of docs/ that say what the code says: options, log events, packages and files.
 
-    python -m deploy.generate_docs            # after a change of options, files or module docstrings
+    python -m deploy.generate_docs            # after a change of options, log events, files or their docstrings
     python -m deploy.generate_docs --check    # exit status 1 if a document is out of date
 
 A document marks such a part by `<!-- generated: NAME -->` and `<!-- end -->`. Everything else is written by hand.
@@ -93,9 +93,48 @@ def _first_sentence(path: Path) -> str:
     return sentence.rstrip(".:").replace("|", r"\|")
 
 
+_LEVELS = ("debug", "info", "warning", "error", "exception")
+
+
+def events(source: str) -> str:
+    """The log events of a program: every name that it logs, with its level and fields."""
+    found: dict[str, tuple[set[str], dict[str, None]]] = {}
+    for path in sorted((ROOT / source).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and (level := _level(node)):
+                for name in _names(node.args[0]):
+                    levels, fields = found.setdefault(name, (set(), {}))
+                    levels.add(level)
+                    fields.update(dict.fromkeys(word.arg for word in node.keywords if word.arg))
+    rows = (
+        f"| `{name}` | {', '.join(sorted(levels))} | {', '.join(f'`{one}`' for one in fields if one != 'exc_info')} |"
+        for name, (levels, fields) in sorted(found.items(), key=lambda item: item[0].lower())
+    )
+    return "| event | level | fields |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+
+
+def _level(call: ast.Call) -> str:
+    """The level of a call that logs, empty for any other one."""
+    if not isinstance(call.func, ast.Attribute) or call.func.attr not in _LEVELS or not call.args:
+        return ""
+    logger = ast.unparse(call.func.value)
+    level = "error" if call.func.attr == "exception" else call.func.attr
+    return level if re.search(r"(^|[._])log$|get_logger\(\)$", logger) else ""
+
+
+def _names(name: ast.expr) -> Iterator[str]:
+    if isinstance(name, ast.IfExp):
+        yield from (*_names(name.body), *_names(name.orelse))
+    elif isinstance(name, ast.Constant) and isinstance(name.value, str):
+        yield name.value
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "rfproxy-options": lambda: options(ProxyConfig),
     "rfmanager-options": lambda: options(ManagerConfig),
+    "rfproxy-events": lambda: events("proxy/rfproxy"),
+    "rfmanager-events": lambda: events("manager/rfmanager"),
+    "rfprotocol-events": lambda: events("protocol/rfprotocol"),
     "files": files,
 }
 
