@@ -290,10 +290,10 @@ class Daemon:
     async def _withdraw(self) -> None:
         fence = self.tenure.fence
         self.tenure.move(Event.ENDED)
+        await self._leave_seats()
+        if fence is not None:
+            self._log.info("gave up the role of primary manager", manager=self.name)
         with contextlib.suppress(StoreError):
-            if fence is not None:
-                await self._leave_seats()
-                self._log.info("gave up the role of primary manager", manager=self.name)
             await self._store.withdraw(self._paths.manager(self.name))
 
     # Servers.
