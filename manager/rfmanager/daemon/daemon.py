@@ -166,6 +166,7 @@ class Daemon:
         self._complaints: list[str] = []
         self._agreed: dict[Node, float] = {}  # when servers were first found unavailable that are so
         self._seats: list[Fence] = []  # in the gem's lock, and in that of these managers
+        self._unlocked = ""  # why the store refuses a seat in the gem's lock
         self._led_since = 0  # when the last seat was taken, in the store's order
         limits = settings.limits
         next_probe = limits.probe_interval + limits.reconnect_interval + limits.probe_timeout
@@ -291,10 +292,10 @@ class Daemon:
     async def _withdraw(self) -> None:
         fence = self.tenure.fence
         self.tenure.move(Event.ENDED)
+        await self._leave_seats()
+        if fence is not None:
+            self._log.info("gave up the role of primary manager", manager=self.name)
         with contextlib.suppress(StoreError):
-            if fence is not None:
-                await self._leave_seats()
-                self._log.info("gave up the role of primary manager", manager=self.name)
             await self._store.withdraw(self._paths.manager(self.name))
 
     # Servers.
@@ -489,6 +490,7 @@ class Daemon:
                 self.tenure.move(Event.RECONNECTED)
             else:
                 self._end_tenure("the store began a new session")
+                self._mirror.forget()
             self._report_due.set()
             self._addresses_due.set()
             self._roll = Roll()  # nobody could renew a report meanwhile: age counts anew
@@ -537,8 +539,20 @@ class Daemon:
         the second lock only.
         """
         await self._leave_seats()
-        for path in (self._paths.gem_lock, self._paths.lock):
-            self._seats.append(await self._store.campaign(path, self.name))
+        try:
+            self._seats.append(await self._store.campaign(self._paths.gem_lock, self.name))
+            self._unlocked = ""
+        except StoreUnavailable:
+            raise
+        except StoreError as error:  # refused for good; the gem's managers are not kept from acting then
+            if str(error) != self._unlocked:
+                self._log.error(
+                    "no seat in the lock of redis_failover: let the managers create records below it",
+                    path=self._paths.gem_lock,
+                    error=str(error),
+                )
+            self._unlocked = str(error)
+        self._seats.append(await self._store.campaign(self._paths.lock, self.name))
 
     async def _leave_seats(self) -> None:
         while self._seats:
@@ -552,17 +566,18 @@ class Daemon:
         try:
             while True:
                 changed.clear()
-                with contextlib.suppress(StoreError):
+                try:
                     seats = await self._store.read_children(self._paths.gem_lock)
-                    trouble = gem_lock.trouble(seats)
-                    if trouble:
-                        if trouble != before:
-                            self._log.warning(trouble, manager=self.name)
-                        if gem_lock.is_led_by_the_gem(seats):
-                            self._mirror.forget()
-                    elif before:
-                        self._log.info("no node manager of redis_failover is there any more", manager=self.name)
-                    before = trouble
+                except StoreError:  # when the store is away, it says so itself when it is back
+                    await _wait(changed, RETRY if self._store.state is StoreState.CONNECTED else None)
+                    continue
+                self._mirror.led_by_the_gem(gem_lock.is_led_by_the_gem(seats))
+                trouble = gem_lock.trouble(seats)
+                if trouble and trouble != before:
+                    self._log.warning(trouble, manager=self.name)
+                elif before and not trouble:
+                    self._log.info("no node manager of redis_failover is there any more", manager=self.name)
+                before = trouble
                 await changed.wait()
         finally:
             end()
