@@ -33,11 +33,11 @@ from rfmanager.evidence.agreement import Outseen, Roll, Rule, Standing, Strategy
 from rfmanager.evidence.consistency import complaints
 from rfmanager.evidence.false_alarms import Brake
 from rfmanager.evidence.last_known import STALE, LastKnown, Sight
+from rfmanager.monitoring.conditions import meaning
 from rfmanager.monitoring.failure_detector import UNLINKED, Excuse, Limits
 from rfmanager.monitoring.prober import Prober
 from rfmanager.monitoring.redis_admin import REFUSED, Credentials, RedisAdmin
 from rfmanager.monitoring.replica_staleness import Trail
-from rfmanager.operator.rendering import meaning
 from rfmanager.settings import ManagerConfig
 from rfprotocol import clock
 from rfprotocol.errors import (
