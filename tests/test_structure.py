@@ -1,4 +1,4 @@
-"""What holds for the tree as a whole: every module has its test, says what it is for, and the core reads no clock.
+"""What holds for the tree as a whole: every module has its test and says what it is for.
 
 Which package may import which is in the contracts of pyproject.toml, which `make lint` checks.
 """
@@ -24,6 +24,10 @@ MODULES = {
     for path in sorted(folder.rglob("*.py"))
     if path.stem != "__init__"
 }
+
+FOLDERS = sorted(
+    str(path.parent.relative_to(ROOT)) for folder in PACKAGES.values() for path in folder.rglob("__init__.py")
+)
 
 CONTRACTS = {
     contract["name"]: contract
@@ -90,6 +94,19 @@ def test_every_module_has_its_test_and_every_test_its_module(package: str) -> No
 @pytest.mark.parametrize("module", MODULES)
 def test_every_module_says_what_it_is_for(module: str) -> None:
     assert ast.get_docstring(ast.parse(MODULES[module].read_text()))
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_package_docstring_names_each_of_its_files(folder: str) -> None:
+    """One line for each: what it holds, in at most twelve words."""
+    package = ROOT / folder
+    contents = {path.name for path in package.iterdir() if path.suffix in {".py", ".json"}} - {"__init__.py"}
+    contents |= {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    headline, *lines = str(ast.get_docstring(ast.parse((package / "__init__.py").read_text()))).splitlines()
+    entries = [line.split() for line in lines if line]
+    assert headline.endswith(".")
+    assert sorted(name for name, *_ in entries) == sorted(contents)
+    assert not [name for name, *words in entries if not 0 < len(words) <= 12]
 
 
 def test_nothing_depends_on_the_machine_it_was_written_on() -> None:

@@ -1,0 +1,10 @@
+"""The running manager: it gathers, decides, and executes.
+
+address_record.py  last known addresses of the servers, kept in the store
+daemon.py          tasks of the manager, and the view for each decision
+executor.py        carries out one step on servers and store
+gem_lock.py        seats in the lock of the gem's node managers
+leadership.py      states of leadership; may this manager act now?
+membership.py      servers that belong to the group
+store_mirror.py    copy of the records, refreshed by watches
+"""
