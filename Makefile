@@ -36,7 +36,7 @@ test: lint
 # The units once more, as the package has them where there is a compiler.
 test-compiled: $(CORE)
 	PYTHONPATH=$(COMPILED) $(BIN)/python -c 'from rfprotocol.resp.fast_path import COMPILED; assert COMPILED'
-	PYTHONPATH=$(COMPILED) $(BIN)/pytest tests/protocol tests/proxy tests/interleavings
+	PYTHONPATH=$(COMPILED) $(BIN)/pytest tests/unit/rfprotocol tests/unit/rfproxy tests/interleavings
 
 faults: .venv/.ready-tests
 	@$(BIN)/python -m tests.scenarios.faults
