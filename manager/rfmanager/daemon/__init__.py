@@ -2,9 +2,11 @@
 
 address_record.py  last known addresses of the servers, kept in the store
 daemon.py          tasks of the manager, and the view for each decision
+event_wait.py      waits for an event, for a bounded time
 executor.py        carries out one step on servers and store
 gem_lock.py        seats in the lock of the gem's node managers
 leadership.py      states of leadership; may this manager act now?
+login_keeper.py    logs in at servers ahead of need; reads the password file again
 membership.py      servers that belong to the group
 store_mirror.py    copy of the records, refreshed by watches
 """

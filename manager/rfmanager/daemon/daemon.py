@@ -22,8 +22,10 @@ from structlog.typing import FilteringBoundLogger
 
 from rfmanager.daemon import gem_lock
 from rfmanager.daemon.address_record import AddressRecord
+from rfmanager.daemon.event_wait import wait_for
 from rfmanager.daemon.executor import Executor, NoTenure, kill_when_asked
 from rfmanager.daemon.leadership import Event, State, Tenure
+from rfmanager.daemon.login_keeper import LoginKeeper
 from rfmanager.daemon.membership import Membership
 from rfmanager.daemon.store_mirror import Mirror
 from rfmanager.decision.decide import decide
@@ -36,7 +38,7 @@ from rfmanager.evidence.last_known import STALE, LastKnown, Sight
 from rfmanager.monitoring.conditions import meaning
 from rfmanager.monitoring.failure_detector import UNLINKED, Excuse, Limits
 from rfmanager.monitoring.prober import Prober
-from rfmanager.monitoring.redis_admin import REFUSED, Credentials, RedisAdmin
+from rfmanager.monitoring.redis_admin import Credentials, RedisAdmin
 from rfmanager.monitoring.replica_staleness import Trail
 from rfmanager.settings import ManagerConfig
 from rfprotocol import clock
@@ -44,8 +46,6 @@ from rfprotocol.errors import (
     Failure,
     FenceLost,
     ManagerFailed,
-    NodeError,
-    NodeRefused,
     StoreConflict,
     StoreError,
     StoreUnavailable,
@@ -63,8 +63,6 @@ COMMAND_TIMEOUT = 1.0  # seconds at most for one command to a server; the tenure
 TRAIL = 5.0  # seconds of the master's offsets that are remembered, at least
 ADDRESSES = 60.0  # seconds between looks at whether addresses are to be kept again
 RETRY = 0.1  # seconds, when the store lost an answer
-SHUT_OUT = (*REFUSED, "NOPERM", "MAXCLIENTS")  # words for new connections; others are about what is asked on them
-LOGIN_INTERVAL = 5.0  # seconds between two looks whether servers let this manager in anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +148,7 @@ class Daemon:
         self._probers: dict[Node, Prober] = {}
         self._admins: dict[Node, RedisAdmin] = {}
         self._keyring = settings.keyring()
-        self._logins_due = asyncio.Event()
-        self._shut_out: dict[Node, str] = {}  # servers that refuse new connections of this manager, and their words
+        self._logins = LoginKeeper(self._keyring, self._admins, name, self._log)
         self._waits_for = ""
         self._tasks: list[asyncio.Task[None]] = []
         self._watching: dict[Node, asyncio.Task[None]] = {}
@@ -201,8 +198,8 @@ class Daemon:
                 self._start(group, "announcer", self._announce)
                 self._start(group, "lease keeper", self._prove)
                 self._start(group, "executor", partial(self._act, group))
-                if self._keyring.current.password is not None or self._keyring.rereadable:
-                    self._start(group, "login keeper", self._keep_logins)
+                if self._logins.is_needed:
+                    self._start(group, "login keeper", self._logins.run)
                 await self._stopping.wait()
                 for task in (*self._tasks, *self._watching.values()):
                     task.cancel()
@@ -248,45 +245,7 @@ class Daemon:
 
     def reload(self) -> None:
         """Read the password file again, and say which servers accept what it says."""
-        if not self._keyring.rereadable:
-            self._log.warning("nothing is read again: only the content of a --password-file is", manager=self.name)
-            return
-        changed = self._keyring.reload()
-        if self._keyring.problem:
-            self._log.error("the password file cannot be read", manager=self.name, error=self._keyring.problem)
-        else:
-            self._log.info("read the password file again", manager=self.name, changed=changed)
-        self._shut_out.clear()  # so that each is told again
-        self._logins_due.set()
-
-    async def _keep_logins(self) -> None:
-        """A server whose password was changed goes on with the connections that stand. That it would refuse the next
-        one is found out before that is needed, and the password file is read again."""
-        while True:
-            await _wait(self._logins_due, LOGIN_INTERVAL)
-            asked, before = self._logins_due.is_set(), self._keyring.current
-            self._logins_due.clear()
-            await asyncio.gather(*(self._log_in(node, admin, asked) for node, admin in list(self._admins.items())))
-            if self._keyring.problem:
-                self._log.warning("the password file cannot be read", manager=self.name, error=self._keyring.problem)
-            if self._keyring.current != before:
-                self._log.info("the password file says something new", manager=self.name)
-
-    async def _log_in(self, node: Node, admin: RedisAdmin, asked: bool) -> None:
-        try:
-            said = await admin.log_in()
-        except NodeRefused as error:
-            if error.code not in SHUT_OUT:
-                return
-            if node not in self._shut_out:
-                self._log.warning("server refuses new connections", node=str(node), error=str(error))
-            self._shut_out[node] = str(error).removeprefix(f"{node} ")
-        except NodeError:
-            pass  # that is for the detector
-        else:
-            if self._shut_out.pop(node, None) or asked:
-                password = "the current one" if said == self._keyring.current else "the former one"
-                self._log.info("server accepts new connections", node=str(node), password=password)
+        self._logins.reload()
 
     async def _withdraw(self) -> None:
         fence = self.tenure.fence
@@ -436,7 +395,7 @@ class Daemon:
         """The report, and what the server refuses to do, as far as its condition does not say it."""
         if not report.available:
             return report
-        shut_out = self._shut_out.get(report.node, "") if report.condition == "ok" else ""
+        shut_out = self._logins.refusal(report.node) if report.condition == "ok" else ""
         login = f"refuses new connections of the managers: {shut_out}" if shut_out else ""
         said = "; ".join(filter(None, (login, self._executor.refusal(report.node))))
         return replace(report, refusal=said) if said else report
@@ -448,7 +407,7 @@ class Daemon:
             with contextlib.suppress(StoreError):
                 self._announced = self._own_report()
                 await self._store.announce(self._paths.manager(self.name), self._announced.encode())
-            await _wait(self._report_due, ANNOUNCE_INTERVAL)
+            await wait_for(self._report_due, ANNOUNCE_INTERVAL)
 
     # Addresses of servers that have names.
 
@@ -460,7 +419,7 @@ class Daemon:
                     self._recall(await self._addresses.load(time.time()))
                 if self.tenure.state is State.PRIMARY:
                     await self._addresses.save(self._resolver.known, time.time())
-            await _wait(self._addresses_due, ADDRESSES if self._recalled.is_set() else RETRY)
+            await wait_for(self._addresses_due, ADDRESSES if self._recalled.is_set() else RETRY)
             self._addresses_due.clear()
 
     def _recall(self, addresses: Mapping[str, Sequence[str]]) -> None:
@@ -573,7 +532,7 @@ class Daemon:
             if self.tenure.state is State.PRIMARY and self.tenure.fence is not None:
                 with contextlib.suppress(StoreError):  # then the lease runs out
                     await self._prove_once()
-            await _wait(self._proof_due, self._store.session_timeout / PROOFS_PER_SESSION)
+            await wait_for(self._proof_due, self._store.session_timeout / PROOFS_PER_SESSION)
 
     async def _prove_once(self) -> None:
         sent, session, covered = clock.now(), self._store.session, self.tenure.covers(clock.now())
@@ -593,7 +552,7 @@ class Daemon:
     async def _act(self, group: asyncio.TaskGroup) -> None:
         while True:
             self._wake.clear()
-            await _wait(self._wake, await self._act_once(group))
+            await wait_for(self._wake, await self._act_once(group))
 
     async def _act_once(self, group: asyncio.TaskGroup) -> float | None:
         """Do what is to be done; returns seconds after which to look again though nothing has changed."""
@@ -755,9 +714,3 @@ class Daemon:
 
 async def _closed(*admins: RedisAdmin) -> None:
     await asyncio.gather(*(admin.close() for admin in admins))
-
-
-async def _wait(event: asyncio.Event, seconds: float | None) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()
