@@ -1,6 +1,7 @@
 """The running manager: it gathers, decides, and executes.
 
 address_record.py  last known addresses of the servers, kept in the store
+candidacy.py       seats in the two locks, proof of the tenure, its end
 daemon.py          tasks of the manager, and the view for each decision
 event_wait.py      waits for an event, for a bounded time
 executor.py        carries out one step on servers and store

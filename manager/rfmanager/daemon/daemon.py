@@ -20,11 +20,11 @@ from functools import partial
 import structlog
 from structlog.typing import FilteringBoundLogger
 
-from rfmanager.daemon import gem_lock
 from rfmanager.daemon.address_record import AddressRecord
+from rfmanager.daemon.candidacy import Candidacy
 from rfmanager.daemon.event_wait import wait_for
 from rfmanager.daemon.executor import Executor, NoTenure, kill_when_asked
-from rfmanager.daemon.leadership import Event, State, Tenure
+from rfmanager.daemon.leadership import State
 from rfmanager.daemon.login_keeper import LoginKeeper
 from rfmanager.daemon.membership import Membership
 from rfmanager.daemon.store_mirror import Mirror
@@ -53,12 +53,11 @@ from rfprotocol.errors import (
 from rfprotocol.network.resolver import Resolver
 from rfprotocol.settings.keyring import Keyring
 from rfprotocol.settings.yaml_file import read_secret
-from rfprotocol.store.interface import Fence, StoreState, TopologyStore
+from rfprotocol.store.interface import StoreState, TopologyStore
 from rfprotocol.topology.topology import ManagerReport, Node, NodeReport
 from rfprotocol.topology.znode_paths import DEFAULT_ROOT, Paths
 
 ANNOUNCE_INTERVAL = 0.8  # seconds; a report that is not renewed for `Rule.max_age` does not count
-PROOFS_PER_SESSION = 8  # how often the session is proved alive within its timeout
 COMMAND_TIMEOUT = 1.0  # seconds at most for one command to a server; the tenure must be certain for that long
 TRAIL = 5.0  # seconds of the master's offsets that are remembered, at least
 ADDRESSES = 60.0  # seconds between looks at whether addresses are to be kept again
@@ -126,7 +125,6 @@ class Daemon:
         resolver: Resolver | None = None,
     ) -> None:
         self.name = name
-        self.tenure = Tenure()
         self._settings = settings
         self._store = store
         self._log: FilteringBoundLogger = log or structlog.get_logger()
@@ -137,12 +135,20 @@ class Daemon:
         self._recalled = asyncio.Event()
         self._wake = asyncio.Event()
         self._report_due = asyncio.Event()
-        self._proof_due = asyncio.Event()
-        self._tenure_over = asyncio.Event()
         self._stopping = asyncio.Event()
         self._all_seen = asyncio.Event()
         self._stopped = asyncio.Event()
         self._mirror = Mirror(store, self._paths, self._wake.set, self._log)
+        self._candidacy = Candidacy(
+            store,
+            self._paths,
+            name,
+            self._log,
+            ended=self._tenure_ended,
+            covered=self._tenure_covered,
+            gem_leads=self._mirror.forget,
+        )
+        self.tenure = self._candidacy.tenure
         self._roll = Roll()
         self._trail = Trail(max(TRAIL, 2 * STALE) + 2 * (settings.max_staleness or 0.0))
         self._probers: dict[Node, Prober] = {}
@@ -162,8 +168,6 @@ class Daemon:
         self._membership = Membership(settings.policy.membership_grace)
         self._complaints: list[str] = []
         self._agreed: dict[Node, float] = {}  # when servers were first found unavailable that are so
-        self._seats: list[Fence] = []  # in the gem's lock, and in that of these managers
-        self._led_since = 0  # when the last seat was taken, in the store's order
         limits = settings.limits
         next_probe = limits.probe_interval + limits.reconnect_interval + limits.probe_timeout
         self._outseen = Outseen(settings.policy.outseen_after, 2 * next_probe)
@@ -193,10 +197,10 @@ class Daemon:
                 for node in self._settings.nodes:
                     self._watch(node, group)
                 self._start(group, "campaign", self._campaign)
-                self._start(group, "lookout for the gem", self._look_for_gem)
+                self._start(group, "lookout for the gem", self._candidacy.look_for_gem)
                 self._start(group, "address keeper", self._keep_addresses)
                 self._start(group, "announcer", self._announce)
-                self._start(group, "lease keeper", self._prove)
+                self._start(group, "lease keeper", self._candidacy.prove)
                 self._start(group, "executor", partial(self._act, group))
                 if self._logins.is_needed:
                     self._start(group, "login keeper", self._logins.run)
@@ -248,12 +252,8 @@ class Daemon:
         self._logins.reload()
 
     async def _withdraw(self) -> None:
-        fence = self.tenure.fence
-        self.tenure.move(Event.ENDED)
+        await self._candidacy.give_up()
         with contextlib.suppress(StoreError):
-            if fence is not None:
-                await self._leave_seats()
-                self._log.info("gave up the role of primary manager", manager=self.name)
             await self._store.withdraw(self._paths.manager(self.name))
 
     # Servers.
@@ -439,40 +439,27 @@ class Daemon:
     # Tenure.
 
     def _store_moved(self, state: StoreState) -> None:
-        if state is StoreState.SUSPENDED:
-            self.tenure.move(Event.CUT_OFF)
-        elif state is StoreState.LOST:
-            self._end_tenure("the session with the store is over")
-        else:
-            if self._store.session == self.tenure.session:
-                self.tenure.move(Event.RECONNECTED)
-            else:
-                self._end_tenure("the store began a new session")
+        self._candidacy.store_moved(state)
+        if state is StoreState.CONNECTED:
             self._report_due.set()
             self._addresses_due.set()
             self._roll = Roll()  # nobody could renew a report meanwhile: age counts anew
-        self._proof_due.set()
         self._wake.set()
         self._log.info("store", state=state.value, manager=self.name)
 
-    def _end_tenure(self, why: str) -> None:
-        if self.tenure.move(Event.ENDED):
-            self._executor.forget()
-            self._waits_for = ""
-            self._log.warning("lost the role of primary manager", manager=self.name, why=why)
-        self._tenure_over.set()
+    def _tenure_ended(self) -> None:
+        self._executor.forget()
+        self._waits_for = ""
+
+    def _tenure_covered(self) -> None:
+        self._mirror.spoil_all()  # what was read before this proof may be older than the tenure
+        self._wake.set()
 
     async def _campaign(self) -> None:
         await self._recalled.wait()
         await self._all_seen.wait()  # who has not looked at every server must not choose among them
         while True:
-            try:
-                await self._lead()
-            except StoreError as error:
-                self._log.warning("cannot stand for primary manager: trying again", error=str(error))
-                await asyncio.sleep(RETRY)
-                continue
-            self._tenure_over.clear()
+            await self._candidacy.take_seats()
             self._executor.forget()
             self._membership = Membership(self._settings.policy.membership_grace)
             self._recorded = None
@@ -480,72 +467,10 @@ class Daemon:
                 admin.timeout = self._command_timeout
             self._mirror.attend()
             self._addresses_due.set()
-            self.tenure.elected(self._seats[-1], self._store.session)
-            self._log.info("became the primary manager", manager=self.name)
-            self._proof_due.set()
-            await self._tenure_over.wait()
+            self._candidacy.begin()
+            await self._candidacy.over()
             self._mirror.look_on()
-            await self._leave_seats()
-            self.tenure.move(Event.CAMPAIGN)
-
-    async def _lead(self) -> None:
-        """Get the lowest seat in the gem's lock, then the one in the lock of these managers.
-
-        The gem's managers wait for the first: as long as it is held, none of them acts. All managers of this release
-        take their seats in the same order, so two of them cannot wait for each other. Those of earlier releases know
-        the second lock only.
-        """
-        await self._leave_seats()
-        for path in (self._paths.gem_lock, self._paths.lock):
-            self._seats.append(await self._store.campaign(path, self.name))
-
-    async def _leave_seats(self) -> None:
-        while self._seats:
-            with contextlib.suppress(StoreError):
-                await self._store.resign(self._seats.pop())
-
-    async def _look_for_gem(self) -> None:
-        """Say it when a node manager of the gem leads, or waits to lead."""
-        changed, before = asyncio.Event(), ""
-        end = self._store.watch(self._paths.gem_lock, changed.set)
-        try:
-            while True:
-                changed.clear()
-                with contextlib.suppress(StoreError):
-                    seats = await self._store.read_children(self._paths.gem_lock)
-                    trouble = gem_lock.trouble(seats)
-                    if trouble:
-                        if trouble != before:
-                            self._log.warning(trouble, manager=self.name)
-                        if gem_lock.is_led_by_the_gem(seats):
-                            self._mirror.forget()
-                    elif before:
-                        self._log.info("no node manager of redis_failover is there any more", manager=self.name)
-                    before = trouble
-                await changed.wait()
-        finally:
-            end()
-
-    async def _prove(self) -> None:
-        while True:
-            self._proof_due.clear()
-            if self.tenure.state is State.PRIMARY and self.tenure.fence is not None:
-                with contextlib.suppress(StoreError):  # then the lease runs out
-                    await self._prove_once()
-            await wait_for(self._proof_due, self._store.session_timeout / PROOFS_PER_SESSION)
-
-    async def _prove_once(self) -> None:
-        sent, session, covered = clock.now(), self._store.session, self.tenure.covers(clock.now())
-        await self._store.prove_alive()
-        seats = await asyncio.gather(*(self._store.read(seat.path) for seat in self._seats))
-        if any(seat is None or seat.owner != session for seat in seats):
-            self._end_tenure("another manager took over")
-            return
-        self._led_since = max((seat.created for seat in seats if seat), default=0)
-        self.tenure.proved(sent, session, self._store.session_timeout)
-        if not covered:
-            self._mirror.spoil_all()  # what was read before this round trip may be older than the tenure
-            self._wake.set()
+            await self._candidacy.leave()
 
     # Acting.
 
@@ -575,11 +500,11 @@ class Daemon:
                     renewal = await self._executor.renew()
                     return renewal if step.until is None else min(renewal, max(0.0, step.until - view.now))
                 if isinstance(step, Resign):
-                    self._end_tenure(step.reason)
+                    self._candidacy.end(step.reason)
                 else:
                     await self._execute(step)
         except FenceLost:
-            self._end_tenure("another manager took over")
+            self._candidacy.end("another manager took over")
         except StoreConflict as error:
             self._log.warning("the record was changed by someone else: reading it again", error=str(error))
             return RETRY
@@ -587,7 +512,7 @@ class Daemon:
             self._mirror.spoil_all()
             return RETRY if self._store.state is StoreState.CONNECTED else None
         except NoTenure:
-            self._proof_due.set()
+            self._candidacy.doubt()
         except StoreError as error:
             self._mirror.spoil_all()
             self._log.error("the store did not do what was asked: trying again", error=str(error))
@@ -625,7 +550,7 @@ class Daemon:
                     break
 
     def _view(self) -> View:
-        mirror, topology = self._mirror, self._mirror.topology
+        mirror, topology, request = self._mirror, self._mirror.topology, self._mirror.request_entry
         epoch = topology.epoch if topology else -1
         if epoch != self._executor.progress.epoch:
             self._executor.begin(epoch)
@@ -658,7 +583,7 @@ class Daemon:
             stale=self._stale(),
             proxies={name: record.epoch for name, record in mirror.proxies.items()},
             request=mirror.request,
-            request_id=mirror.request_entry.created if mirror.request_entry else 0,
+            request_id=request.created if request else 0,
             paused=mirror.paused,
             progress=self._executor.progress,
             # No earlier than the verdict allows: others may have seen it well, or nobody was to act.
@@ -675,7 +600,7 @@ class Daemon:
             adopted=mirror.adopted,
             last_epoch=mirror.last_epoch,
             in_force=mirror.in_force,
-            request_precedes=mirror.request_entry is not None and mirror.request_entry.created < self._led_since,
+            request_precedes=request is not None and request.created < self._candidacy.led_since,
         )
 
     def _earliest(self, node: Node, brake: Brake) -> float:
