@@ -9,5 +9,6 @@ gem_lock.py        seats in the lock of the gem's node managers
 leadership.py      states of leadership; may this manager act now?
 login_keeper.py    logs in at servers ahead of need; reads the password file again
 membership.py      servers that belong to the group
+server_watch.py    probers of the servers, and connections for commands to them
 store_mirror.py    copy of the records, refreshed by watches
 """

@@ -27,6 +27,7 @@ from rfmanager.daemon.executor import Executor, NoTenure, kill_when_asked
 from rfmanager.daemon.leadership import State
 from rfmanager.daemon.login_keeper import LoginKeeper
 from rfmanager.daemon.membership import Membership
+from rfmanager.daemon.server_watch import ServerWatch
 from rfmanager.daemon.store_mirror import Mirror
 from rfmanager.decision.decide import decide
 from rfmanager.decision.plan import Policy, Remember, Resign, Step, View, Wait
@@ -35,15 +36,12 @@ from rfmanager.evidence.agreement import Outseen, Roll, Rule, Standing, Strategy
 from rfmanager.evidence.consistency import complaints
 from rfmanager.evidence.false_alarms import Brake
 from rfmanager.evidence.last_known import STALE, LastKnown, Sight
-from rfmanager.monitoring.conditions import meaning
-from rfmanager.monitoring.failure_detector import UNLINKED, Excuse, Limits
-from rfmanager.monitoring.prober import Prober
-from rfmanager.monitoring.redis_admin import Credentials, RedisAdmin
+from rfmanager.monitoring.failure_detector import Limits
+from rfmanager.monitoring.redis_admin import Credentials
 from rfmanager.monitoring.replica_staleness import Trail
 from rfmanager.settings import ManagerConfig
 from rfprotocol import clock
 from rfprotocol.errors import (
-    Failure,
     FenceLost,
     ManagerFailed,
     StoreConflict,
@@ -136,7 +134,6 @@ class Daemon:
         self._wake = asyncio.Event()
         self._report_due = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._all_seen = asyncio.Event()
         self._stopped = asyncio.Event()
         self._mirror = Mirror(store, self._paths, self._wake.set, self._log)
         self._candidacy = Candidacy(
@@ -151,14 +148,13 @@ class Daemon:
         self.tenure = self._candidacy.tenure
         self._roll = Roll()
         self._trail = Trail(max(TRAIL, 2 * STALE) + 2 * (settings.max_staleness or 0.0))
-        self._probers: dict[Node, Prober] = {}
-        self._admins: dict[Node, RedisAdmin] = {}
         self._keyring = settings.keyring()
-        self._logins = LoginKeeper(self._keyring, self._admins, name, self._log)
+        self._servers = ServerWatch(
+            self._keyring, settings.limits, self._resolver, self._command_timeout, self._sampled, self._log
+        )
+        self._logins = LoginKeeper(self._keyring, self._servers.admins, name, self._log)
         self._waits_for = ""
         self._tasks: list[asyncio.Task[None]] = []
-        self._watching: dict[Node, asyncio.Task[None]] = {}
-        self._closing: set[asyncio.Task[None]] = set()  # connections to servers that are watched no more
         self._sequence = 0
         self._announced = ManagerReport(name)
         self._said = ""
@@ -176,10 +172,10 @@ class Daemon:
             self._paths,
             self._mirror,
             self.tenure,
-            self._admins,
+            self._servers.admins,
             settings.policy,
-            changed=self._hurry,
-            seen=lambda node: self._seen().get(node),
+            changed=self._servers.hurry,
+            seen=self._servers.report,
             log=self._log,
             history_limit=settings.history_limit,
             failpoint=failpoint,
@@ -195,7 +191,7 @@ class Daemon:
             self._mirror.start()
             async with asyncio.TaskGroup() as group:
                 for node in self._settings.nodes:
-                    self._watch(node, group)
+                    self._servers.watch(node, partial(self._task, group))
                 self._start(group, "campaign", self._campaign)
                 self._start(group, "lookout for the gem", self._candidacy.look_for_gem)
                 self._start(group, "address keeper", self._keep_addresses)
@@ -205,16 +201,16 @@ class Daemon:
                 if self._logins.is_needed:
                     self._start(group, "login keeper", self._logins.run)
                 await self._stopping.wait()
-                for task in (*self._tasks, *self._watching.values()):
+                for task in self._tasks:
                     task.cancel()
+                self._servers.cancel()
         except ExceptionGroup as died:
             raise died.exceptions[0] from None
         finally:
             self._mirror.stop()
             await self._executor.stop()
             await self._withdraw()
-            admins = (*self._admins.values(), *(prober.admin for prober in self._probers.values()))
-            await asyncio.gather(*(admin.close() for admin in admins))
+            await self._servers.close()
             self._stopped.set()
 
     async def stop(self) -> None:
@@ -223,7 +219,12 @@ class Daemon:
         await self._stopped.wait()
 
     def _start(self, group: asyncio.TaskGroup, name: str, work: Callable[[], Coroutine[None, None, None]]) -> None:
-        self._tasks.append(group.create_task(self._essential(name, work)))
+        self._tasks.append(self._task(group, name, work))
+
+    def _task(
+        self, group: asyncio.TaskGroup, name: str, work: Callable[[], Coroutine[None, None, None]]
+    ) -> asyncio.Task[None]:
+        return group.create_task(self._essential(name, work))
 
     async def _essential(self, name: str, work: Callable[[], Coroutine[None, None, None]]) -> None:
         """Work that goes on until it is cancelled. If it ends in another way, the manager does, and says why."""
@@ -258,95 +259,41 @@ class Daemon:
 
     # Servers.
 
-    def _watch(self, node: Node, group: asyncio.TaskGroup) -> None:
-        if node in self._probers:
-            return
-        settings = self._settings
-        # Two sets of connections: a probe may take as long as operators like, a command must fit into the tenure.
-        probing = RedisAdmin(node, self._keyring, settings.limits.probe_timeout * 2, self._resolver)
-        commands = RedisAdmin(node, self._keyring, self._command_timeout, self._resolver)
-        probing.stand_in, commands.stand_in = commands, probing
-        prober = Prober(probing, settings.limits, time.monotonic, lambda significant: self._sampled(node, significant))
-        self._admins[node], self._probers[node] = commands, prober
-        self._watching[node] = group.create_task(self._essential(f"prober of {node}", prober.run))
-
     def _watch_members(self, group: asyncio.TaskGroup) -> None:
         """The servers that this manager is configured with, those that the record names, and those of other managers,
         as far as they are known: a standby does not read their reports."""
         topology, reports = self._mirror.topology, self._mirror.reports.values()
         listed = topology.nodes if topology else frozenset[Node]()
         others = [] if self.tenure.state is not State.PRIMARY else [set(r.configured or ()) for r in reports]
-        wanted = listed.union(self._settings.nodes, *others)
-        for node in sorted(wanted):
-            self._watch(node, group)
-        for node in self._probers.keys() - wanted:
-            self._unwatch(node)
-
-    def _unwatch(self, node: Node) -> None:
-        """Nobody is configured with it any more, and the record has dropped it."""
-        prober, admin = self._probers.pop(node), self._admins.pop(node)
-        self._watching.pop(node).cancel()
-        self._log.warning("server is no member any more: no manager is configured with it", node=str(node))
-        for left in (prober.admin, admin):
-            self._resolver.follow(left, ())
-        closing = asyncio.create_task(_closed(prober.admin, admin))
-        self._closing.add(closing)
-        closing.add_done_callback(self._closing.discard)
+        self._servers.follow(listed.union(self._settings.nodes, *others), partial(self._task, group))
 
     def _members(self, now: float, reports: Iterable[ManagerReport]) -> tuple[Node, ...]:
         topology = self._mirror.topology
         members = self._membership.members(now, reports, topology)
-        return tuple(node for node in self._probers if node in members)
+        return tuple(node for node in self._servers.probers if node in members)
 
-    @property
     def _command_timeout(self) -> float:
         """Seconds. How long a session is, ZooKeeper says on connection: it may be less than was asked for."""
         return min(COMMAND_TIMEOUT, self._store.session_timeout / 4)
 
-    def _hurry(self, node: Node) -> None:
-        if node in self._probers:
-            self._probers[node].hurry()
-
     def _sampled(self, node: Node, significant: bool) -> None:
-        if all(prober.detector.report is not None for prober in self._probers.values()):
-            self._all_seen.set()
         self._wake.set()
-        report = self._probers[node].detector.report
-        topology = self._mirror.topology
+        detector, topology = self._servers.probers[node].detector, self._mirror.topology
+        report = detector.report
         if report is not None and report.available and topology is not None and topology.master == node:
-            self._trail.passed(self._probers[node].detector.sampled_at, report.run_id, report.offset)
+            self._trail.passed(detector.sampled_at, report.run_id, report.offset)
         self._known = last_known.looked(self._known, topology, self._sights())
         if not significant or report is None:
             return
         if self._is_awaited(report):
             self._report_due.set()
-        self._tell(report)
+        self._servers.log_condition(node, topology.epoch if topology else 0)
 
     def _is_awaited(self, report: NodeReport) -> bool:
         """Does somebody wait to hear of it? The primary manager counts who is up and who is down, and no more."""
         announced = next((said for said in self._announced.nodes if said.node == report.node), None)
         news = announced is None or announced.available != report.available
         return news and self.tenure.state is not State.PRIMARY
-
-    def _tell(self, report: NodeReport) -> None:
-        unlinked = report.available and report.unlinked_for >= UNLINKED
-        well = report.available and report.condition == "ok" and not unlinked
-        is_replica = report.role == "slave"
-        if unlinked:
-            event = f"replica has had no link to its master for {UNLINKED:g} s"
-        elif report.unsaved:
-            event = f"server refuses writes as a master: it could not write {report.unsaved} to its disk"
-        else:
-            event = "server" if report.available else "server is unavailable"
-        (self._log.info if well else self._log.warning)(
-            event,
-            node=str(report.node),
-            condition=report.condition,
-            role={"slave": "replica"}.get(report.role, report.role),
-            **({"meaning": words} if (words := meaning(report.condition)) else {}),
-            **({"follows": str(report.follows), "link": "up" if report.link_up else "down"} if is_replica else {}),
-            epoch=self._mirror.topology.epoch if self._mirror.topology else 0,
-        )
 
     def _stale(self) -> frozenset[Node]:
         """The replicas that lag behind by more than operators allow."""
@@ -355,19 +302,15 @@ class Daemon:
             return frozenset()
         return frozenset(
             node
-            for node, prober in self._probers.items()
+            for node, prober in self._servers.probers.items()
             if (report := prober.detector.report) and self._trail.age(prober.detector.sampled_at, report.offset) > most
         )
 
-    def _seen(self) -> Mapping[Node, NodeReport]:
-        """The last reports of this manager."""
-        return {node: report for node, prober in self._probers.items() if (report := prober.detector.report)}
-
     def _sights(self) -> Mapping[Node, Sight]:
-        """The same, with when it was found out."""
+        """The last reports of this manager, with when they were found out."""
         return {
             node: Sight(report, sampled, prober.detector.noticed_at, self._still(report, sampled))
-            for node, prober in self._probers.items()
+            for node, prober in self._servers.probers.items()
             if (report := prober.detector.report) and (sampled := prober.detector.sampled_at)
         }
 
@@ -384,7 +327,7 @@ class Daemon:
         return ManagerReport(
             self.name,
             self._sequence,
-            tuple(self._with_refusal(report) for report in self._seen().values()),
+            tuple(self._with_refusal(report) for report in self._servers.reports.values()),
             configured=settings.nodes,
             waits_for=self._waits_for,
             required=rule.required,
@@ -425,15 +368,7 @@ class Daemon:
     def _recall(self, addresses: Mapping[str, Sequence[str]]) -> None:
         """The servers that are unresolved although managers have known their addresses are looked at again."""
         self._resolver.remember(addresses)
-        for prober in self._probers.values():
-            report = prober.detector.report
-            if (
-                report is not None
-                and report.condition == Failure.UNRESOLVED.value
-                and prober.admin.node.host in addresses
-            ):
-                prober.start_over()
-                self._all_seen.clear()
+        self._servers.start_over(addresses)
         self._recalled.set()
 
     # Tenure.
@@ -457,14 +392,13 @@ class Daemon:
 
     async def _campaign(self) -> None:
         await self._recalled.wait()
-        await self._all_seen.wait()  # who has not looked at every server must not choose among them
+        await self._servers.all_seen.wait()  # who has not looked at every server must not choose among them
         while True:
             await self._candidacy.take_seats()
             self._executor.forget()
             self._membership = Membership(self._settings.policy.membership_grace)
             self._recorded = None
-            for admin in self._admins.values():
-                admin.timeout = self._command_timeout
+            self._servers.renew_command_timeout()
             self._mirror.attend()
             self._addresses_due.set()
             self._candidacy.begin()
@@ -486,12 +420,12 @@ class Daemon:
                 acts = self.tenure.covers(clock.now())
                 await self._mirror.refresh(*(() if acts else self._needed()))
                 self._watch_members(group)
-                self._excuse()
+                self._servers.excuse(self._mirror.proxies)
                 if not acts or not self._mirror.readable or not self.tenure.covers(clock.now()):
                     return None
                 await self._executor.complete_receipt()
-                await self._executor.note_returns(self._seen(), time.time())
-                self._executor.tend(self._seen(), time.monotonic())
+                await self._executor.note_returns(self._servers.reports, time.time())
+                self._executor.tend(self._servers.reports, time.monotonic())
                 view = self._view()
                 step = decide(view, self._settings.policy)
                 self._waits_for = step.reason if isinstance(step, Wait) else ""
@@ -532,36 +466,23 @@ class Daemon:
         verdict is due after `Limits.silence`: between the two there is time to read even thousands of records, and
         nobody reads or is told of any of them while all servers answer.
         """
-        silent = any(prober.detector.silent_since is not None for prober in self._probers.values())
-        needed = (self._paths.nodes, *((self._paths.proxies,) if silent else ()))
+        needed = (self._paths.nodes, *((self._paths.proxies,) if self._servers.any_is_silent else ()))
         if self.tenure.state not in (State.PRIMARY, State.SUSPENDED):
             self._mirror.look_on(*needed[1:])
         return needed
-
-    def _excuse(self) -> None:
-        """Tell the detectors of silent servers what keeps those busy."""
-        for node, prober in self._probers.items():
-            if not prober.detector.wants_excuse:
-                continue
-            for name, record in self._mirror.proxies.items():
-                if said := record.busy.get(str(node)):
-                    prober.detector.excuse(Excuse(said.command, name))
-                    self._log.warning("server is busy", node=str(node), command=said.command, proxy=name)
-                    break
 
     def _view(self) -> View:
         mirror, topology, request = self._mirror, self._mirror.topology, self._mirror.request_entry
         epoch = topology.epoch if topology else -1
         if epoch != self._executor.progress.epoch:
             self._executor.begin(epoch)
-            for prober in self._probers.values():
-                prober.hurry()
+            self._servers.hurry_all()
         self._executor.look_at(mirror.proxies)
         now, wall = time.monotonic(), time.time()
-        failing = {node: prober.detector.failing_since for node, prober in self._probers.items()}
+        failing = {node: prober.detector.failing_since for node, prober in self._servers.probers.items()}
         others = {name: report for name, report in mirror.reports.items() if name != self.name}
         own, live = self._own_report(), self._roll.live(now, others, self._settings.rule.max_age)
-        sampled = {node: prober.detector.sampled_at for node, prober in self._probers.items()}
+        sampled = {node: prober.detector.sampled_at for node, prober in self._servers.probers.items()}
         self._complain(complaints({report.manager: report for report in (own, *live)}, self.name))
         standings = judge(own, live, self._settings.rule, sampled)
         brake = Brake.of(mirror.receipts.values(), wall, self._settings.policy.brake_limit)
@@ -606,7 +527,7 @@ class Daemon:
     def _earliest(self, node: Node, brake: Brake) -> float:
         """Seconds before a verdict that its first sign can have come."""
         limits = self._settings.limits
-        patience = limits.busy_patience if self._probers[node].detector.excused else 0.0
+        patience = limits.busy_patience if self._servers.probers[node].detector.excused else 0.0
         return limits.probe_interval + max(limits.silence * brake.factor, patience)
 
     def _silent(self, now: float, standings: Mapping[Node, Standing]) -> Mapping[Node, float]:
@@ -615,7 +536,9 @@ class Daemon:
         down = {node for node, standing in standings.items() if not standing.available}
         silence = self._settings.limits.silence
         self._agreed = {node: self._agreed.get(node, now) for node in down}
-        own = {node: self._probers[node].detector.silent_since for node in down if node in self._probers}
+        own = {
+            node: self._servers.probers[node].detector.silent_since for node in down if node in self._servers.probers
+        }
         return {node: own.get(node) or agreed - silence for node, agreed in self._agreed.items()}
 
     def _complain(self, now: list[str]) -> None:
@@ -635,7 +558,3 @@ class Daemon:
             topology = self._mirror.topology
             self._log.warning(reason, epoch=topology.epoch if topology else 0)
         self._said = reason
-
-
-async def _closed(*admins: RedisAdmin) -> None:
-    await asyncio.gather(*(admin.close() for admin in admins))
