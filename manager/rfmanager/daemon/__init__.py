@@ -2,7 +2,7 @@
 
 address_record.py  last known addresses of the servers, kept in the store
 candidacy.py       seats in the two locks, proof of the tenure, its end
-daemon.py          tasks of the manager, and the view for each decision
+daemon.py          tasks of the manager, its report, and the loop of decisions
 event_wait.py      waits for an event, for a bounded time
 executor.py        carries out one step on servers and store
 gem_lock.py        seats in the lock of the gem's node managers
@@ -11,4 +11,5 @@ login_keeper.py    logs in at servers ahead of need; reads the password file aga
 membership.py      servers that belong to the group
 server_watch.py    probers of the servers, and connections for commands to them
 store_mirror.py    copy of the records, refreshed by watches
+view_builder.py    view for a decision; what only shows over time
 """

@@ -2,10 +2,12 @@
 
 Four things run side by side; a change of anything wakes the last one, which alone acts:
 
-    probers ─────> own report ──> announcer ──> store
-    store watches ───────────────> mirror ┐
-    campaign, lease keeper ──────> tenure ┼──> view ──> decide ──> executor
-    own report ───────────────────────────┘
+    server watch ─────────────> own report ──> announcer ──> store
+    store watches ────────────> mirror ──────┐
+    campaign, lease keeper ───> candidacy ───┼──> view builder ──> decide ──> executor
+    own report ──────────────────────────────┘
+
+Each of these objects owns its state; the daemon starts their tasks, hands their news on, and writes nothing of theirs.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -26,19 +28,14 @@ from rfmanager.daemon.event_wait import wait_for
 from rfmanager.daemon.executor import Executor, NoTenure, kill_when_asked
 from rfmanager.daemon.leadership import State
 from rfmanager.daemon.login_keeper import LoginKeeper
-from rfmanager.daemon.membership import Membership
 from rfmanager.daemon.server_watch import ServerWatch
 from rfmanager.daemon.store_mirror import Mirror
+from rfmanager.daemon.view_builder import ViewBuilder
 from rfmanager.decision.decide import decide
 from rfmanager.decision.plan import Policy, Remember, Resign, Step, View, Wait
-from rfmanager.evidence import last_known
-from rfmanager.evidence.agreement import Outseen, Roll, Rule, Standing, Strategy, judge, outseen
-from rfmanager.evidence.consistency import complaints
-from rfmanager.evidence.false_alarms import Brake
-from rfmanager.evidence.last_known import STALE, LastKnown, Sight
+from rfmanager.evidence.agreement import Rule, Strategy
 from rfmanager.monitoring.failure_detector import Limits
 from rfmanager.monitoring.redis_admin import Credentials
-from rfmanager.monitoring.replica_staleness import Trail
 from rfmanager.settings import ManagerConfig
 from rfprotocol import clock
 from rfprotocol.errors import (
@@ -57,7 +54,6 @@ from rfprotocol.topology.znode_paths import DEFAULT_ROOT, Paths
 
 ANNOUNCE_INTERVAL = 0.8  # seconds; a report that is not renewed for `Rule.max_age` does not count
 COMMAND_TIMEOUT = 1.0  # seconds at most for one command to a server; the tenure must be certain for that long
-TRAIL = 5.0  # seconds of the master's offsets that are remembered, at least
 ADDRESSES = 60.0  # seconds between looks at whether addresses are to be kept again
 RETRY = 0.1  # seconds, when the store lost an answer
 
@@ -146,8 +142,6 @@ class Daemon:
             gem_leads=self._mirror.forget,
         )
         self.tenure = self._candidacy.tenure
-        self._roll = Roll()
-        self._trail = Trail(max(TRAIL, 2 * STALE) + 2 * (settings.max_staleness or 0.0))
         self._keyring = settings.keyring()
         self._servers = ServerWatch(
             self._keyring, settings.limits, self._resolver, self._command_timeout, self._sampled, self._log
@@ -158,15 +152,16 @@ class Daemon:
         self._sequence = 0
         self._announced = ManagerReport(name)
         self._said = ""
-        self._known: LastKnown | None = None  # what this manager has seen itself, also as a standby
-        self._moved: dict[Node, tuple[int, float]] = {}  # offsets of servers, and since when they are so
-        self._recorded: LastKnown | None = None  # what of the store's is in it
-        self._membership = Membership(settings.policy.membership_grace)
-        self._complaints: list[str] = []
-        self._agreed: dict[Node, float] = {}  # when servers were first found unavailable that are so
-        limits = settings.limits
-        next_probe = limits.probe_interval + limits.reconnect_interval + limits.probe_timeout
-        self._outseen = Outseen(settings.policy.outseen_after, 2 * next_probe)
+        self._views = ViewBuilder(
+            name,
+            self._mirror,
+            self._servers,
+            self._log,
+            rule=settings.rule,
+            limits=settings.limits,
+            policy=settings.policy,
+            max_staleness=settings.max_staleness,
+        )
         self._executor = Executor(
             store,
             self._paths,
@@ -267,22 +262,14 @@ class Daemon:
         others = [] if self.tenure.state is not State.PRIMARY else [set(r.configured or ()) for r in reports]
         self._servers.follow(listed.union(self._settings.nodes, *others), partial(self._task, group))
 
-    def _members(self, now: float, reports: Iterable[ManagerReport]) -> tuple[Node, ...]:
-        topology = self._mirror.topology
-        members = self._membership.members(now, reports, topology)
-        return tuple(node for node in self._servers.probers if node in members)
-
     def _command_timeout(self) -> float:
         """Seconds. How long a session is, ZooKeeper says on connection: it may be less than was asked for."""
         return min(COMMAND_TIMEOUT, self._store.session_timeout / 4)
 
     def _sampled(self, node: Node, significant: bool) -> None:
         self._wake.set()
-        detector, topology = self._servers.probers[node].detector, self._mirror.topology
-        report = detector.report
-        if report is not None and report.available and topology is not None and topology.master == node:
-            self._trail.passed(detector.sampled_at, report.run_id, report.offset)
-        self._known = last_known.looked(self._known, topology, self._sights())
+        self._views.sampled(node)
+        report, topology = self._servers.report(node), self._mirror.topology
         if not significant or report is None:
             return
         if self._is_awaited(report):
@@ -294,33 +281,6 @@ class Daemon:
         announced = next((said for said in self._announced.nodes if said.node == report.node), None)
         news = announced is None or announced.available != report.available
         return news and self.tenure.state is not State.PRIMARY
-
-    def _stale(self) -> frozenset[Node]:
-        """The replicas that lag behind by more than operators allow."""
-        most = self._settings.max_staleness
-        if most is None:
-            return frozenset()
-        return frozenset(
-            node
-            for node, prober in self._servers.probers.items()
-            if (report := prober.detector.report) and self._trail.age(prober.detector.sampled_at, report.offset) > most
-        )
-
-    def _sights(self) -> Mapping[Node, Sight]:
-        """The last reports of this manager, with when they were found out."""
-        return {
-            node: Sight(report, sampled, prober.detector.noticed_at, self._still(report, sampled))
-            for node, prober in self._servers.probers.items()
-            if (report := prober.detector.report) and (sampled := prober.detector.sampled_at)
-        }
-
-    def _still(self, report: NodeReport, sampled: float) -> float:
-        """Seconds for which the data of a replica has stood still, behind the master's."""
-        offset, since = self._moved.get(report.node, (-1, sampled))
-        if offset != report.offset:
-            since = sampled
-        self._moved[report.node] = report.offset, since
-        return min(sampled - since, self._trail.lag(sampled, report.offset))
 
     def _own_report(self) -> ManagerReport:
         settings, rule = self._settings, self._settings.rule
@@ -378,7 +338,7 @@ class Daemon:
         if state is StoreState.CONNECTED:
             self._report_due.set()
             self._addresses_due.set()
-            self._roll = Roll()  # nobody could renew a report meanwhile: age counts anew
+            self._views.reconnected()
         self._wake.set()
         self._log.info("store", state=state.value, manager=self.name)
 
@@ -396,8 +356,7 @@ class Daemon:
         while True:
             await self._candidacy.take_seats()
             self._executor.forget()
-            self._membership = Membership(self._settings.policy.membership_grace)
-            self._recorded = None
+            self._views.begin_tenure()
             self._servers.renew_command_timeout()
             self._mirror.attend()
             self._addresses_due.set()
@@ -456,7 +415,7 @@ class Daemon:
     async def _execute(self, step: Step) -> None:
         await self._executor.execute(step)
         if isinstance(step, Remember):
-            self._recorded = self._mirror.known  # what was seen since is newer
+            self._views.remembered()
 
     def _needed(self) -> tuple[str, ...]:
         """The records that a manager needs that does not act: which servers to watch, for a tenure begins with reading
@@ -472,85 +431,13 @@ class Daemon:
         return needed
 
     def _view(self) -> View:
-        mirror, topology, request = self._mirror, self._mirror.topology, self._mirror.request_entry
+        topology = self._mirror.topology
         epoch = topology.epoch if topology else -1
         if epoch != self._executor.progress.epoch:
             self._executor.begin(epoch)
             self._servers.hurry_all()
-        self._executor.look_at(mirror.proxies)
-        now, wall = time.monotonic(), time.time()
-        failing = {node: prober.detector.failing_since for node, prober in self._servers.probers.items()}
-        others = {name: report for name, report in mirror.reports.items() if name != self.name}
-        own, live = self._own_report(), self._roll.live(now, others, self._settings.rule.max_age)
-        sampled = {node: prober.detector.sampled_at for node, prober in self._servers.probers.items()}
-        self._complain(complaints({report.manager: report for report in (own, *live)}, self.name))
-        standings = judge(own, live, self._settings.rule, sampled)
-        brake = Brake.of(mirror.receipts.values(), wall, self._settings.policy.brake_limit)
-        if mirror.known is not self._recorded:
-            self._known = last_known.merged(mirror.known, self._known, topology)
-            self._recorded = mirror.known
-        members = self._members(now, [own, *live])
-        if self._known is not None:
-            kept = {node: member for node, member in self._known.members.items() if node in members}
-            self._known = replace(self._known, members=kept)
-        return View(
-            now=now,
-            wall=wall,
-            manager=self.name,
-            members=members,
-            topology=topology,
-            standings=standings,
-            unseen=self._outseen.lasting(now, {node: failing[node] for node in outseen(own, live, standings)}),
-            stale=self._stale(),
-            proxies={name: record.epoch for name, record in mirror.proxies.items()},
-            request=mirror.request,
-            request_id=request.created if request else 0,
-            paused=mirror.paused,
-            progress=self._executor.progress,
-            # No earlier than the verdict allows: others may have seen it well, or nobody was to act.
-            failing={
-                node: wall - min(now - since, self._earliest(node, brake))
-                for node, since in failing.items()
-                if since is not None
-            },
-            silence=self._settings.limits.silence,
-            silent=self._silent(now, standings),
-            brake=brake,
-            known=self._known,
-            recorded=mirror.known,
-            adopted=mirror.adopted,
-            last_epoch=mirror.last_epoch,
-            in_force=mirror.in_force,
-            request_precedes=request is not None and request.created < self._candidacy.led_since,
-        )
-
-    def _earliest(self, node: Node, brake: Brake) -> float:
-        """Seconds before a verdict that its first sign can have come."""
-        limits = self._settings.limits
-        patience = limits.busy_patience if self._servers.probers[node].detector.excused else 0.0
-        return limits.probe_interval + max(limits.silence * brake.factor, patience)
-
-    def _silent(self, now: float, standings: Mapping[Node, Standing]) -> Mapping[Node, float]:
-        """Since when the servers do not answer that are unavailable; of one that others alone find silent it is only
-        known when they had agreed upon it."""
-        down = {node for node, standing in standings.items() if not standing.available}
-        silence = self._settings.limits.silence
-        self._agreed = {node: self._agreed.get(node, now) for node in down}
-        own = {
-            node: self._servers.probers[node].detector.silent_since for node in down if node in self._servers.probers
-        }
-        return {node: own.get(node) or agreed - silence for node, agreed in self._agreed.items()}
-
-    def _complain(self, now: list[str]) -> None:
-        """Of each once, and once that it is over."""
-        before, self._complaints = self._complaints, now
-        epoch = self._mirror.topology.epoch if self._mirror.topology else 0
-        for what in now:
-            if what not in before:
-                self._log.warning(what, epoch=epoch)
-        for what in before:
-            if what not in now:
-                self._log.info("no longer so", what=what, epoch=epoch)
+        self._executor.look_at(self._mirror.proxies)
+        return self._views.build(self._own_report(), self._executor.progress, self._candidacy.led_since)
 
     def _say(self, reason: str) -> None:
         """Once per reason: the same one comes with every look."""
