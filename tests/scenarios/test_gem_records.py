@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 import pytest
 
 from rfmanager.daemon import executor
-from rfprotocol.store.interface import Put
+from rfprotocol.errors import StoreError, StoreUnavailable
+from rfprotocol.store.interface import Entry, Fence, Put
 from rfprotocol.store.memory import MemStore
 from rfprotocol.topology.records import Outcome
 from rfprotocol.topology.topology import Node, Phase, Topology
@@ -141,7 +142,9 @@ async def test_older_record__a_proxy_has_acknowledged_a_later_epoch__is_publishe
     await place.manager()
     await place.until_serving(2)
     await place.acknowledge(7)
-    await place.until(lambda topology: topology.epoch == 8 and topology.phase is Phase.SERVING)
+    await place.until(lambda topology: topology.epoch == 8 and topology.phase is Phase.FENCING)
+    await place.acknowledge(8)
+    await place.until(lambda topology: topology.epoch == 9 and topology.phase is Phase.SERVING)
 
 
 async def test_record__nothing_changes__is_renewed_with_the_same_bytes(
@@ -199,3 +202,48 @@ async def test_record_of_the_gem__while_the_servers_do_not_agree__is_not_renewed
     entry = await place.store.read(PATHS.nodes)
     assert entry is not None
     assert entry.version == 0
+
+
+async def test_lookout_for_the_gem__a_read_fails__looks_again(
+    place: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = await place.manager()
+    await place.until_serving(2)
+    read, failed = manager.store.read_children, list[str]()
+
+    async def fails_once(path: str) -> Mapping[str, Entry]:
+        if path == PATHS.gem_lock and not failed:
+            failed.append(path)
+            raise StoreUnavailable("no answer in time")
+        return await read(path)
+
+    monkeypatch.setattr(manager.store, "read_children", fails_once)
+    gem = await gems_seat(place)
+    said: list[str] = []
+
+    def warned() -> bool:
+        said.append(capsys.readouterr().out)
+        return "a node manager of redis_failover waits in line" in "".join(said)
+
+    await eventually(warned)
+    assert failed
+    await gem.close()
+
+
+async def test_manager__may_not_take_a_seat_in_the_gems_lock__says_so_and_leads(
+    place: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where ZooKeeper lets these managers write below their root only."""
+    campaign = MemStore.campaign
+
+    async def refused(self: MemStore, path: str, name: str) -> Fence:
+        if path == PATHS.gem_lock:
+            raise StoreError("NoAuthError")
+        return await campaign(self, path, name)
+
+    monkeypatch.setattr(MemStore, "campaign", refused)
+    await place.manager()
+    await place.until_serving(2)
+    said = capsys.readouterr().out
+    assert said.count("no seat in the lock of redis_failover") == 1
+    assert PATHS.gem_lock in said

@@ -131,7 +131,8 @@ class Installation(Site):
 
     async def line(self) -> list[Process]:
         """The primary manager, and those that stand behind it."""
-        seats = await self.children(self.paths.lock, leader)
+        await self.children(self.paths.lock, leader)  # one leads
+        seats = await self.children(self.paths.gem_lock, leader)
         names = [seats[seat].data.decode() for seat in sorted(seats, key=lambda seat: seat[-10:])]
         return [manager for name in names for manager in self.managers if _is_of(name, manager)]
 
@@ -142,7 +143,7 @@ class Installation(Site):
     async def stands(self, manager: Process) -> None:
         """Return when a manager leads or waits to, and says what it sees of the servers."""
         await self.children(
-            self.paths.lock, lambda seats: any(_is_of(s.data.decode(), manager) for s in seats.values())
+            self.paths.gem_lock, lambda seats: any(_is_of(s.data.decode(), manager) for s in seats.values())
         )
         await self.children(self.paths.managers, lambda reports: any(_is_of(name, manager) for name in reports))
 

@@ -299,7 +299,8 @@ class World:
         old, new = self.topology, step.topology
         assert Topology.decode(new.encode()) == new
         if old:
-            used = (receipt.epoch for receipt in self.receipts)
+            used = [receipt.epoch for receipt in self.receipts]
+            used += [self.in_force.epoch] if self.in_force else []
             beyond = max(old.epoch, *self.proxies.values(), *used, 0) + 1  # a proxy may know a record that was lost
             assert new.epoch in (old.epoch, old.epoch + 1, beyond)
             if new.master != old.master:

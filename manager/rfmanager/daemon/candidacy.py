@@ -22,22 +22,22 @@ from rfmanager.daemon import gem_lock
 from rfmanager.daemon.event_wait import wait_for
 from rfmanager.daemon.leadership import Event, State, Tenure
 from rfprotocol import clock
-from rfprotocol.errors import StoreError
+from rfprotocol.errors import StoreError, StoreUnavailable
 from rfprotocol.store.interface import Fence, StoreState, TopologyStore
 from rfprotocol.topology.znode_paths import Paths
 
 PROOFS_PER_SESSION: Final = 8
 """Proofs within the timeout of a session. More make a lease last longer, and cost the store a write each."""
 
-CAMPAIGN_RETRY_S: Final = 0.1
-"""Seconds until seats are taken anew after an error of the store."""
+RETRY_S: Final = 0.1
+"""Seconds until the store is asked again after an error."""
 
 
 class Candidacy:
     """The seats and the tenure of one manager.
 
-    `ended` is called when a tenure ends, `covered` when a proof makes a tenure certain that was not, and `gem_leads`
-    when a node manager of the gem has the lead.
+    `ended` is called when a tenure ends, `covered` when a proof makes a tenure certain that was not, `session_began`
+    when the store has a new session, and `gem_leads` at each look at the lock of the gem's managers.
     """
 
     def __init__(
@@ -49,7 +49,8 @@ class Candidacy:
         *,
         ended: Callable[[], None],
         covered: Callable[[], None],
-        gem_leads: Callable[[], None],
+        session_began: Callable[[], None],
+        gem_leads: Callable[[bool], None],
     ) -> None:
         self.tenure = Tenure()
         self.led_since = 0
@@ -60,8 +61,10 @@ class Candidacy:
         self._log = log
         self._ended = ended
         self._covered = covered
+        self._session_began = session_began
         self._gem_leads = gem_leads
         self._seats: list[Fence] = []  # in the gem's lock, and in that of these managers
+        self._unlocked = ""  # why the store refuses a seat in the gem's lock
         self._proof_due = asyncio.Event()
         self._over = asyncio.Event()
 
@@ -72,14 +75,29 @@ class Candidacy:
         while True:
             try:
                 await self._leave_seats()
-                for path in (self._paths.gem_lock, self._paths.lock):
-                    self._seats.append(await self._store.campaign(path, self._name))
+                await self._take_gems_seat()
+                self._seats.append(await self._store.campaign(self._paths.lock, self._name))
             except StoreError as error:
                 self._log.warning("cannot stand for primary manager: trying again", error=str(error))
-                await asyncio.sleep(CAMPAIGN_RETRY_S)
+                await asyncio.sleep(RETRY_S)
             else:
                 self._over.clear()
                 return
+
+    async def _take_gems_seat(self) -> None:
+        try:
+            self._seats.append(await self._store.campaign(self._paths.gem_lock, self._name))
+            self._unlocked = ""
+        except StoreUnavailable:
+            raise
+        except StoreError as error:  # refused for good; the gem's managers are not kept from acting then
+            if str(error) != self._unlocked:
+                self._log.error(
+                    "no seat in the lock of redis_failover: let the managers create records below it",
+                    path=self._paths.gem_lock,
+                    error=str(error),
+                )
+            self._unlocked = str(error)
 
     def begin(self) -> None:
         """Begin a tenure on the seats that were taken. It covers actions after its first proof."""
@@ -97,11 +115,11 @@ class Candidacy:
         self.tenure.move(Event.CAMPAIGN)
 
     async def give_up(self) -> None:
-        """End the tenure, if there is one, because this manager ends."""
+        """End the tenure, if there is one, and leave every seat, because this manager ends."""
         leads = self.tenure.fence is not None
         self.tenure.move(Event.ENDED)
+        await self._leave_seats()
         if leads:
-            await self._leave_seats()
             self._log.info("gave up the role of primary manager", manager=self._name)
 
     async def _leave_seats(self) -> None:
@@ -132,6 +150,7 @@ class Candidacy:
             self.tenure.move(Event.RECONNECTED)
         else:
             self.end("the store began a new session")
+            self._session_began()
         self._proof_due.set()
 
     async def prove(self) -> None:
@@ -164,17 +183,18 @@ class Candidacy:
         try:
             while True:
                 changed.clear()
-                with contextlib.suppress(StoreError):
+                try:
                     seats = await self._store.read_children(self._paths.gem_lock)
-                    trouble = gem_lock.trouble(seats)
-                    if trouble:
-                        if trouble != before:
-                            self._log.warning(trouble, manager=self._name)
-                        if gem_lock.is_led_by_the_gem(seats):
-                            self._gem_leads()
-                    elif before:
-                        self._log.info("no node manager of redis_failover is there any more", manager=self._name)
-                    before = trouble
+                except StoreError:  # when the store is away, it says so itself when it is back
+                    await wait_for(changed, RETRY_S if self._store.state is StoreState.CONNECTED else None)
+                    continue
+                self._gem_leads(gem_lock.is_led_by_the_gem(seats))
+                trouble = gem_lock.trouble(seats)
+                if trouble and trouble != before:
+                    self._log.warning(trouble, manager=self._name)
+                elif before and not trouble:
+                    self._log.info("no node manager of redis_failover is there any more", manager=self._name)
+                before = trouble
                 await changed.wait()
         finally:
             end()

@@ -139,7 +139,8 @@ class Daemon:
             self._log,
             ended=self._tenure_ended,
             covered=self._tenure_covered,
-            gem_leads=self._mirror.forget,
+            session_began=self._mirror.forget,
+            gem_leads=self._mirror.led_by_the_gem,
         )
         self.tenure = self._candidacy.tenure
         self._keyring = settings.keyring()

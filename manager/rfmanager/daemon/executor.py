@@ -248,6 +248,7 @@ class Executor:
         finally:
             mirror.spoil(self._paths.manual_failover)
         mirror.filed(receipt)
+        self._in_background(self._trim_history())
         self._log.warning("dismissed a request for another master", cause=receipt.cause, epoch=receipt.epoch)
 
     def _changes(self, step: Record) -> list[Change]:

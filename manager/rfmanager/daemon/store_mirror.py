@@ -65,6 +65,8 @@ class Mirror:
             paths.last_known: self._read_known,
             paths.adopted: self._read_adopted,
         }
+        self._leads = False
+        self._gem_leads = False
         self._own = {paths.history, paths.last_known}  # written by the primary alone: it is not told of them
         self._stale = {path: {_ALL} for path in self._readers}
         self._complained: set[tuple[str, int, int]] = set()
@@ -79,12 +81,14 @@ class Mirror:
 
         What only the primary writes is read when its tenure begins.
         """
+        self._leads = True
         self._watch(*(path for path in self._readers if path not in self._own))
         self.spoil_all()
         self._changed()
 
     def look_on(self, *more: str) -> None:
         """Watch no more than at the start, and what is at `more`, which has to be read when it was not watched."""
+        self._leads = False
         wanted = {self._paths.nodes, *more}
         self._end(*(path for path in self._watches if path not in wanted))
         for path in wanted - self._watches.keys():
@@ -161,6 +165,7 @@ class Mirror:
         entry = await self._store.read(self._paths.nodes)
         if entry is None:
             self.topology, self.readable = None, True
+            self._follow(None)
         else:
             topology = self._decode(self._paths.nodes, entry, Topology.decode)
             self.readable = topology is not None
@@ -169,13 +174,24 @@ class Mirror:
         self.topology_entry = entry
 
     def _follow(self, topology: Topology | None) -> None:
-        if topology is None or topology.is_gems:
-            return
-        if self.in_force is None or topology.epoch >= self.in_force.epoch:
+        """What a manager knows to be in force must not be older than what others have done since.
+
+        While it is primary nobody else may write. While it is not, a record that is gone, or the gem's, shows that
+        somebody may have led who does not tell these managers.
+        """
+        if self._gem_leads or (not self._leads and (topology is None or topology.is_gems)):
+            self.in_force = None
+        elif topology is not None and not topology.is_gems and topology.epoch >= (self.in_force or topology).epoch:
             self.in_force = topology
 
+    def led_by_the_gem(self, leads: bool) -> None:
+        """A node manager of the gem leads, or none does any more: nothing that was known before is in force then."""
+        self._gem_leads = leads
+        if leads:
+            self.forget()
+
     def forget(self) -> None:
-        """Managers of the gem lead: what these managers knew to be in force is not any more."""
+        """Others may have led unseen: what these managers knew to be in force may not be so any more."""
         self.in_force = None
 
     async def _read_reports(self, names: set[str]) -> None:

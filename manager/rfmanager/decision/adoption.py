@@ -13,34 +13,79 @@ from rfprotocol.topology.topology import Change, Kind, Node, NodeReport, Phase, 
 HINT = "make one of them the master (REPLICAOF NO ONE there, REPLICAOF on the others) or 'rfmanager failover --to h:p'"
 
 
-def restore(view: View) -> Record | None:
-    """Write the record again that this manager knows to be in force, in an epoch beyond all. None: it knows of none.
+def restore(view: View) -> Step | None:
+    """Put the record that this manager knows to be in force in the place of what is there, in an epoch beyond all.
 
-    It is newer than what is there: somebody has overwritten or removed it. A change of master that was under way
-    begins anew with the fence.
+    It is newer than what is there: somebody has overwritten or removed it. None: this manager knows of none, or not
+    for certain, because servers, proxies or receipts show that something has happened since.
     """
-    known = view.in_force
-    if known is None or known.phase is Phase.UNSETTLED or known.epoch < max(view.proxies.values(), default=0):
+    known = _known(view)
+    if known is None:
         return None
-    if view.topology is not None and not view.topology.is_gems and view.topology.epoch >= known.epoch:
-        return None
-    if known.phase is Phase.SERVING:
+    if known.phase is not Phase.SERVING:  # the change that was under way begins anew
+        if view.paused or known.change is None:
+            return None
+        return fence(view, known, replace(known.change, kind=Kind.FAILOVER, request=0))
+    if all(epoch == known.epoch for epoch in view.proxies.values()):
         return Record("restore", replace(known, epoch=next_epoch(view)))
-    if view.paused or known.change is None:
+    return None if view.paused else _restore_behind_a_fence(view, known)
+
+
+def _known(view: View) -> Topology | None:
+    known, record = view.in_force, view.topology
+    if known is None or known.phase is Phase.UNSETTLED:
         return None
-    return fence(view, known, replace(known.change, kind=Kind.FAILOVER, request=0))
+    if record is not None and not record.is_gems and record.epoch >= known.epoch:
+        return None
+    if known.epoch < max(view.last_epoch, *view.proxies.values(), 0):
+        return None
+    former = known.change.former if known.change else None
+    return None if (master := known.master or former) and _is_disputed(view, master) else known
+
+
+def _restore_behind_a_fence(view: View, known: Topology) -> Step:
+    """A proxy may act upon what somebody has written meanwhile."""
+    assert known.master is not None  # it serves
+    report, cause = view.fresh(known.master), f"the record was overwritten or removed, {known.master} was in force"
+    if view.unavailable(known.master) or (report is not None and _is_another(report, known)):
+        change = Change(Kind.FAILOVER, f"{cause} and is lost", known.master, steps=(("noticed", view.wall),))
+        return fence(view, known, change)
+    return fence_for(view, report, cause) if report is not None else Wait(f"looking at {known.master}")
+
+
+def _is_disputed(view: View, master: Node) -> bool:
+    """Does a server follow another master, or is there another one that others follow or that has more of this data?"""
+    reports = {node: standing.report for node, standing in view.standings.items() if standing.available}
+    at_master = reports.get(master)
+    return any(_disputes(view, report, master, at_master) for report in reports.values())
+
+
+def _disputes(view: View, report: NodeReport, master: Node, at_master: NodeReport | None) -> bool:
+    if report.node != master and report.role == "master":
+        return bool(report.connected_replicas) or (at_master is not None and _has_more(report, at_master))
+    if report.follows is None or report.follows == master:
+        return False
+    return report.node == master or at_master is None or not follows(report, at_master, view)
+
+
+def _has_more(report: NodeReport, other: NodeReport) -> bool:
+    """Of data with a common history."""
+    common = {report.replid, report.replid2} & {other.replid, other.replid2}
+    return any(replid.strip("0") for replid in common) and report.offset > other.offset
 
 
 def adopt(view: View) -> Step | None:
     """Find the master without a record that can be trusted: there is none, it is the gem's, or it went back.
 
-    What such a record says is a hint, no more. The master is the one that the servers agree upon, or that the hint
-    names and no server disputes; nothing is guessed, and nothing is done to the servers. None: the master that the
-    record names is lost, and a failover can replace it.
+    The gem's record is a hint, no more. The master is the one that the servers agree upon, or that the hint names and
+    no server disputes; nothing is guessed, and nothing is done to the servers. None: the master that the record names
+    is lost, and a failover can replace it.
     """
-    if view.paused:
-        return Wait("paused: watching only, until 'rfmanager resume'")
     named = view.topology.master if view.topology else None
+    if view.paused:
+        if view.request is not None:
+            return dismiss(view, "the managers are paused: 'rfmanager resume' first")
+        return Wait("paused: watching only, until 'rfmanager resume'")
     if view.request is not None and named is None:
         return _settle_by_operator(view)
     unseen = [node for node in view.members if node not in view.standings]
@@ -49,7 +94,7 @@ def adopt(view: View) -> Step | None:
     reports = [standing.report for standing in view.standings.values() if standing.available]
     masters = [report for report in reports if report.role == "master"]
     hinted = next((report for report in masters if report.node == named), None)
-    if view.topology is not None and hinted is not None and _is_undisputed(hinted, view.topology, masters):
+    if hinted is not None and not view.went_back and not _is_disputed(view, hinted.node):
         return Record("settle", serving(view, hinted, next_epoch(view), view.topology))
     obstacle = _obstacle(view, reports, masters) or _why_not_alone(view, reports, masters[0])
     return _settled_otherwise(view, obstacle) if obstacle else _take(view, masters[0])
@@ -62,33 +107,28 @@ def _settled_otherwise(view: View, obstacle: str) -> Step | None:
     return _settle_by_operator(view) if view.request is not None else Wait(obstacle)
 
 
-def _is_undisputed(hinted: NodeReport, topology: Topology, masters: list[NodeReport]) -> bool:
-    """Is it still the process that the record means, as far as that says, and does nobody follow another master?"""
-    same = topology.run_id in ("", hinted.run_id)
-    return same and not any(report.connected_replicas for report in masters if report is not hinted)
-
-
 def _why_not_alone(view: View, reports: list[NodeReport], master: NodeReport) -> str | None:
     """A server that is down may be the master, unless others follow this one, or there was a master before."""
     down = [node for node in view.members if view.unavailable(node)]
-    named = view.topology.master if view.topology else None
-    if not down or named == master.node:
+    if not down:
         return None
     wait = f"waiting for {_names(down)}, or for 'rfmanager failover --to {master.node}'"
     if not any(report.follows for report in reports):
         return (
             f"{master.node} is the only master, but nobody follows it, and one that is down may be the master: {wait}"
         )
-    if named is None and view.highest_epoch == 0:
+    if view.topology is None and view.highest_epoch == 0:
         return f"{master.node} is the only master, but one that is down may have newer data at a first start: {wait}"
     return None
 
 
-def _take(view: View, master: NodeReport) -> Record:
+def _take(view: View, master: NodeReport) -> Step:
     """The one that the servers agree upon. No proxy may still write to another one when that is published."""
+    if view.fresh(master.node) is None:
+        return Wait(f"looking at {master.node}, which the servers agree upon")
     named = view.topology.master if view.topology else None
     act_on_another = view.proxies if named else any(view.proxies.values())
-    if named == master.node or not act_on_another:
+    if not act_on_another:
         return Record("settle", serving(view, master, next_epoch(view), view.topology))
     said = f"the record says {named}" if named else "no master was in the record"
     return fence_for(view, master, f"{said}, the servers agree upon {master.node}")
@@ -107,7 +147,7 @@ def _can_be_replaced(view: View) -> bool:
 
 
 def _is_another(report: NodeReport, topology: Topology) -> bool:
-    restarted = bool(topology.run_id) and report.run_id != topology.run_id
+    restarted = bool(topology.run_id and report.run_id) and report.run_id != topology.run_id
     return report.role == "slave" or restarted
 
 

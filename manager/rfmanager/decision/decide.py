@@ -167,9 +167,8 @@ def _agreed(view: View, topology: Topology, change: Change, target: Node) -> Ste
     report = view.fresh(target)
     if report is not None and report.role == "master" and report.run_id == topology.run_id:
         return publish(view, topology, change, report)
-    until = view.progress.since + PATIENCE
-    if report is None and not view.unavailable(target) and view.now < until:
-        return Wait(f"looking at {target}, which the servers agreed upon", until)
+    if report is None and not view.unavailable(target):  # who does not reach it leaves the role to one that does
+        return Wait(f"looking at {target}, which the servers agreed upon")
     lost = f"{change.cause}; then {target} was lost"
     return fence(view, topology, replace(change, cause=lost, former=target))
 

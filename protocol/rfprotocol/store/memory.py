@@ -142,7 +142,8 @@ class MemTree:
                 if _parent(path) not in created:
                     self._make_parents(path)
             self._transact(changes)
-        self._keep(*(change for change in changes if not _repeats(change, before.get(change.path))))
+        if len(changes) != 1 or not _repeats(changes[0], before.get(changes[0].path)):
+            self._keep(*changes)
         for change in changes:
             self._tell(change.path)
 

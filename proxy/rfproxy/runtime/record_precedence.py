@@ -1,7 +1,7 @@
 """Which topology counts: the one in the store, or the one in force. Pure.
 
     equal                         no news: managers renew the record every few seconds
-    a later epoch, or made anew   followed
+    a later epoch                 followed, and so is one of the gem that was made anew
     an older one of ours          not followed: the store was restored, or somebody wrote there. Writes wait, since
                                   managers may withdraw the master in an epoch that this proxy seems to have
                                   acknowledged long ago. They see what it has acknowledged, and publish the record
@@ -49,7 +49,7 @@ class Precedence:
 
     def judge(self, topology: Topology, in_force: Topology | None, *, remade: bool, now: float) -> Verdict:
         """What to do about a record. `remade`: it was deleted and made anew, or is the first one."""
-        older = in_force is not None and not remade and topology.epoch < in_force.epoch
+        older = in_force is not None and topology.epoch < in_force.epoch and not (remade and topology.is_gems)
         if not (older and topology.is_gems):
             self._gems_since = math.inf
         if topology == in_force:

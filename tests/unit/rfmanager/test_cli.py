@@ -540,7 +540,7 @@ def test_redis_node_manager__the_gems_flags__runs_the_daemon_with_the_gems_patie
         assert len(warnings(process, "ignored: 1 word that belongs to no flag")) == 1
         assert len(warnings(process, "ignored without --config: --environment")) == 1
         [times] = warnings(process, "the times of redis_failover")
-        assert "for 2 s, is silent for 10 s, or its host is for 3 s." in times
+        assert "for 2 s, is silent for 14 s, or its host is for 3 s." in times
     finally:
         assert process.stop() == 0
 

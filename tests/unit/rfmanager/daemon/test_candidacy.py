@@ -14,7 +14,7 @@ from rfmanager.daemon import candidacy
 from rfmanager.daemon.candidacy import Candidacy
 from rfmanager.daemon.leadership import State
 from rfprotocol import clock
-from rfprotocol.errors import StoreError
+from rfprotocol.errors import StoreError, StoreUnavailable
 from rfprotocol.store.interface import Fence
 from rfprotocol.store.memory import MemStore, MemTree
 from rfprotocol.topology.znode_paths import Paths
@@ -36,7 +36,8 @@ class Candidate:
             structlog.get_logger(),
             ended=self._note("ended"),
             covered=self._note("covered"),
-            gem_leads=self._note("gem leads"),
+            session_began=self._note("session began"),
+            gem_leads=lambda leads: self.calls.append(f"gem leads: {leads}"),
         )
         self.tenure = self.candidacy.tenure
 
@@ -84,7 +85,7 @@ async def test_tenure_covers_actions_after_its_first_proof(one: Candidate) -> No
     await one.lead()
     assert (one.tenure.state, one.acts()) == (State.PRIMARY, False)
     await eventually(one.acts)
-    assert one.calls == ["covered"]
+    assert "covered" in one.calls
     seats = [*(await one.store.read_children(PATHS.lock)).values()]
     assert one.candidacy.led_since == seats[0].created
 
@@ -125,8 +126,8 @@ async def test_tenure_ends_with_the_session(one: Candidate) -> None:
         one.store.expire()
         await one.candidacy.over()
     assert one.calls.count("ended") == 1
+    assert one.calls[-2:] == ["ended", "session began"]
     assert [line["why"] for line in logs if line["event"] == "lost the role of primary manager"]
-    one.store.resume()
     await one.candidacy.leave()
     assert one.tenure.state is State.FOLLOWER
     await one.lead()
@@ -147,7 +148,7 @@ async def test_tenure_ends_when_a_seat_is_gone(one: Candidate, lock: str) -> Non
 async def test_error_of_the_store_is_logged_and_seats_are_taken_anew(
     one: Candidate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    campaign, errors = one.store.campaign, [StoreError("no")]
+    campaign, errors = one.store.campaign, [StoreUnavailable("no")]
 
     async def fail_once(path: str, name: str) -> Fence:
         if errors:
@@ -155,10 +156,41 @@ async def test_error_of_the_store_is_logged_and_seats_are_taken_anew(
         return await campaign(path, name)
 
     monkeypatch.setattr(one.store, "campaign", fail_once)
-    monkeypatch.setattr(candidacy, "CAMPAIGN_RETRY_S", 0.0)
+    monkeypatch.setattr(candidacy, "RETRY_S", 0.0)
     with capture_logs() as logs:
         await one.lead()
     assert logs[0]["event"] == "cannot stand for primary manager: trying again"
+
+
+async def test_candidate_leads_without_a_seat_in_the_gems_lock_if_that_is_refused(
+    one: Candidate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign = one.store.campaign
+
+    async def refuse(path: str, name: str) -> Fence:
+        if path == PATHS.gem_lock:
+            raise StoreError("no right")
+        return await campaign(path, name)
+
+    monkeypatch.setattr(one.store, "campaign", refuse)
+    with capture_logs() as logs:
+        await one.lead()
+        await one.candidacy.leave()
+        await one.candidacy.take_seats()
+    assert [line["log_level"] for line in logs if line["event"].startswith("no seat")] == ["error"]
+
+
+async def test_seat_in_the_gems_lock_is_left_also_while_the_second_is_waited_for(tree: MemTree) -> None:
+    first, other = Candidate(tree, "m0"), Candidate(tree, "m1")
+    await first.start()
+    await other.start()
+    await first.store.campaign(PATHS.lock, "m0")  # a manager of an earlier release
+    standing = asyncio.create_task(other.candidacy.take_seats())
+    await asyncio.sleep(0.01)
+    standing.cancel()
+    assert await other.store.read_children(PATHS.gem_lock)
+    await other.candidacy.give_up()
+    assert not await other.store.read_children(PATHS.gem_lock)
 
 
 async def test_gems_manager_that_leads_is_logged_once_and_when_it_is_gone(one: Candidate, tree: MemTree) -> None:
@@ -166,7 +198,7 @@ async def test_gems_manager_that_leads_is_logged_once_and_when_it_is_gone(one: C
         gem = MemStore(tree)
         await gem.start()
         await gem.enlist(f"{PATHS.gem_lock}/ex", b"")
-        await eventually(lambda: "gem leads" in one.calls)
+        await eventually(lambda: "gem leads: True" in one.calls)
         await gem.close()
         await eventually(lambda: len(logs) == 2)
     assert "node managers of redis_failover lead" in logs[0]["event"]

@@ -8,10 +8,12 @@ from dataclasses import replace
 import pytest
 
 from rfmanager.decision.adoption import adopt
+from rfmanager.decision.decide import decide
 from rfmanager.decision.plan import Dismiss, Promote, Record, Repoint, Seal, Wait
+from rfmanager.evidence.agreement import Standing
 from rfprotocol.topology.records import Outcome
-from rfprotocol.topology.topology import Node, Phase, Topology
-from tests.support.world import World, serving
+from rfprotocol.topology.topology import Node, NodeReport, Phase, Topology
+from tests.support.world import POLICY, World, serving
 
 A, B, C = (Node("h", port) for port in (1, 2, 3))
 
@@ -183,8 +185,9 @@ def test_record_went_back__same_master__is_published_anew_with_a_greater_epoch()
     old = world.topology
     world.proxies["proxy0"] = 7
     world.run()
-    assert world.topology == replace(old, epoch=8)
-    assert world.proxies["proxy0"] == 8
+    assert world.topology is not None
+    assert (world.topology.master, world.topology.epoch) == (old.master, 9), "behind a fence in epoch 8"
+    assert world.proxies["proxy0"] == 9
 
 
 def test_record_went_back__another_master_since__that_one_is_published_after_a_fence() -> None:
@@ -419,3 +422,124 @@ def test_lost_record__while_paused__is_written_again() -> None:
     world.in_force, world.topology, world.paused = known, None, True
     world.step()
     assert world.topology == replace(known, epoch=2)
+
+
+def test_lost_record__the_gem_moved_the_master_unseen__what_the_manager_knew_is_not_written() -> None:
+    world = serving()
+    world.in_force = world.topology
+    make_master(world, 2, 1, 3)
+    make_master(world, 3, 1, 2)
+    world.topology = gems(C, A, B)
+    world.acknowledge()
+    world.new_tenure()
+    world.trail.clear()
+    world.run()
+    assert world.topology is not None
+    assert world.topology.master == C
+    assert not touched(world)
+
+
+def test_lost_record__a_receipt_is_newer_than_the_manager_knows__nothing_is_overwritten() -> None:
+    """Somebody deleted the record, and a manager leads that was cut off while another one replaced the master."""
+    world = serving()
+    world.in_force = world.topology
+    world[1].alive = False
+    world.run()
+    world.acknowledge()
+    assert world.write()
+    world.proxies.clear()
+    world.believed.clear()
+    world[1].alive = True
+    world.topology, world.known, world.recorded = None, None, None
+    world.new_tenure()
+    world.trail.clear()
+    assert "several masters" in world.run().reason
+    assert not touched(world)
+
+
+def test_lost_record__proxies_act_on_another_one__is_written_behind_a_fence() -> None:
+    world = serving(2, proxies=2)
+    old = world.topology
+    world[1].alive = False
+    world.run()
+    world.acknowledge()
+    world.in_force, world.topology = world.topology, old
+    world[1].alive = True
+    for name in world.proxies:
+        world.proxies[name] = 1
+    world.new_tenure()
+    step = world.step()
+    assert isinstance(step, Record)
+    assert step.topology.master is None
+
+
+def test_record_went_back__two_masters__the_one_of_the_record_is_not_taken() -> None:
+    world = serving(2)
+    old = world.topology
+    world[1].alive = False
+    world.run()
+    world.acknowledge()
+    assert world.write()
+    world[1].alive = True  # back, not made a replica yet
+    world.topology, world.known, world.recorded = old, None, None
+    world.new_tenure()
+    world.trail.clear()
+    assert "several masters: h:1, h:2" in world.run().reason
+    assert not touched(world)
+
+
+def test_record_went_back__the_master_says_nothing_of_itself__says_why_it_waits() -> None:
+    world = serving()
+    world.proxies["proxy0"] = 9
+    view = world.view()
+    mute = Standing(True, NodeReport(A, True, condition="noauth"), view.now)
+    step = decide(replace(view, standings={**view.standings, A: mute}), POLICY)
+    assert isinstance(step, Wait)
+    assert "h:1 (noauth)" in step.reason
+
+
+def test_gems_record__a_server_follows_another_one_that_is_down__its_master_is_not_taken() -> None:
+    world = serving()
+    make_master(world, 2, 3)
+    world[1].restart(with_data=True)
+    world[2].data = (*world[2].data, 77)
+    world.replicate()
+    world[2].alive = False
+    world.topology, world.known, world.recorded = gems(A, B, C), None, None
+    world.new_tenure()
+    world.trail.clear()
+    assert "h:3 follows h:2" in world.run().reason
+    world[2].alive = True
+    world.run()
+    assert 77 in world[2].data
+    assert not touched(world)
+
+
+def test_gems_record__another_master_has_more_of_the_same_data__waits_for_an_operator() -> None:
+    world = serving(2)
+    make_master(world, 2)
+    world[2].data = (*world[2].data, 77, 78)
+    world[1].restart(with_data=True)
+    world.topology, world.known, world.recorded = gems(A, B), None, None
+    world.new_tenure()
+    world.trail.clear()
+    assert "several masters: h:1, h:2" in world.run().reason
+    assert not touched(world)
+
+
+def test_adoption__its_master_is_only_reached_by_others__is_not_called_lost() -> None:
+    world = taken_over(gems(A, B, C), lambda world: make_master(world, 2, 1, 3))
+    world.step()
+    world.acknowledge()
+    world.now += 5.0
+    view = world.view()
+    hearsay = Standing(True, view.standings[B].report)
+    assert isinstance(decide(replace(view, standings={**view.standings, B: hearsay}), POLICY), Wait)
+
+
+def test_paused__no_record_and_a_request__is_refused() -> None:
+    world = World(3)
+    world.paused = True
+    world.ask(B)
+    assert isinstance(world.step(), Dismiss)
+    assert "paused" in world.receipts[-1].cause

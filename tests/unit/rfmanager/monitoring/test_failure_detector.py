@@ -351,7 +351,7 @@ def test_limits__refused_or_silent__found_out_within_the_longest_time(limits: Li
 
 
 def test_gems_patience__a_server_that_is_busy_with_a_command__has_the_longer_of_both_times() -> None:
-    for busy, until in ((5.0, 15.0), (20.0, 20.0)):
+    for busy, until in ((5.0, 21.0), (28.0, 28.0)):
         detector = Detector(NODE, replace(GEMS, busy_patience=busy), 0.0)
         detector.answered(0.0, 0.0, SAMPLE)
         asked = silent = detector.next_probe
@@ -393,4 +393,4 @@ def test_gems_patience__a_host_that_is_gone__is_known_by_probes_and_by_beats_at_
             else:
                 detector.failed(now, Failure.UNREACHABLE, asked)
             asked = now
-        assert asked - gone == pytest.approx(15.0, abs=HEARTBEAT + 1e-6)
+        assert asked - gone == pytest.approx(21.0, abs=HEARTBEAT + 1e-6)

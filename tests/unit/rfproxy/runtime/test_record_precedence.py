@@ -40,9 +40,14 @@ def test_precedence__same_epoch_other_replicas__is_followed() -> None:
     assert judge(replace(GEMS, master=REPLICA), GEMS) is Verdict.FOLLOW, "the gem's epoch is always the same"
 
 
-@pytest.mark.parametrize("topology", [replace(OURS, epoch=3), *NOT_OURS])
-def test_precedence__made_anew__is_followed_whatever_its_epoch(topology: Topology) -> None:
+@pytest.mark.parametrize("topology", [replace(OURS, epoch=8), *NOT_OURS])
+def test_precedence__made_anew__is_followed(topology: Topology) -> None:
     assert judge(topology, OURS, remade=True) is Verdict.FOLLOW
+
+
+def test_precedence__older_one_of_ours_made_anew__is_not_followed() -> None:
+    """A backup may have been put into an empty store: managers see what was acknowledged, and publish beyond that."""
+    assert judge(replace(OURS, epoch=3), OURS, remade=True) is Verdict.WITHDRAW
 
 
 @pytest.mark.parametrize("topology", [replace(OURS, epoch=3), replace(FENCING, epoch=3)])
