@@ -18,9 +18,9 @@ from typing import Final
 
 from structlog.typing import FilteringBoundLogger
 
-from rfmanager.daemon import gem_lock
 from rfmanager.daemon.event_wait import wait_for
 from rfmanager.daemon.leadership import Event, State, Tenure
+from rfmanager.evidence import gem_lock
 from rfprotocol import clock
 from rfprotocol.errors import StoreError, StoreUnavailable
 from rfprotocol.store.interface import Fence, StoreState, TopologyStore

@@ -16,7 +16,6 @@ from dataclasses import replace
 
 from structlog.typing import FilteringBoundLogger
 
-from rfmanager.daemon.membership import Membership
 from rfmanager.daemon.server_watch import ServerWatch
 from rfmanager.daemon.store_mirror import Mirror
 from rfmanager.decision.plan import Policy, Progress, View
@@ -25,6 +24,7 @@ from rfmanager.evidence.agreement import Outseen, Roll, Rule, Standing, judge, o
 from rfmanager.evidence.consistency import complaints
 from rfmanager.evidence.false_alarms import Brake
 from rfmanager.evidence.last_known import STALE, LastKnown, Sight
+from rfmanager.evidence.membership import Membership
 from rfmanager.monitoring.failure_detector import Limits
 from rfmanager.monitoring.replica_staleness import Trail
 from rfprotocol.topology.topology import ManagerReport, Node, NodeReport
