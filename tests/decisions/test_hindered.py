@@ -135,6 +135,12 @@ class Admin:
         self.group, self.who = GROUP.get(), WHO.get()
         self._credentials = Credentials()
 
+    def bound(self, seconds: float) -> None:
+        self.timeout = seconds
+
+    def borrow_from(self, lender: Self) -> None:
+        pass
+
     async def _server(self) -> Server:
         await asyncio.sleep(0.001)
         server = self.group.servers[self.node]

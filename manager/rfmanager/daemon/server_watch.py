@@ -69,7 +69,8 @@ class ServerWatch:
             return
         probing = RedisAdmin(node, self._keyring, self._limits.probe_timeout * 2, self._resolver)
         commands = RedisAdmin(node, self._keyring, self._command_timeout(), self._resolver)
-        probing.stand_in, commands.stand_in = commands, probing
+        probing.borrow_from(commands)
+        commands.borrow_from(probing)
         prober = Prober(probing, self._limits, time.monotonic, lambda significant: self._probed(node, significant))
         self.admins[node], self.probers[node] = commands, prober
         self._tasks[node] = start(f"prober of {node}", prober.run)
@@ -154,7 +155,7 @@ class ServerWatch:
     def renew_command_timeout(self) -> None:
         """Bound all commands by the timeout of now, which depends on the session with the store."""
         for admin in self.admins.values():
-            admin.timeout = self._command_timeout()
+            admin.bound(self._command_timeout())
 
     def excuse(self, proxies: Mapping[str, ProxyRecord]) -> None:
         """Tell the detectors of silent servers about the commands that keep those busy, as proxies report them."""
