@@ -1,5 +1,6 @@
 # make run   three Redis servers and a proxy on 127.0.0.1:6380 (or PORT=...); Ctrl-C stops everything
 # make test  everything that is checked before a change is accepted
+# make lint  style, types, and which package may import which
 # make soak  20,000 connections that come and vanish in all manners: what memory and descriptors do
 # make matrix  the system tests with each version of Redis and Valkey that runs here, and in mixed groups
 # make faults  every fault that has to be survived, on real processes; prints a table of what became of them
@@ -15,24 +16,27 @@ SETUP = pyproject.toml deploy/setup.sh deploy/servers.py tests/clients/node/pack
 COMPILED = $(CURDIR)/build/compiled
 CORE = $(COMPILED)/.ready
 
-.PHONY: setup run test test-compiled matrix faults soak bench demo clean
+.PHONY: setup run lint test test-compiled matrix faults soak bench demo clean
 
 setup: .venv/.ready
 
 run: .venv/.ready
 	@exec $(BIN)/python -m deploy.run --port $(PORT)
 
-test: .venv/.ready-tests
+lint: .venv/.ready-tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+test: lint
 	$(BIN)/pytest
 	@$(MAKE) --no-print-directory test-compiled
 
 # The units once more, as the package has them where there is a compiler.
 test-compiled: $(CORE)
 	PYTHONPATH=$(COMPILED) $(BIN)/python -c 'from rfprotocol.resp.fast_path import COMPILED; assert COMPILED'
-	PYTHONPATH=$(COMPILED) $(BIN)/pytest tests/protocol tests/proxy tests/interleavings
+	PYTHONPATH=$(COMPILED) $(BIN)/pytest tests/unit/rfprotocol tests/unit/rfproxy tests/interleavings
 
 faults: .venv/.ready-tests
 	@$(BIN)/python -m tests.scenarios.faults
@@ -51,7 +55,7 @@ demo: .venv/.ready-tests
 
 clean:
 	rm -rf tests/clients/node/node_modules
-	rm -rf .venv .servers build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .servers build *.egg-info .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.ready: $(SETUP)

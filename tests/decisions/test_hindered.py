@@ -12,7 +12,7 @@ from typing import Self
 
 import pytest
 
-from rfmanager.daemon import daemon as daemon_module
+from rfmanager.daemon import server_watch
 from rfmanager.daemon.daemon import Daemon, Settings
 from rfmanager.daemon.leadership import State
 from rfmanager.decision import fencing
@@ -135,6 +135,12 @@ class Admin:
         self.group, self.who = GROUP.get(), WHO.get()
         self._credentials = Credentials()
 
+    def bound(self, seconds: float) -> None:
+        self.timeout = seconds
+
+    def borrow_from(self, lender: Self) -> None:
+        pass
+
     async def _server(self) -> Server:
         await asyncio.sleep(0.001)
         server = self.group.servers[self.node]
@@ -192,7 +198,7 @@ class Place:
     """Managers, each with a store of its own, around modelled servers."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, servers: int = 3, admin: type[Admin] = Admin) -> None:
-        monkeypatch.setattr(daemon_module, "RedisAdmin", admin)
+        monkeypatch.setattr(server_watch, "RedisAdmin", admin)
         monkeypatch.setattr(prober_module, "Canary", Canary)
         self.world = World(servers)
         self.group = Group(self.world.servers)
@@ -241,7 +247,7 @@ class Place:
 
 def down(daemon: Daemon, node: Node) -> bool:
     """Whether this manager takes the server for dead."""
-    report = daemon._probers[node].detector.report
+    report = daemon._servers.probers[node].detector.report
     return report is not None and not report.available
 
 
@@ -342,7 +348,7 @@ async def test_a_manager_acts_also_in_a_session_that_is_shorter_than_it_asked_fo
 ) -> None:
     async with Place(monkeypatch) as place:
         store = place.manager(A, B, C)
-        await eventually(lambda: place.daemons[0]._admins)  # made before the store says how long a session is
+        await eventually(lambda: place.daemons[0]._servers.admins)  # made before the store says how long a session is
         store._session_timeout = granted  # ZooKeeper says it when the connection is there, see Link._follow
         await store.start()
         await place.serves()

@@ -43,7 +43,7 @@ async def test_gems_manager__holds_its_lock__nothing_is_done_until_it_ends(
 ) -> None:
     gem = await gems_seat(place)
     manager = await place.manager()
-    await manager.daemon._all_seen.wait()
+    await manager.daemon._servers.all_seen.wait()
     said: list[str] = []
 
     def warned() -> bool:

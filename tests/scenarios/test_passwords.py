@@ -15,8 +15,8 @@ from redis.backoff import NoBackoff
 
 from bench.load import Load
 from bench.seen import Result
-from rfmanager.daemon import daemon as daemon_module
 from rfmanager.daemon import executor as executor_module
+from rfmanager.daemon import login_keeper
 from rfmanager.monitoring.redis_admin import Credentials
 from rfprotocol.settings.log_limit import FIRST
 from rfprotocol.topology.topology import ManagerReport, Node, Topology
@@ -127,7 +127,7 @@ async def test_servers_first__file_written_later__is_read_without_being_told(pla
 async def test_nobody_knows_the_password__report_says_so_before_and_while_the_master_is_down(
     place: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(daemon_module, "LOGIN_INTERVAL", 0.1)
+    monkeypatch.setattr(login_keeper, "LOGIN_INTERVAL", 0.1)
     one = await manager(place, password_file(tmp_path, OLD))
     topology = await place.until_serving(2)
     first = place.group.replicas[0]

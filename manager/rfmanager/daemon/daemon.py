@@ -2,10 +2,12 @@
 
 Four things run side by side; a change of anything wakes the last one, which alone acts:
 
-    probers ─────> own report ──> announcer ──> store
-    store watches ───────────────> mirror ┐
-    campaign, lease keeper ──────> tenure ┼──> view ──> decide ──> executor
-    own report ───────────────────────────┘
+    server watch ─────────────> own report ──> announcer ──> store
+    store watches ────────────> mirror ──────┐
+    campaign, lease keeper ───> candidacy ───┼──> view builder ──> decide ──> executor
+    own report ──────────────────────────────┘
+
+Each of these objects owns its state; the daemon starts their tasks, hands their news on, and writes nothing of theirs.
 """
 
 from __future__ import annotations
@@ -13,39 +15,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 import structlog
 from structlog.typing import FilteringBoundLogger
 
-from rfmanager.daemon import gem_lock
 from rfmanager.daemon.address_record import AddressRecord
+from rfmanager.daemon.candidacy import Candidacy
+from rfmanager.daemon.event_wait import wait_for
 from rfmanager.daemon.executor import Executor, NoTenure, kill_when_asked
-from rfmanager.daemon.leadership import Event, State, Tenure
-from rfmanager.daemon.membership import Membership
+from rfmanager.daemon.leadership import State
+from rfmanager.daemon.login_keeper import LoginKeeper
+from rfmanager.daemon.server_watch import ServerWatch
 from rfmanager.daemon.store_mirror import Mirror
+from rfmanager.daemon.view_builder import ViewBuilder
 from rfmanager.decision.decide import decide
 from rfmanager.decision.plan import Policy, Remember, Resign, Step, View, Wait
-from rfmanager.evidence import last_known
-from rfmanager.evidence.agreement import Outseen, Roll, Rule, Standing, Strategy, judge, outseen
-from rfmanager.evidence.consistency import complaints
-from rfmanager.evidence.false_alarms import Brake
-from rfmanager.evidence.last_known import STALE, LastKnown, Sight
-from rfmanager.monitoring.failure_detector import UNLINKED, Excuse, Limits
-from rfmanager.monitoring.prober import Prober
-from rfmanager.monitoring.redis_admin import REFUSED, Credentials, RedisAdmin
-from rfmanager.monitoring.replica_staleness import Trail
-from rfmanager.operator.rendering import meaning
+from rfmanager.evidence.agreement import Rule, Strategy
+from rfmanager.monitoring.failure_detector import Limits
+from rfmanager.monitoring.redis_admin import Credentials
 from rfmanager.settings import ManagerConfig
 from rfprotocol import clock
 from rfprotocol.errors import (
-    Failure,
     FenceLost,
     ManagerFailed,
-    NodeError,
-    NodeRefused,
     StoreConflict,
     StoreError,
     StoreUnavailable,
@@ -53,18 +48,14 @@ from rfprotocol.errors import (
 from rfprotocol.network.resolver import Resolver
 from rfprotocol.settings.keyring import Keyring
 from rfprotocol.settings.yaml_file import read_secret
-from rfprotocol.store.interface import Fence, StoreState, TopologyStore
+from rfprotocol.store.interface import StoreState, TopologyStore
 from rfprotocol.topology.topology import ManagerReport, Node, NodeReport
 from rfprotocol.topology.znode_paths import DEFAULT_ROOT, Paths
 
 ANNOUNCE_INTERVAL = 0.8  # seconds; a report that is not renewed for `Rule.max_age` does not count
-PROOFS_PER_SESSION = 8  # how often the session is proved alive within its timeout
 COMMAND_TIMEOUT = 1.0  # seconds at most for one command to a server; the tenure must be certain for that long
-TRAIL = 5.0  # seconds of the master's offsets that are remembered, at least
 ADDRESSES = 60.0  # seconds between looks at whether addresses are to be kept again
 RETRY = 0.1  # seconds, when the store lost an answer
-SHUT_OUT = (*REFUSED, "NOPERM", "MAXCLIENTS")  # words for new connections; others are about what is asked on them
-LOGIN_INTERVAL = 5.0  # seconds between two looks whether servers let this manager in anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +119,6 @@ class Daemon:
         resolver: Resolver | None = None,
     ) -> None:
         self.name = name
-        self.tenure = Tenure()
         self._settings = settings
         self._store = store
         self._log: FilteringBoundLogger = log or structlog.get_logger()
@@ -139,47 +129,49 @@ class Daemon:
         self._recalled = asyncio.Event()
         self._wake = asyncio.Event()
         self._report_due = asyncio.Event()
-        self._proof_due = asyncio.Event()
-        self._tenure_over = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._all_seen = asyncio.Event()
         self._stopped = asyncio.Event()
         self._mirror = Mirror(store, self._paths, self._wake.set, self._log)
-        self._roll = Roll()
-        self._trail = Trail(max(TRAIL, 2 * STALE) + 2 * (settings.max_staleness or 0.0))
-        self._probers: dict[Node, Prober] = {}
-        self._admins: dict[Node, RedisAdmin] = {}
+        self._candidacy = Candidacy(
+            store,
+            self._paths,
+            name,
+            self._log,
+            ended=self._tenure_ended,
+            covered=self._tenure_covered,
+            session_began=self._mirror.forget,
+            gem_leads=self._mirror.led_by_the_gem,
+        )
+        self.tenure = self._candidacy.tenure
         self._keyring = settings.keyring()
-        self._logins_due = asyncio.Event()
-        self._shut_out: dict[Node, str] = {}  # servers that refuse new connections of this manager, and their words
+        self._servers = ServerWatch(
+            self._keyring, settings.limits, self._resolver, self._command_timeout, self._sampled, self._log
+        )
+        self._logins = LoginKeeper(self._keyring, self._servers.admins, name, self._log)
         self._waits_for = ""
         self._tasks: list[asyncio.Task[None]] = []
-        self._watching: dict[Node, asyncio.Task[None]] = {}
-        self._closing: set[asyncio.Task[None]] = set()  # connections to servers that are watched no more
         self._sequence = 0
         self._announced = ManagerReport(name)
         self._said = ""
-        self._known: LastKnown | None = None  # what this manager has seen itself, also as a standby
-        self._moved: dict[Node, tuple[int, float]] = {}  # offsets of servers, and since when they are so
-        self._recorded: LastKnown | None = None  # what of the store's is in it
-        self._membership = Membership(settings.policy.membership_grace)
-        self._complaints: list[str] = []
-        self._agreed: dict[Node, float] = {}  # when servers were first found unavailable that are so
-        self._seats: list[Fence] = []  # in the gem's lock, and in that of these managers
-        self._unlocked = ""  # why the store refuses a seat in the gem's lock
-        self._led_since = 0  # when the last seat was taken, in the store's order
-        limits = settings.limits
-        next_probe = limits.probe_interval + limits.reconnect_interval + limits.probe_timeout
-        self._outseen = Outseen(settings.policy.outseen_after, 2 * next_probe)
+        self._views = ViewBuilder(
+            name,
+            self._mirror,
+            self._servers,
+            self._log,
+            rule=settings.rule,
+            limits=settings.limits,
+            policy=settings.policy,
+            max_staleness=settings.max_staleness,
+        )
         self._executor = Executor(
             store,
             self._paths,
             self._mirror,
             self.tenure,
-            self._admins,
+            self._servers.admins,
             settings.policy,
-            changed=self._hurry,
-            seen=lambda node: self._seen().get(node),
+            changed=self._servers.hurry,
+            seen=self._servers.report,
             log=self._log,
             history_limit=settings.history_limit,
             failpoint=failpoint,
@@ -195,26 +187,26 @@ class Daemon:
             self._mirror.start()
             async with asyncio.TaskGroup() as group:
                 for node in self._settings.nodes:
-                    self._watch(node, group)
+                    self._servers.watch(node, partial(self._task, group))
                 self._start(group, "campaign", self._campaign)
-                self._start(group, "lookout for the gem", self._look_for_gem)
+                self._start(group, "lookout for the gem", self._candidacy.look_for_gem)
                 self._start(group, "address keeper", self._keep_addresses)
                 self._start(group, "announcer", self._announce)
-                self._start(group, "lease keeper", self._prove)
+                self._start(group, "lease keeper", self._candidacy.prove)
                 self._start(group, "executor", partial(self._act, group))
-                if self._keyring.current.password is not None or self._keyring.rereadable:
-                    self._start(group, "login keeper", self._keep_logins)
+                if self._logins.is_needed:
+                    self._start(group, "login keeper", self._logins.run)
                 await self._stopping.wait()
-                for task in (*self._tasks, *self._watching.values()):
+                for task in self._tasks:
                     task.cancel()
+                self._servers.cancel()
         except ExceptionGroup as died:
             raise died.exceptions[0] from None
         finally:
             self._mirror.stop()
             await self._executor.stop()
             await self._withdraw()
-            admins = (*self._admins.values(), *(prober.admin for prober in self._probers.values()))
-            await asyncio.gather(*(admin.close() for admin in admins))
+            await self._servers.close()
             self._stopped.set()
 
     async def stop(self) -> None:
@@ -223,7 +215,12 @@ class Daemon:
         await self._stopped.wait()
 
     def _start(self, group: asyncio.TaskGroup, name: str, work: Callable[[], Coroutine[None, None, None]]) -> None:
-        self._tasks.append(group.create_task(self._essential(name, work)))
+        self._tasks.append(self._task(group, name, work))
+
+    def _task(
+        self, group: asyncio.TaskGroup, name: str, work: Callable[[], Coroutine[None, None, None]]
+    ) -> asyncio.Task[None]:
+        return group.create_task(self._essential(name, work))
 
     async def _essential(self, name: str, work: Callable[[], Coroutine[None, None, None]]) -> None:
         """Work that goes on until it is cancelled. If it ends in another way, the manager does, and says why."""
@@ -249,68 +246,14 @@ class Daemon:
 
     def reload(self) -> None:
         """Read the password file again, and say which servers accept what it says."""
-        if not self._keyring.rereadable:
-            self._log.warning("nothing is read again: only the content of a --password-file is", manager=self.name)
-            return
-        changed = self._keyring.reload()
-        if self._keyring.problem:
-            self._log.error("the password file cannot be read", manager=self.name, error=self._keyring.problem)
-        else:
-            self._log.info("read the password file again", manager=self.name, changed=changed)
-        self._shut_out.clear()  # so that each is told again
-        self._logins_due.set()
-
-    async def _keep_logins(self) -> None:
-        """A server whose password was changed goes on with the connections that stand. That it would refuse the next
-        one is found out before that is needed, and the password file is read again."""
-        while True:
-            await _wait(self._logins_due, LOGIN_INTERVAL)
-            asked, before = self._logins_due.is_set(), self._keyring.current
-            self._logins_due.clear()
-            await asyncio.gather(*(self._log_in(node, admin, asked) for node, admin in list(self._admins.items())))
-            if self._keyring.problem:
-                self._log.warning("the password file cannot be read", manager=self.name, error=self._keyring.problem)
-            if self._keyring.current != before:
-                self._log.info("the password file says something new", manager=self.name)
-
-    async def _log_in(self, node: Node, admin: RedisAdmin, asked: bool) -> None:
-        try:
-            said = await admin.log_in()
-        except NodeRefused as error:
-            if error.code not in SHUT_OUT:
-                return
-            if node not in self._shut_out:
-                self._log.warning("server refuses new connections", node=str(node), error=str(error))
-            self._shut_out[node] = str(error).removeprefix(f"{node} ")
-        except NodeError:
-            pass  # that is for the detector
-        else:
-            if self._shut_out.pop(node, None) or asked:
-                password = "the current one" if said == self._keyring.current else "the former one"
-                self._log.info("server accepts new connections", node=str(node), password=password)
+        self._logins.reload()
 
     async def _withdraw(self) -> None:
-        fence = self.tenure.fence
-        self.tenure.move(Event.ENDED)
-        await self._leave_seats()
-        if fence is not None:
-            self._log.info("gave up the role of primary manager", manager=self.name)
+        await self._candidacy.give_up()
         with contextlib.suppress(StoreError):
             await self._store.withdraw(self._paths.manager(self.name))
 
     # Servers.
-
-    def _watch(self, node: Node, group: asyncio.TaskGroup) -> None:
-        if node in self._probers:
-            return
-        settings = self._settings
-        # Two sets of connections: a probe may take as long as operators like, a command must fit into the tenure.
-        probing = RedisAdmin(node, self._keyring, settings.limits.probe_timeout * 2, self._resolver)
-        commands = RedisAdmin(node, self._keyring, self._command_timeout, self._resolver)
-        probing.stand_in, commands.stand_in = commands, probing
-        prober = Prober(probing, settings.limits, time.monotonic, lambda significant: self._sampled(node, significant))
-        self._admins[node], self._probers[node] = commands, prober
-        self._watching[node] = group.create_task(self._essential(f"prober of {node}", prober.run))
 
     def _watch_members(self, group: asyncio.TaskGroup) -> None:
         """The servers that this manager is configured with, those that the record names, and those of other managers,
@@ -318,51 +261,21 @@ class Daemon:
         topology, reports = self._mirror.topology, self._mirror.reports.values()
         listed = topology.nodes if topology else frozenset[Node]()
         others = [] if self.tenure.state is not State.PRIMARY else [set(r.configured or ()) for r in reports]
-        wanted = listed.union(self._settings.nodes, *others)
-        for node in sorted(wanted):
-            self._watch(node, group)
-        for node in self._probers.keys() - wanted:
-            self._unwatch(node)
+        self._servers.follow(listed.union(self._settings.nodes, *others), partial(self._task, group))
 
-    def _unwatch(self, node: Node) -> None:
-        """Nobody is configured with it any more, and the record has dropped it."""
-        prober, admin = self._probers.pop(node), self._admins.pop(node)
-        self._watching.pop(node).cancel()
-        self._log.warning("server is no member any more: no manager is configured with it", node=str(node))
-        for left in (prober.admin, admin):
-            self._resolver.follow(left, ())
-        closing = asyncio.create_task(_closed(prober.admin, admin))
-        self._closing.add(closing)
-        closing.add_done_callback(self._closing.discard)
-
-    def _members(self, now: float, reports: Iterable[ManagerReport]) -> tuple[Node, ...]:
-        topology = self._mirror.topology
-        members = self._membership.members(now, reports, topology)
-        return tuple(node for node in self._probers if node in members)
-
-    @property
     def _command_timeout(self) -> float:
         """Seconds. How long a session is, ZooKeeper says on connection: it may be less than was asked for."""
         return min(COMMAND_TIMEOUT, self._store.session_timeout / 4)
 
-    def _hurry(self, node: Node) -> None:
-        if node in self._probers:
-            self._probers[node].hurry()
-
     def _sampled(self, node: Node, significant: bool) -> None:
-        if all(prober.detector.report is not None for prober in self._probers.values()):
-            self._all_seen.set()
         self._wake.set()
-        report = self._probers[node].detector.report
-        topology = self._mirror.topology
-        if report is not None and report.available and topology is not None and topology.master == node:
-            self._trail.passed(self._probers[node].detector.sampled_at, report.run_id, report.offset)
-        self._known = last_known.looked(self._known, topology, self._sights())
+        self._views.sampled(node)
+        report, topology = self._servers.report(node), self._mirror.topology
         if not significant or report is None:
             return
         if self._is_awaited(report):
             self._report_due.set()
-        self._tell(report)
+        self._servers.log_condition(node, topology.epoch if topology else 0)
 
     def _is_awaited(self, report: NodeReport) -> bool:
         """Does somebody wait to hear of it? The primary manager counts who is up and who is down, and no more."""
@@ -370,63 +283,12 @@ class Daemon:
         news = announced is None or announced.available != report.available
         return news and self.tenure.state is not State.PRIMARY
 
-    def _tell(self, report: NodeReport) -> None:
-        unlinked = report.available and report.unlinked_for >= UNLINKED
-        well = report.available and report.condition == "ok" and not unlinked
-        is_replica = report.role == "slave"
-        if unlinked:
-            event = f"replica has had no link to its master for {UNLINKED:g} s"
-        elif report.unsaved:
-            event = f"server refuses writes as a master: it could not write {report.unsaved} to its disk"
-        else:
-            event = "server" if report.available else "server is unavailable"
-        (self._log.info if well else self._log.warning)(
-            event,
-            node=str(report.node),
-            condition=report.condition,
-            role={"slave": "replica"}.get(report.role, report.role),
-            **({"meaning": words} if (words := meaning(report.condition)) else {}),
-            **({"follows": str(report.follows), "link": "up" if report.link_up else "down"} if is_replica else {}),
-            epoch=self._mirror.topology.epoch if self._mirror.topology else 0,
-        )
-
-    def _stale(self) -> frozenset[Node]:
-        """The replicas that lag behind by more than operators allow."""
-        most = self._settings.max_staleness
-        if most is None:
-            return frozenset()
-        return frozenset(
-            node
-            for node, prober in self._probers.items()
-            if (report := prober.detector.report) and self._trail.age(prober.detector.sampled_at, report.offset) > most
-        )
-
-    def _seen(self) -> Mapping[Node, NodeReport]:
-        """The last reports of this manager."""
-        return {node: report for node, prober in self._probers.items() if (report := prober.detector.report)}
-
-    def _sights(self) -> Mapping[Node, Sight]:
-        """The same, with when it was found out."""
-        return {
-            node: Sight(report, sampled, prober.detector.noticed_at, self._still(report, sampled))
-            for node, prober in self._probers.items()
-            if (report := prober.detector.report) and (sampled := prober.detector.sampled_at)
-        }
-
-    def _still(self, report: NodeReport, sampled: float) -> float:
-        """Seconds for which the data of a replica has stood still, behind the master's."""
-        offset, since = self._moved.get(report.node, (-1, sampled))
-        if offset != report.offset:
-            since = sampled
-        self._moved[report.node] = report.offset, since
-        return min(sampled - since, self._trail.lag(sampled, report.offset))
-
     def _own_report(self) -> ManagerReport:
         settings, rule = self._settings, self._settings.rule
         return ManagerReport(
             self.name,
             self._sequence,
-            tuple(self._with_refusal(report) for report in self._seen().values()),
+            tuple(self._with_refusal(report) for report in self._servers.reports.values()),
             configured=settings.nodes,
             waits_for=self._waits_for,
             required=rule.required,
@@ -437,7 +299,7 @@ class Daemon:
         """The report, and what the server refuses to do, as far as its condition does not say it."""
         if not report.available:
             return report
-        shut_out = self._shut_out.get(report.node, "") if report.condition == "ok" else ""
+        shut_out = self._logins.refusal(report.node) if report.condition == "ok" else ""
         login = f"refuses new connections of the managers: {shut_out}" if shut_out else ""
         said = "; ".join(filter(None, (login, self._executor.refusal(report.node))))
         return replace(report, refusal=said) if said else report
@@ -449,7 +311,7 @@ class Daemon:
             with contextlib.suppress(StoreError):
                 self._announced = self._own_report()
                 await self._store.announce(self._paths.manager(self.name), self._announced.encode())
-            await _wait(self._report_due, ANNOUNCE_INTERVAL)
+            await wait_for(self._report_due, ANNOUNCE_INTERVAL)
 
     # Addresses of servers that have names.
 
@@ -461,154 +323,55 @@ class Daemon:
                     self._recall(await self._addresses.load(time.time()))
                 if self.tenure.state is State.PRIMARY:
                     await self._addresses.save(self._resolver.known, time.time())
-            await _wait(self._addresses_due, ADDRESSES if self._recalled.is_set() else RETRY)
+            await wait_for(self._addresses_due, ADDRESSES if self._recalled.is_set() else RETRY)
             self._addresses_due.clear()
 
     def _recall(self, addresses: Mapping[str, Sequence[str]]) -> None:
         """The servers that are unresolved although managers have known their addresses are looked at again."""
         self._resolver.remember(addresses)
-        for prober in self._probers.values():
-            report = prober.detector.report
-            if (
-                report is not None
-                and report.condition == Failure.UNRESOLVED.value
-                and prober.admin.node.host in addresses
-            ):
-                prober.start_over()
-                self._all_seen.clear()
+        self._servers.start_over(addresses)
         self._recalled.set()
 
     # Tenure.
 
     def _store_moved(self, state: StoreState) -> None:
-        if state is StoreState.SUSPENDED:
-            self.tenure.move(Event.CUT_OFF)
-        elif state is StoreState.LOST:
-            self._end_tenure("the session with the store is over")
-        else:
-            if self._store.session == self.tenure.session:
-                self.tenure.move(Event.RECONNECTED)
-            else:
-                self._end_tenure("the store began a new session")
-                self._mirror.forget()
+        self._candidacy.store_moved(state)
+        if state is StoreState.CONNECTED:
             self._report_due.set()
             self._addresses_due.set()
-            self._roll = Roll()  # nobody could renew a report meanwhile: age counts anew
-        self._proof_due.set()
+            self._views.reconnected()
         self._wake.set()
         self._log.info("store", state=state.value, manager=self.name)
 
-    def _end_tenure(self, why: str) -> None:
-        if self.tenure.move(Event.ENDED):
-            self._executor.forget()
-            self._waits_for = ""
-            self._log.warning("lost the role of primary manager", manager=self.name, why=why)
-        self._tenure_over.set()
+    def _tenure_ended(self) -> None:
+        self._executor.forget()
+        self._waits_for = ""
+
+    def _tenure_covered(self) -> None:
+        self._mirror.spoil_all()  # what was read before this proof may be older than the tenure
+        self._wake.set()
 
     async def _campaign(self) -> None:
         await self._recalled.wait()
-        await self._all_seen.wait()  # who has not looked at every server must not choose among them
+        await self._servers.all_seen.wait()  # who has not looked at every server must not choose among them
         while True:
-            try:
-                await self._lead()
-            except StoreError as error:
-                self._log.warning("cannot stand for primary manager: trying again", error=str(error))
-                await asyncio.sleep(RETRY)
-                continue
-            self._tenure_over.clear()
+            await self._candidacy.take_seats()
             self._executor.forget()
-            self._membership = Membership(self._settings.policy.membership_grace)
-            self._recorded = None
-            for admin in self._admins.values():
-                admin.timeout = self._command_timeout
+            self._views.begin_tenure()
+            self._servers.renew_command_timeout()
             self._mirror.attend()
             self._addresses_due.set()
-            self.tenure.elected(self._seats[-1], self._store.session)
-            self._log.info("became the primary manager", manager=self.name)
-            self._proof_due.set()
-            await self._tenure_over.wait()
+            self._candidacy.begin()
+            await self._candidacy.over()
             self._mirror.look_on()
-            await self._leave_seats()
-            self.tenure.move(Event.CAMPAIGN)
-
-    async def _lead(self) -> None:
-        """Get the lowest seat in the gem's lock, then the one in the lock of these managers.
-
-        The gem's managers wait for the first: as long as it is held, none of them acts. All managers of this release
-        take their seats in the same order, so two of them cannot wait for each other. Those of earlier releases know
-        the second lock only.
-        """
-        await self._leave_seats()
-        try:
-            self._seats.append(await self._store.campaign(self._paths.gem_lock, self.name))
-            self._unlocked = ""
-        except StoreUnavailable:
-            raise
-        except StoreError as error:  # refused for good; the gem's managers are not kept from acting then
-            if str(error) != self._unlocked:
-                self._log.error(
-                    "no seat in the lock of redis_failover: let the managers create records below it",
-                    path=self._paths.gem_lock,
-                    error=str(error),
-                )
-            self._unlocked = str(error)
-        self._seats.append(await self._store.campaign(self._paths.lock, self.name))
-
-    async def _leave_seats(self) -> None:
-        while self._seats:
-            with contextlib.suppress(StoreError):
-                await self._store.resign(self._seats.pop())
-
-    async def _look_for_gem(self) -> None:
-        """Say it when a node manager of the gem leads, or waits to lead."""
-        changed, before = asyncio.Event(), ""
-        end = self._store.watch(self._paths.gem_lock, changed.set)
-        try:
-            while True:
-                changed.clear()
-                try:
-                    seats = await self._store.read_children(self._paths.gem_lock)
-                except StoreError:  # when the store is away, it says so itself when it is back
-                    await _wait(changed, RETRY if self._store.state is StoreState.CONNECTED else None)
-                    continue
-                self._mirror.led_by_the_gem(gem_lock.is_led_by_the_gem(seats))
-                trouble = gem_lock.trouble(seats)
-                if trouble and trouble != before:
-                    self._log.warning(trouble, manager=self.name)
-                elif before and not trouble:
-                    self._log.info("no node manager of redis_failover is there any more", manager=self.name)
-                before = trouble
-                await changed.wait()
-        finally:
-            end()
-
-    async def _prove(self) -> None:
-        while True:
-            self._proof_due.clear()
-            if self.tenure.state is State.PRIMARY and self.tenure.fence is not None:
-                with contextlib.suppress(StoreError):  # then the lease runs out
-                    await self._prove_once()
-            await _wait(self._proof_due, self._store.session_timeout / PROOFS_PER_SESSION)
-
-    async def _prove_once(self) -> None:
-        sent, session, covered = clock.now(), self._store.session, self.tenure.covers(clock.now())
-        await self._store.prove_alive()
-        seats = await asyncio.gather(*(self._store.read(seat.path) for seat in self._seats))
-        if any(seat is None or seat.owner != session for seat in seats):
-            self._end_tenure("another manager took over")
-            return
-        self._led_since = max((seat.created for seat in seats if seat), default=0)
-        self.tenure.proved(sent, session, self._store.session_timeout)
-        if not covered:
-            self._mirror.spoil_all()  # what was read before this round trip may be older than the tenure
-            self._wake.set()
+            await self._candidacy.leave()
 
     # Acting.
 
     async def _act(self, group: asyncio.TaskGroup) -> None:
         while True:
             self._wake.clear()
-            await _wait(self._wake, await self._act_once(group))
+            await wait_for(self._wake, await self._act_once(group))
 
     async def _act_once(self, group: asyncio.TaskGroup) -> float | None:
         """Do what is to be done; returns seconds after which to look again though nothing has changed."""
@@ -617,12 +380,12 @@ class Daemon:
                 acts = self.tenure.covers(clock.now())
                 await self._mirror.refresh(*(() if acts else self._needed()))
                 self._watch_members(group)
-                self._excuse()
+                self._servers.excuse(self._mirror.proxies)
                 if not acts or not self._mirror.readable or not self.tenure.covers(clock.now()):
                     return None
                 await self._executor.complete_receipt()
-                await self._executor.note_returns(self._seen(), time.time())
-                self._executor.tend(self._seen(), time.monotonic())
+                await self._executor.note_returns(self._servers.reports, time.time())
+                self._executor.tend(self._servers.reports, time.monotonic())
                 view = self._view()
                 step = decide(view, self._settings.policy)
                 self._waits_for = step.reason if isinstance(step, Wait) else ""
@@ -631,11 +394,11 @@ class Daemon:
                     renewal = await self._executor.renew()
                     return renewal if step.until is None else min(renewal, max(0.0, step.until - view.now))
                 if isinstance(step, Resign):
-                    self._end_tenure(step.reason)
+                    self._candidacy.end(step.reason)
                 else:
                     await self._execute(step)
         except FenceLost:
-            self._end_tenure("another manager took over")
+            self._candidacy.end("another manager took over")
         except StoreConflict as error:
             self._log.warning("the record was changed by someone else: reading it again", error=str(error))
             return RETRY
@@ -643,7 +406,7 @@ class Daemon:
             self._mirror.spoil_all()
             return RETRY if self._store.state is StoreState.CONNECTED else None
         except NoTenure:
-            self._proof_due.set()
+            self._candidacy.doubt()
         except StoreError as error:
             self._mirror.spoil_all()
             self._log.error("the store did not do what was asked: trying again", error=str(error))
@@ -653,7 +416,7 @@ class Daemon:
     async def _execute(self, step: Step) -> None:
         await self._executor.execute(step)
         if isinstance(step, Remember):
-            self._recorded = self._mirror.known  # what was seen since is newer
+            self._views.remembered()
 
     def _needed(self) -> tuple[str, ...]:
         """The records that a manager needs that does not act: which servers to watch, for a tenure begins with reading
@@ -663,102 +426,19 @@ class Daemon:
         verdict is due after `Limits.silence`: between the two there is time to read even thousands of records, and
         nobody reads or is told of any of them while all servers answer.
         """
-        silent = any(prober.detector.silent_since is not None for prober in self._probers.values())
-        needed = (self._paths.nodes, *((self._paths.proxies,) if silent else ()))
+        needed = (self._paths.nodes, *((self._paths.proxies,) if self._servers.any_is_silent else ()))
         if self.tenure.state not in (State.PRIMARY, State.SUSPENDED):
             self._mirror.look_on(*needed[1:])
         return needed
 
-    def _excuse(self) -> None:
-        """Tell the detectors of silent servers what keeps those busy."""
-        for node, prober in self._probers.items():
-            if not prober.detector.wants_excuse:
-                continue
-            for name, record in self._mirror.proxies.items():
-                if said := record.busy.get(str(node)):
-                    prober.detector.excuse(Excuse(said.command, name))
-                    self._log.warning("server is busy", node=str(node), command=said.command, proxy=name)
-                    break
-
     def _view(self) -> View:
-        mirror, topology = self._mirror, self._mirror.topology
+        topology = self._mirror.topology
         epoch = topology.epoch if topology else -1
         if epoch != self._executor.progress.epoch:
             self._executor.begin(epoch)
-            for prober in self._probers.values():
-                prober.hurry()
-        self._executor.look_at(mirror.proxies)
-        now, wall = time.monotonic(), time.time()
-        failing = {node: prober.detector.failing_since for node, prober in self._probers.items()}
-        others = {name: report for name, report in mirror.reports.items() if name != self.name}
-        own, live = self._own_report(), self._roll.live(now, others, self._settings.rule.max_age)
-        sampled = {node: prober.detector.sampled_at for node, prober in self._probers.items()}
-        self._complain(complaints({report.manager: report for report in (own, *live)}, self.name))
-        standings = judge(own, live, self._settings.rule, sampled)
-        brake = Brake.of(mirror.receipts.values(), wall, self._settings.policy.brake_limit)
-        if mirror.known is not self._recorded:
-            self._known = last_known.merged(mirror.known, self._known, topology)
-            self._recorded = mirror.known
-        members = self._members(now, [own, *live])
-        if self._known is not None:
-            kept = {node: member for node, member in self._known.members.items() if node in members}
-            self._known = replace(self._known, members=kept)
-        return View(
-            now=now,
-            wall=wall,
-            manager=self.name,
-            members=members,
-            topology=topology,
-            standings=standings,
-            unseen=self._outseen.lasting(now, {node: failing[node] for node in outseen(own, live, standings)}),
-            stale=self._stale(),
-            proxies={name: record.epoch for name, record in mirror.proxies.items()},
-            request=mirror.request,
-            request_id=mirror.request_entry.created if mirror.request_entry else 0,
-            paused=mirror.paused,
-            progress=self._executor.progress,
-            # No earlier than the verdict allows: others may have seen it well, or nobody was to act.
-            failing={
-                node: wall - min(now - since, self._earliest(node, brake))
-                for node, since in failing.items()
-                if since is not None
-            },
-            silence=self._settings.limits.silence,
-            silent=self._silent(now, standings),
-            brake=brake,
-            known=self._known,
-            recorded=mirror.known,
-            adopted=mirror.adopted,
-            last_epoch=mirror.last_epoch,
-            in_force=mirror.in_force,
-            request_precedes=mirror.request_entry is not None and mirror.request_entry.created < self._led_since,
-        )
-
-    def _earliest(self, node: Node, brake: Brake) -> float:
-        """Seconds before a verdict that its first sign can have come."""
-        limits = self._settings.limits
-        patience = limits.busy_patience if self._probers[node].detector.excused else 0.0
-        return limits.probe_interval + max(limits.silence * brake.factor, patience)
-
-    def _silent(self, now: float, standings: Mapping[Node, Standing]) -> Mapping[Node, float]:
-        """Since when the servers do not answer that are unavailable; of one that others alone find silent it is only
-        known when they had agreed upon it."""
-        down = {node for node, standing in standings.items() if not standing.available}
-        silence = self._settings.limits.silence
-        self._agreed = {node: self._agreed.get(node, now) for node in down}
-        own = {node: self._probers[node].detector.silent_since for node in down if node in self._probers}
-        return {node: own.get(node) or agreed - silence for node, agreed in self._agreed.items()}
-
-    def _complain(self, now: list[str]) -> None:
-        """Of each once, and once that it is over."""
-        before, self._complaints = self._complaints, now
-        epoch = self._mirror.topology.epoch if self._mirror.topology else 0
-        for what in now:
-            if what not in before:
-                self._log.warning(what, epoch=epoch)
-        for what in before:
-            if what not in now:
-                self._log.info("no longer so", what=what, epoch=epoch)
+            self._servers.hurry_all()
+        self._executor.look_at(self._mirror.proxies)
+        return self._views.build(self._own_report(), self._executor.progress, self._candidacy.led_since)
 
     def _say(self, reason: str) -> None:
         """Once per reason: the same one comes with every look."""
@@ -766,13 +446,3 @@ class Daemon:
             topology = self._mirror.topology
             self._log.warning(reason, epoch=topology.epoch if topology else 0)
         self._said = reason
-
-
-async def _closed(*admins: RedisAdmin) -> None:
-    await asyncio.gather(*(admin.close() for admin in admins))
-
-
-async def _wait(event: asyncio.Event, seconds: float | None) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()

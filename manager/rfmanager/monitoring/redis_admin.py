@@ -138,8 +138,7 @@ LEND = 0.002  # seconds between two looks whether another's connection is free
 class RedisAdmin:
     """The administrative connections to one server. `timeout` bounds each command, in seconds.
 
-    `credentials` may be a keyring that all servers have in common, and that changes. `stand_in`: whose connections are
-    taken while the server refuses new ones.
+    `credentials` may be a keyring that all servers have in common, and that changes.
     """
 
     def __init__(
@@ -153,7 +152,7 @@ class RedisAdmin:
         self.timeout = timeout
         self.resolver = resolver or Resolver()
         self.resolver.follow(self, (node.host,))
-        self.stand_in: RedisAdmin | None = None
+        self._lender: RedisAdmin | None = None
         self._keyring = credentials if isinstance(credentials, Keyring) else Keyring(credentials)
         self._pool = _Pool(
             connection_class=ResetConnection,
@@ -174,6 +173,14 @@ class RedisAdmin:
         self._client.set_response_callback("INFO", lambda response, **options: response)
         self._events: str | None = None
         self._events_due = float("inf")  # until it has answered INFO
+
+    def bound(self, seconds: float) -> None:
+        """Bound each command from now on by so many seconds."""
+        self.timeout = seconds
+
+    def borrow_from(self, lender: RedisAdmin) -> None:
+        """Take connections of `lender`, to the same server, while that refuses new ones."""
+        self._lender = lender
 
     async def close(self) -> None:
         """Close all connections; never fails."""
@@ -384,13 +391,13 @@ class RedisAdmin:
                 return await say(client)
 
     async def _borrowed(self) -> Any:
-        """The stand-in's connections, when one of them is free that is logged in; None when there is none."""
-        pool = self.stand_in._pool if self.stand_in is not None else None
+        """Return the lender's connections when one of them is free and logged in; None when there is none."""
+        pool = self._lender._pool if self._lender is not None else None
         while pool is not None and not pool.idle:
             if not pool.busy:
                 return None
             await asyncio.sleep(LEND)
-        return self.stand_in._client if self.stand_in is not None else None
+        return self._lender._client if self._lender is not None else None
 
     @contextlib.asynccontextmanager
     async def _translated(self) -> AsyncIterator[None]:

@@ -10,11 +10,12 @@ from dataclasses import replace
 
 from rfmanager.evidence.consistency import disagreements, same_process, too_few
 from rfmanager.evidence.last_known import holding
+from rfmanager.monitoring.conditions import meaning
 from rfmanager.monitoring.redis_admin import Credentials, RedisAdmin, not_on_disk
 from rfmanager.operator import migration, operations
 from rfmanager.operator.doctor import NEEDED, SETTINGS
 from rfmanager.operator.doctor_facts import GroupFacts, ServerFacts, User
-from rfmanager.operator.rendering import meaning, pause_text, slowed_down_text
+from rfmanager.operator.rendering import pause_text, slowed_down_text
 from rfprotocol.errors import NodeRefused, NodeUnreachable, OperationFailed, StoreUnavailable
 from rfprotocol.network.resolver import Resolver
 from rfprotocol.store.interface import TopologyStore

@@ -16,6 +16,7 @@ from rfmanager.evidence.consistency import complaints, too_few
 from rfmanager.evidence.false_alarms import Brake
 from rfmanager.evidence.last_known import holding
 from rfmanager.evidence.versions import can_copy, named, shown
+from rfmanager.monitoring import conditions
 from rfmanager.monitoring.failure_detector import UNLINKED
 from rfmanager.operator import migration
 from rfmanager.operator.doctor import UNSEEN
@@ -30,31 +31,7 @@ _PROXIES = ("PROXY", "ADDRESS", "EPOCH", "CLIENTS", "HELD*", "REPLAYED*", "UNCER
 _HISTORY = ("EPOCH", "BEGAN", "KIND", "OUTCOME", "FROM", "TO", "TOOK", "CAUSE")
 
 _ROLES = {"master": "master", "slave": "replica"}
-_TROUBLES = {
-    "noauth": "refuses the managers: check their username and password",
-    "wrongpass": "refuses the managers' password (WRONGPASS): check their username and password",
-    "noperm": "refuses the managers' commands (NOPERM): 'rfmanager doctor' names the rights they need",
-    "denied": "is in protected mode (DENIED): set a password there, or 'bind' and 'protected-mode no'",
-    "sentinel": "is a Sentinel: name the Redis servers that it watches",
-    "misconf": "cannot save to disk and refuses writes (MISCONF): check its disk and its log",
-    "loading": "is loading its data and answers nothing until that is done",
-    "busy": "is busy with a script: SCRIPT KILL ends one that has not written",
-    "refused": "refuses connections: is it running?",
-    "closed": "accepts connections and closes them: is it a TLS port, or another program?",
-    "timeout": "accepts connections but does not answer (frozen or busy)",
-    "unreachable": "does not answer: host or network unreachable",
-    "unresolved": "its name cannot be resolved: check its spelling and the name service",
-    "foreign": "is no Redis server: what listens there answers in another protocol",
-    "error": "cannot be reached: the managers' logs say why",
-}
-"""What Redis' words, and those of `errors.Failure`, ask an operator to do."""
 _NOT_SAID = f"is unavailable, and node managers of {migration.GEM} do not say why"
-
-
-def meaning(condition: str) -> str:
-    """What the condition of a server asks an operator to do, as a sentence; empty when it is well."""
-    words = _TROUBLES.get(condition, "")
-    return words if not words or words.startswith("its ") else f"it {words}"
 
 
 def status_text(snapshot: Snapshot) -> str:
@@ -301,7 +278,7 @@ def _trouble(server: Server, snapshot: Snapshot) -> str:
         return _unlinked(report, snapshot) if report.available else _NOT_SAID
     overdue = f"; it was busy with {report.busy_with}, its patience is over" if report.busy_with else ""
     unsaved = f"; it could not write {report.unsaved}" if report.unsaved else ""
-    return f"{_TROUBLES.get(report.condition, report.condition)}{unsaved}{overdue}"
+    return f"{conditions.trouble(report.condition)}{unsaved}{overdue}"
 
 
 def _unlinked(report: NodeReport, snapshot: Snapshot) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
-from rfmanager.daemon import gem_lock
+from rfmanager.evidence import gem_lock
 from rfmanager.evidence.false_alarms import LIMIT, NO_BRAKE, Brake
 from rfmanager.evidence.last_known import LastKnown, is_ours
 from rfprotocol.errors import RecordError

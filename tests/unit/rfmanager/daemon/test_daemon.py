@@ -13,7 +13,7 @@ import redis
 import structlog
 from structlog.testing import capture_logs
 
-from rfmanager.daemon import daemon
+from rfmanager.daemon import daemon, server_watch
 from rfmanager.daemon.address_record import AddressRecord
 from rfmanager.daemon.daemon import Settings
 from rfmanager.daemon.leadership import State
@@ -113,7 +113,7 @@ async def test_daemon__a_replica_whose_link_stays_down__is_warned_of(
     place: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rfmanager.monitoring.failure_detector.UNLINKED", 0.3)
-    monkeypatch.setattr(daemon, "UNLINKED", 0.3)
+    monkeypatch.setattr(server_watch, "UNLINKED", 0.3)
     with capture_logs() as logs:
         await place.manager()
         await place.until_serving(2)
@@ -205,7 +205,7 @@ async def test_daemon__a_probe_that_may_take_as_long_as_the_gems__does_not_hold_
     await place.until_serving(2)
     replica = place.group.servers[2]
     replica.freeze()
-    detector = manager.daemon._probers[replica.node].detector
+    detector = manager.daemon._servers.probers[replica.node].detector
     await eventually(lambda: detector.silent_since is not None)
     since, before = detector.silent_since, await place.report("manager0", lambda report: True)
     later = await place.report("manager0", lambda report: report.sequence >= before.sequence + 2)
@@ -456,8 +456,8 @@ async def test_after_an_outage_of_the_store_the_others_reports_count_before_they
     await itself._mirror.refresh()
     itself._view()  # their last reports are known
     primary.store.suspend()
-    monkeypatch.setattr(itself._probers[master].admin, "probe", blind)
-    await eventually(lambda: itself._probers[master].detector.verdict is Verdict.UNAVAILABLE)
+    monkeypatch.setattr(itself._servers.probers[master].admin, "probe", blind)
+    await eventually(lambda: itself._servers.probers[master].detector.verdict is Verdict.UNAVAILABLE)
     await asyncio.sleep(rule.max_age)  # longer than reports count
     primary.store.resume()
     itself._mirror.spoil_all()
@@ -700,11 +700,11 @@ async def test_manager__all_unresolved_until_the_store_comes__takes_nobody_for_l
     store.suspend()
     started = daemon.Daemon(Settings(nodes), store, "manager", resolver=resolver)
     task = asyncio.create_task(started.run())
-    await eventually(started._all_seen.is_set)
-    assert {report.condition for report in started._seen().values()} == {"unresolved"}
+    await eventually(started._servers.all_seen.is_set)
+    assert {report.condition for report in started._servers.reports.values()} == {"unresolved"}
     store.resume()
     await eventually(lambda: started.tenure.state is State.PRIMARY)
-    await eventually(lambda: all(report.available for report in started._seen().values()))
+    await eventually(lambda: all(report.available for report in started._servers.reports.values()))
     topology = await place.topology()
     assert topology is not None
     assert (topology.epoch, topology.phase, topology.master) == (1, Phase.SERVING, nodes[0])

@@ -203,7 +203,7 @@ async def test_command__new_connections_refused__borrows_one_that_stands(redis_g
     replica.command("CONFIG", "SET", "requirepass", "old")
     replica.options["requirepass"] = "old"
     probing, commands = (RedisAdmin(replica.node, Credentials(password="old"), timeout=30.0) for _ in range(2))
-    commands.stand_in = probing
+    commands.borrow_from(probing)
     await probing.probe()
     change_password(replica, "new")
     with pytest.raises(NodeRefused):
@@ -220,7 +220,7 @@ async def test_command__new_connections_refused__borrows_one_that_stands(redis_g
 async def test_command__server_is_full__borrows_a_connection_that_stands(redis_group: RedisGroup) -> None:
     replica = redis_group.replicas[0]
     probing, commands = (RedisAdmin(replica.node, timeout=30.0) for _ in range(2))
-    commands.stand_in = probing
+    commands.borrow_from(probing)
     await probing.probe()
     with replica.client() as operator:
         full = int(operator.info("clients")["connected_clients"])

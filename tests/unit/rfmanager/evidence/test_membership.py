@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rfmanager.daemon.membership import Membership
+from rfmanager.evidence.membership import Membership
 from rfprotocol.topology.topology import Change, Kind, ManagerReport, Node, NodeReport, Phase, Topology
 
 A, B, C, D = (Node("h", port) for port in (1, 2, 3, 4))

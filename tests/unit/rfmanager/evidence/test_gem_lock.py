@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rfmanager.daemon.gem_lock import lowest, of_the_gem, trouble
+from rfmanager.evidence.gem_lock import lowest, of_the_gem, trouble
 
 OURS = "ex0123456789abcdef0123456789abcdef_0000000003"
 
