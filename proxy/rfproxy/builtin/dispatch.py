@@ -20,11 +20,11 @@ from rfproxy.builtin import client_command, reply_mode, worker_queries
 from rfproxy.builtin.reply_mode import Replies
 from rfproxy.core import client_auth
 from rfproxy.core.client_auth import NOAUTH
+from rfproxy.core.identity import Account, Identity
 from rfproxy.core.work_items import Form, Need, Run, Verb
 from rfproxy.pinned import pinning, pubsub
 from rfproxy.semantics.hello_command import INTEGER, Hello, parse_hello
 from rfproxy.upstream.connection import Lane
-from rfproxy.upstream.handshake import Account, Identity
 
 if TYPE_CHECKING:
     from rfproxy.session.session import Session

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Final
 
 from rfprotocol.resp import resp
 from rfprotocol.resp.command_table import arity_error, existence_error, lookup
+from rfproxy.core.identity import Account, Identity
 from rfproxy.core.work_items import Entry, Ready, Run, Verb
 from rfproxy.semantics.hello_command import parse_hello
-from rfproxy.upstream.handshake import Account, Identity
 
 if TYPE_CHECKING:
     from rfproxy.core.policy import Policy

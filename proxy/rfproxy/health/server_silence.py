@@ -35,11 +35,11 @@ from rfprotocol.resp.command_table import lookup
 from rfprotocol.topology.records import Occupation
 from rfprotocol.topology.topology import Node
 from rfproxy.core.attempts import Loss
+from rfproxy.core.identity import Duty
 from rfproxy.core.work_items import LEFTOVER, Need, Run
 from rfproxy.session import outcome
 from rfproxy.upstream import long_reply_reissue
 from rfproxy.upstream.connection import Lane, LaneState
-from rfproxy.upstream.handshake import Duty
 
 if TYPE_CHECKING:
     from rfproxy.routing.router import Router

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any, Final
 from rfprotocol.backoff import Backoff
 from rfprotocol.resp.command_table import keys, lookup
 from rfprotocol.topology.topology import Node, Topology
+from rfproxy.core.identity import MASTER, Account, Identity, LaneKey
 from rfproxy.core.work_items import Run
 from rfproxy.maintenance.service_connection import Messenger, Refused
-from rfproxy.upstream.handshake import MASTER, Account, Identity, LaneKey, Refusal
+from rfproxy.upstream.handshake import Refusal
 
 if TYPE_CHECKING:
     from rfproxy.routing.router import Router

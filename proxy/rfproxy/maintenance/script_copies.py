@@ -27,10 +27,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rfprotocol.backoff import Backoff
 from rfprotocol.topology.topology import Node, Topology
+from rfproxy.core.identity import REPLICA, Account, Identity, LaneKey
 from rfproxy.core.peers import Answers
 from rfproxy.maintenance.script_cache import Claim, Scripts
 from rfproxy.maintenance.service_connection import Messenger, Refused
-from rfproxy.upstream.handshake import REPLICA, Account, Identity, LaneKey, Refusal
+from rfproxy.upstream.handshake import Refusal
 
 if TYPE_CHECKING:
     from rfproxy.routing.router import Router

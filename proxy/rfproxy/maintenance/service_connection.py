@@ -19,8 +19,8 @@ import hiredis
 from rfprotocol.errors import without_arguments
 from rfprotocol.resp import resp
 from rfproxy.core.attempts import Loss
+from rfproxy.core.identity import LaneKey
 from rfproxy.upstream.connection import Lane, LaneOwner, LaneState
-from rfproxy.upstream.handshake import LaneKey
 
 REFUSALS: Final = ("NOPERM", "NOAUTH", "WRONGPASS", "ERR unknown")
 """How errors begin that an account gets whatever it says of this kind. A command that was renamed is unknown."""

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING
 
 from rfprotocol.resp import resp
 from rfprotocol.resp.command_table import Route, lookup
+from rfproxy.core.identity import REPLICA
 from rfproxy.core.work_items import Form, Need, Run, Verb
 from rfproxy.pinned import tracking_redirect
 from rfproxy.pinned.pin_state import Ties, bring_back
 from rfproxy.semantics import tracking
 from rfproxy.semantics.blocking import WAITS, nothing, remaining
 from rfproxy.semantics.client_syntax import parse_tracking
-from rfproxy.upstream.handshake import REPLICA, Refusal
+from rfproxy.upstream.handshake import Refusal
 from rfproxy.upstream.replication_barrier import replication_barrier
 
 if TYPE_CHECKING:

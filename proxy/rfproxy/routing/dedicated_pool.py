@@ -29,8 +29,8 @@ from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from rfprotocol.backoff import Backoff
+from rfproxy.core.identity import LaneKey
 from rfproxy.upstream.connection import Lane
-from rfproxy.upstream.handshake import LaneKey
 
 if TYPE_CHECKING:
     from rfproxy.session.session import Session

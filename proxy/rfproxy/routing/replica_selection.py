@@ -15,7 +15,7 @@ from typing import Final
 
 from rfprotocol.backoff import Backoff
 from rfprotocol.topology.topology import Node
-from rfproxy.upstream.handshake import Identity
+from rfproxy.core.identity import Identity
 
 SHED: Final = 0.1
 LONGEST_SHED: Final = 2.0

@@ -21,6 +21,7 @@ from rfprotocol.topology.topology import Node, Phase, Topology
 from rfproxy.core import client_auth
 from rfproxy.core.attempts import NEVER_SENT, Attempts
 from rfproxy.core.counters import ChangeStats, Stats
+from rfproxy.core.identity import MASTER, REPLICA, Duty, Identity, LaneKey
 from rfproxy.core.peers import Peers
 from rfproxy.core.policy import Policy, Reads
 from rfproxy.core.ports import Log, Shell
@@ -45,7 +46,7 @@ from rfproxy.semantics.retry_policy import lacks_replicas, refused
 from rfproxy.semantics.scan_cursors import Cursors
 from rfproxy.upstream import long_reply_reissue
 from rfproxy.upstream.connection import Lane, LaneState
-from rfproxy.upstream.handshake import MASTER, REPLICA, Duty, Identity, LaneKey, Refusal, Welcome
+from rfproxy.upstream.handshake import Refusal, Welcome
 from rfproxy.upstream.handshake_policy import Reception
 from rfproxy.upstream.long_reply_isolation import Parking
 

@@ -18,6 +18,7 @@ from rfprotocol.network.resolver import Resolver
 from rfprotocol.network.tcp_info import TcpInfo
 from rfprotocol.topology.topology import Node, Topology
 from rfproxy.core.counters import Stats
+from rfproxy.core.identity import Duty
 from rfproxy.core.memory_budget import Budget
 from rfproxy.core.policy import Policy
 from rfproxy.core.ports import Log
@@ -30,7 +31,6 @@ from rfproxy.runtime.client_limits import Limits
 from rfproxy.runtime.connections import Client, Upstream, failure, notice_vanished
 from rfproxy.session.client_departures import Departures
 from rfproxy.upstream.connection import Lane
-from rfproxy.upstream.handshake import Duty
 
 CONNECT_TIMEOUT = 1.0
 """Seconds for a connection to a server; on one that takes longer nobody should wait. Counted from when an address of

@@ -15,13 +15,14 @@ from rfprotocol.resp.reply_scanner import Taken, split
 from rfproxy.builtin import dispatch, reply_mode
 from rfproxy.core import client_auth
 from rfproxy.core.attempts import Loss
+from rfproxy.core.identity import REPLICA
 from rfproxy.core.work_items import Entry, Form, Hangup, Need, Ready, Run, Verb
 from rfproxy.pinned import pinning, tracking_redirect, transactions
 from rfproxy.semantics.retry_policy import lacks_replicas, may_have_changed, may_resend
 from rfproxy.session import outcome
 from rfproxy.session.partial_reply import Midway
 from rfproxy.upstream import durable_connection, replication_barrier
-from rfproxy.upstream.handshake import REPLICA, Refusal
+from rfproxy.upstream.handshake import Refusal
 
 if TYPE_CHECKING:
     from rfproxy.session.session import Session

@@ -34,11 +34,12 @@ from rfprotocol.resp import resp
 from rfprotocol.resp.reply_scanner import ReplyScanner, Taken
 from rfprotocol.topology.topology import Node
 from rfproxy.core.attempts import SUSPICIOUS, Loss
+from rfproxy.core.identity import Duty, LaneKey
 from rfproxy.core.server_contact import Contact
 from rfproxy.core.work_items import LEFTOVER, NEEDS_MASTER, Form, Run
 from rfproxy.routing.replica_selection import Pace
 from rfproxy.semantics.blocking import took
-from rfproxy.upstream.handshake import Duty, Greeting, LaneKey, Welcome
+from rfproxy.upstream.handshake import Greeting, Welcome
 
 if TYPE_CHECKING:
     from rfproxy.maintenance.access_recency import Reads

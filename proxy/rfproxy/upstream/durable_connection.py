@@ -28,10 +28,10 @@ from rfprotocol.resp import resp
 from rfprotocol.resp.command_table import Command, lookup
 from rfprotocol.resp.reply_scanner import ReplyScanner, Taken
 from rfprotocol.topology.topology import Node
+from rfproxy.core.identity import LaneKey
 from rfproxy.core.work_items import Form, Run
 from rfproxy.semantics.blocking import took
 from rfproxy.upstream.connection import Lane, LaneOwner, Writer
-from rfproxy.upstream.handshake import LaneKey
 from rfproxy.upstream.replication_barrier import MESSAGE, PING, replication_barrier
 
 if TYPE_CHECKING:

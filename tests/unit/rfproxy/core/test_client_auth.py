@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rfproxy.core.client_auth import ClientAuth, beyond_loopback, default_of
+from rfproxy.core.identity import Account
 from rfproxy.core.policy import Policy
-from rfproxy.upstream.handshake import Account
 from tests.support.playbook import FakeClient, Playbook
 
 OK = b"+OK\r\n"

@@ -8,9 +8,9 @@ import pytest
 
 from rfprotocol.resp.fast_path import COMPILED
 from rfprotocol.topology.topology import Node, Phase, Topology
+from rfproxy.core.identity import Account, Identity
 from rfproxy.core.policy import Policy, Reads
 from rfproxy.maintenance import access_recency
-from rfproxy.upstream.handshake import Account, Identity
 from tests.support.playbook import FakeClient, FakeConnection, Playbook
 
 VALUE = b"$1\r\nv\r\n"

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from rfprotocol.topology.topology import Node
+from rfproxy.core.identity import REPLICA, LaneKey
 from rfproxy.maintenance.service_connection import Messenger, Refused
-from rfproxy.upstream.handshake import REPLICA, LaneKey
 from tests.support.playbook import Playbook
 
 
