@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from enum import Enum
 
 from rfproxy.core.client_auth import ClientAuth
+from rfproxy.core.durability import Durability
 from rfproxy.core.identity import Account
 from rfproxy.semantics.retry_policy import RetryWrites
-from rfproxy.upstream.durable_connection import Durability
 
 
 class Reads(Enum):

@@ -36,6 +36,7 @@ from rfprotocol.topology.znode_paths import Paths
 from rfproxy.builtin import worker_queries
 from rfproxy.core import client_auth
 from rfproxy.core.client_auth import ClientAuth
+from rfproxy.core.durability import Durability
 from rfproxy.core.identity import Account
 from rfproxy.core.peers import first_number
 from rfproxy.core.policy import Policy, Reads
@@ -49,7 +50,6 @@ from rfproxy.runtime.server import Server
 from rfproxy.runtime.topology_cache import TopologyCache
 from rfproxy.semantics.retry_policy import RetryWrites
 from rfproxy.settings import ProxyConfig
-from rfproxy.upstream.durable_connection import Durability
 
 READY = signal.Signals(signal.SIGRTMIN)
 """To the supervisor: this worker serves. A real-time signal, as those of several workers are not merged into one."""

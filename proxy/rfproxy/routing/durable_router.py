@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rfproxy.core.counters import Stats
+from rfproxy.core.durability import Durability, Shortfall
 from rfproxy.core.identity import Duty, Identity, LaneKey
 from rfproxy.core.policy import Policy
 from rfproxy.core.ports import Log, Shell
@@ -21,7 +22,7 @@ from rfproxy.core.work_items import Need
 from rfproxy.routing.lease import Lease
 from rfproxy.routing.router import Router
 from rfproxy.upstream.connection import Lane
-from rfproxy.upstream.durable_connection import Durability, DurableLane, Shortfall
+from rfproxy.upstream.durable_connection import DurableLane
 
 if TYPE_CHECKING:
     from rfproxy.session.session import Session

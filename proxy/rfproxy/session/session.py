@@ -32,6 +32,7 @@ from rfproxy.builtin import reply_mode
 from rfproxy.builtin.reply_mode import ClientWriter, Replies
 from rfproxy.core import client_auth
 from rfproxy.core.attempts import NEVER_SENT, Attempts, Loss
+from rfproxy.core.durability import Shortfall
 from rfproxy.core.identity import Identity
 from rfproxy.core.memory_budget import NOTED
 from rfproxy.core.work_items import ANY_OWN, ANYWHERE, CURSOR, OWN, PLAIN, Entry, Form, Hangup, Need, Ready, Run, Verb
@@ -43,7 +44,6 @@ from rfproxy.session import batching, outcome, responses
 from rfproxy.session.input_buffer import Inbox
 from rfproxy.session.partial_reply import Midway
 from rfproxy.upstream.connection import Lane
-from rfproxy.upstream.durable_connection import Shortfall
 
 _ON: Final = Replies.ON
 MOST_IN_FLIGHT: Final = 512

@@ -20,7 +20,6 @@ owe that to another connection's write which no replica has yet.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from rfprotocol.errors import ProtocolError
@@ -28,6 +27,7 @@ from rfprotocol.resp import resp
 from rfprotocol.resp.command_table import Command, lookup
 from rfprotocol.resp.reply_scanner import ReplyScanner, Taken
 from rfprotocol.topology.topology import Node
+from rfproxy.core.durability import Durability, Shortfall
 from rfproxy.core.identity import LaneKey
 from rfproxy.core.work_items import Form, Run
 from rfproxy.semantics.blocking import took
@@ -39,44 +39,14 @@ if TYPE_CHECKING:
     from rfproxy.session.session import Session
 
 
-@dataclass(frozen=True, slots=True)
-class Durability:
-    """How many replicas must have a write, and how many seconds they get for it."""
-
-    replicas: int = 1
-    timeout: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Shortfall:
-    """Why the writes of a batch are not known to be on enough replicas."""
-
-    node: Node
-    reason: str
-
-    def error(self, command: Command) -> bytes:
-        """What a client hears instead of the reply to its write."""
-        name = command.name.replace("|", " ")
-        return resp.error(f"UNCERTAIN {name} was executed by master {self.node} but not replicated {self.reason}")
-
-
-_SPREADS = frozenset(["EVAL", "EVALSHA", "FCALL", "PUBLISH", "SPUBLISH"])
-"""What replicas may be sent besides writes."""
-
-
-def may_replicate(command: Command) -> bool:
-    """Whether executing it may send something to replicas. Of unknown commands that has to be assumed."""
-    return "write" in command.flags or command.name in _SPREADS or not command.group
-
-
 def told(session: Session, args: list[bytes], reply: bytes) -> bytes:
     """What the client hears: not that a write was done, if too few replicas have it."""
-    return _told(session, lookup(args), reply) if may_replicate(lookup(args)) else reply
+    return _told(session, lookup(args), reply) if lookup(args).may_replicate else reply
 
 
 def told_of_exec(session: Session, executed: list[list[bytes]], reply: bytes) -> bytes:
     """The same for EXEC: its reply stands for all that was executed, and nil says that nothing was."""
-    if session.shortfall is None or reply in _NIL or not any(may_replicate(lookup(args)) for args in executed):
+    if session.shortfall is None or reply in _NIL or not any(lookup(args).may_replicate for args in executed):
         return reply
     return _told(session, lookup([b"EXEC"]), reply)
 
@@ -239,7 +209,7 @@ class DurableLane(Lane):
         transaction = self._transaction
         if transaction is not None and transaction.answered_queueing and _name(batch[-1]) != "EXEC":
             return False  # all of it is queued: nothing in flight can end that, and behind MULTI nothing is sent
-        return any(may_replicate(lookup(args)) for run in batch for args in run.commands) or (
+        return any(lookup(args).may_replicate for run in batch for args in run.commands) or (
             transaction is not None
             and _name(batch[-1]) == "EXEC"
             and (bool(self.in_flight) or transaction.replicates)  # what is in flight may be part of it

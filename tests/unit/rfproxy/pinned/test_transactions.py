@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import pytest
 
+from rfproxy.core.durability import Durability
 from rfproxy.core.policy import Policy
-from rfproxy.upstream.durable_connection import Durability, told_of_exec
+from rfproxy.upstream.durable_connection import told_of_exec
 from tests.support.playbook import Playbook
 from tests.support.transactions import (
     EXECABORT,
