@@ -8,7 +8,6 @@ from enum import Enum
 from rfproxy.core.client_auth import ClientAuth
 from rfproxy.core.durability import Durability
 from rfproxy.core.identity import Account
-from rfproxy.semantics.retry_policy import RetryWrites
 
 
 class Reads(Enum):
@@ -16,6 +15,14 @@ class Reads(Enum):
 
     REPLICA = "replica"
     MASTER = "master"
+
+
+class RetryWrites(Enum):
+    """Which writes that were sent and not answered are sent again."""
+
+    NEVER = "never"
+    IDEMPOTENT = "idempotent"
+    ALWAYS = "always"
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ from rfproxy.core.client_auth import ClientAuth
 from rfproxy.core.durability import Durability
 from rfproxy.core.identity import Account
 from rfproxy.core.peers import first_number
-from rfproxy.core.policy import Policy, Reads
+from rfproxy.core.policy import Policy, Reads, RetryWrites
 from rfproxy.process import descriptor_budget
 from rfproxy.process.listen_sockets import address_of
 from rfproxy.process.worker_channel import Siblings
@@ -48,7 +48,6 @@ from rfproxy.runtime.client_limits import Limits
 from rfproxy.runtime.registration import Membership
 from rfproxy.runtime.server import Server
 from rfproxy.runtime.topology_cache import TopologyCache
-from rfproxy.semantics.retry_policy import RetryWrites
 from rfproxy.settings import ProxyConfig
 
 READY = signal.Signals(signal.SIGRTMIN)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rfproxy.core.identity import Account
-from rfproxy.core.policy import Policy
+from rfproxy.core.policy import Policy, RetryWrites
 from rfproxy.routing.router import IDLE
-from rfproxy.semantics.retry_policy import RetryWrites
 from tests.support.playbook import FakeClient, FakeConnection, Playbook, User
 
 OK = b"+OK\r\n"

@@ -7,8 +7,7 @@ import pytest
 from rfprotocol.resp.resp import encode_command
 from rfproxy.core.attempts import FATAL
 from rfproxy.core.identity import Identity
-from rfproxy.core.policy import Policy, Reads
-from rfproxy.semantics.retry_policy import RetryWrites
+from rfproxy.core.policy import Policy, Reads, RetryWrites
 from rfproxy.session.session import PARSED
 from tests.support.playbook import FakeClient, Playbook
 
