@@ -37,9 +37,9 @@ from rfproxy.core.attempts import SUSPICIOUS, Loss
 from rfproxy.core.identity import Duty, LaneKey
 from rfproxy.core.server_contact import Contact
 from rfproxy.core.work_items import LEFTOVER, NEEDS_MASTER, Form, Run
-from rfproxy.routing.replica_selection import Pace
 from rfproxy.semantics.blocking import took
 from rfproxy.upstream.handshake import Greeting, Welcome
+from rfproxy.upstream.latency import Pace
 
 if TYPE_CHECKING:
     from rfproxy.maintenance.access_recency import Reads
