@@ -28,6 +28,7 @@ from rfproxy.semantics.client_syntax import (
     ReplyMode,
     Tracking,
     Unblock,
+    good_name,
     kill_reply,
     line,
     listing,
@@ -113,11 +114,6 @@ def _redirection(session: Session) -> int:
 
 def _tracking(session: Session) -> Tracking | None:
     return tracking.wanted(session.ties.settings.get("CLIENT|TRACKING", ())) if session.ties else None
-
-
-def good_name(name: bytes) -> bool:
-    """Whether a client may be called so (validateClientName in networking.c)."""
-    return all(33 <= byte <= 126 for byte in name)
 
 
 # --- what the server is asked

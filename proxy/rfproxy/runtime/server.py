@@ -24,7 +24,6 @@ from rfproxy.core.policy import Policy
 from rfproxy.core.ports import Log
 from rfproxy.health.connect_queue import Opening
 from rfproxy.health.server_silence import LISTEN_EVERY, SILENT
-from rfproxy.process.listen_sockets import BACKLOG
 from rfproxy.routing.durable_router import create_router
 from rfproxy.routing.lease import Lease
 from rfproxy.runtime.client_limits import Limits
@@ -32,6 +31,8 @@ from rfproxy.runtime.connections import Client, Upstream, failure, notice_vanish
 from rfproxy.session.client_departures import Departures
 from rfproxy.upstream.connection import Lane
 
+BACKLOG = 4096
+"""Connections that may wait to be accepted, per socket; the kernel's net.core.somaxconn bounds it, too."""
 CONNECT_TIMEOUT = 1.0
 """Seconds for a connection to a server; on one that takes longer nobody should wait. Counted from when an address of
 it is known: the first look-up of a name has its own limit."""
