@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from rfproxy.core.client_auth import ClientAuth
 from rfproxy.core.durability import Durability
 from rfproxy.core.identity import Account
 
@@ -15,6 +14,13 @@ class Reads(Enum):
 
     REPLICA = "replica"
     MASTER = "master"
+
+
+class ClientAuth(Enum):
+    """Rights of a client that says no AUTH."""
+
+    REQUIRED = "required"
+    PROXY_USER = "proxy-user"
 
 
 class RetryWrites(Enum):

@@ -11,7 +11,6 @@ from rfprotocol.resp.resp import RequestReader
 from rfproxy.core.attempts import NEVER_SENT, Attempts
 
 if TYPE_CHECKING:
-    from rfproxy.semantics.scan_cursors import Cursors
     from rfproxy.session.session import Session
 
 
@@ -60,11 +59,11 @@ class Run:
         "asked_before",
         "attempts",
         "count",
-        "cursors",
         "flushes",
         "form",
         "home",
         "left",
+        "mark",
         "need",
         "raw",
         "reply",
@@ -93,8 +92,8 @@ class Run:
         """Replies still to come; a STREAM counts as one until its last confirmation."""
         self.reply = b""
         """Of a BLOCK or LAST: the replies so far. Of a STAND_IN or DOUBT: what the client gets."""
-        self.cursors: Cursors | None = None
-        """Of a CURSOR: the server process that it was sent to."""
+        self.mark = 0
+        """Of a CURSOR: the mark of the server process that it was sent to, see `Cursors`."""
         self.flushes = 0
         """Of one that needs a lane of its own: see Scripts.executed."""
         self.sent = 0.0

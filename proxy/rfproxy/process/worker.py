@@ -34,12 +34,10 @@ from rfprotocol.store.interface import TopologyStore
 from rfprotocol.store.zookeeper import ZkStore
 from rfprotocol.topology.znode_paths import Paths
 from rfproxy.builtin import worker_queries
-from rfproxy.core import client_auth
-from rfproxy.core.client_auth import ClientAuth
 from rfproxy.core.durability import Durability
 from rfproxy.core.identity import Account
 from rfproxy.core.peers import first_number
-from rfproxy.core.policy import Policy, Reads, RetryWrites
+from rfproxy.core.policy import ClientAuth, Policy, Reads, RetryWrites
 from rfproxy.process import descriptor_budget
 from rfproxy.process.listen_sockets import address_of
 from rfproxy.process.worker_channel import Siblings
@@ -48,6 +46,7 @@ from rfproxy.runtime.client_limits import Limits
 from rfproxy.runtime.registration import Membership
 from rfproxy.runtime.server import Server
 from rfproxy.runtime.topology_cache import TopologyCache
+from rfproxy.semantics import client_auth
 from rfproxy.settings import ProxyConfig
 
 READY = signal.Signals(signal.SIGRTMIN)

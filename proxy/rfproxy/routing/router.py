@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 from rfprotocol.backoff import Backoff
 from rfprotocol.resp.command_table import Command, exists_in
 from rfprotocol.topology.topology import Node, Phase, Topology
-from rfproxy.core import client_auth
 from rfproxy.core.attempts import NEVER_SENT, Attempts
 from rfproxy.core.counters import ChangeStats, Stats
 from rfproxy.core.identity import MASTER, REPLICA, Duty, Identity, LaneKey
@@ -42,6 +41,7 @@ from rfproxy.routing.hold_queue import OPEN, RESTING, Gate, GateState
 from rfproxy.routing.lease import Lease
 from rfproxy.routing.replica_selection import Denials, Replicas
 from rfproxy.routing.replication_grace import Settling
+from rfproxy.semantics import client_auth
 from rfproxy.semantics.retry_policy import lacks_replicas, refused
 from rfproxy.semantics.scan_cursors import Cursors
 from rfproxy.upstream import long_reply_reissue
@@ -128,7 +128,7 @@ class Router:
             if need is ANYWHERE and lane.duty is MASTER and self._reads_replicas:
                 self.stats.spilled += 1
             return lane
-        if client_auth.outside(session):
+        if client_auth.outside(session.identity, self.policy):
             return None  # never under the proxy's account, should a command have come so far
         lane = self.find(session.number, session.identity, need, now)
         if lane is not None and lane.duty is not Duty.ANY:
@@ -183,7 +183,7 @@ class Router:
 
         `attempts`: the earlier sendings of what is to be sent. `ends`: it ends by itself.
         """
-        if client_auth.outside(session):
+        if client_auth.outside(session.identity, self.policy):
             return None
         key = self._key(session.number, session.identity, need, now, attempts)
         if key is None:

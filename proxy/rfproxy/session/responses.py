@@ -13,12 +13,12 @@ from rfprotocol.resp import resp
 from rfprotocol.resp.command_table import Route, keys, lookup
 from rfprotocol.resp.reply_scanner import Taken, split
 from rfproxy.builtin import dispatch, reply_mode
-from rfproxy.core import client_auth
 from rfproxy.core.attempts import Loss
 from rfproxy.core.identity import REPLICA
 from rfproxy.core.work_items import Entry, Form, Hangup, Need, Ready, Run, Verb
 from rfproxy.pinned import pinning, tracking_redirect, transactions
 from rfproxy.semantics.retry_policy import lacks_replicas, may_have_changed, may_resend
+from rfproxy.semantics.scan_cursors import marked
 from rfproxy.session import outcome
 from rfproxy.session.partial_reply import Midway
 from rfproxy.upstream import durable_connection, replication_barrier
@@ -56,7 +56,7 @@ def _deliver_each(session: Session, run: Run, taken: Taken, now: float) -> None:
     for args, reply in zip(run.commands[first:], split(taken.data), strict=False):
         if run.need is Need.OWN and not reply.startswith(b"-") and reply != transactions.QUEUED:
             session.router.scripts.executed(args, run.flushes, now, session.identity.account)
-        _judge(session, run, args, run.cursors.outgoing(reply) if run.cursors else reply, now)
+        _judge(session, run, args, marked(reply, run.mark) if run.mark else reply, now)
 
 
 def _deliver_part(session: Session, run: Run, taken: Taken, now: float) -> None:
@@ -212,7 +212,7 @@ def _deliver_consent(session: Session, run: Run, taken: Taken, now: float) -> No
     elif taken.has_error:
         session.client.write(taken.data)
         tracking_redirect.refused(session, now)
-        client_auth.screen(session)  # if it was AUTH: what came behind it was left until now
+        session.screen()  # if it was AUTH: what came behind it was left until now
     else:
         dispatch.granted(session, verb, taken.data, now)
 

@@ -30,7 +30,6 @@ from rfprotocol.resp.reply_scanner import Taken
 from rfproxy.builtin import dispatch as verbs
 from rfproxy.builtin import reply_mode
 from rfproxy.builtin.reply_mode import ClientWriter, Replies
-from rfproxy.core import client_auth
 from rfproxy.core.attempts import NEVER_SENT, Attempts, Loss
 from rfproxy.core.durability import Shortfall
 from rfproxy.core.identity import Identity
@@ -40,6 +39,7 @@ from rfproxy.pinned import pinning, pubsub, tracking_redirect, transactions
 from rfproxy.pinned.pin_state import Ties
 from rfproxy.routing.route_cache import Ways
 from rfproxy.routing.router import Router
+from rfproxy.semantics import client_auth
 from rfproxy.session import batching, outcome, responses
 from rfproxy.session.input_buffer import Inbox
 from rfproxy.session.partial_reply import Midway
@@ -213,10 +213,15 @@ class Session:
                 self._parsed += len(requests.commands)
             self.latest = batching.queue(self, requests.commands, requests.raw)
             if not self.reader.authenticated:
-                client_auth.screen(self)
+                self.screen()
         if requests.error is not None and not (self.pending and isinstance(self.pending[-1], Hangup)):
             self.complain("?", str(requests.error))
             self.pending.append(Hangup(resp.error(requests.error.reply) if requests.error.reply else b""))
+
+    def screen(self) -> None:
+        """Answer what the client may not ask before it has authenticated."""
+        if self.busy is None and client_auth.outside(self.identity, self.router.policy):
+            client_auth.screen(self.pending, self.router.server_version)
 
     def _read_on(self) -> None:
         """A stranger's AUTH or HELLO is answered, or there is room again: take what came behind it."""
@@ -392,7 +397,7 @@ class Session:
     def dispatch(self, run: Run, lane: Lane) -> bool:
         """Put a run of the client's on a lane, in the form in which this server is to have it."""
         if run.form is CURSOR:
-            run.cursors = self.router.cursors
+            run.mark = self.router.cursors.mark
             run.raw = resp.encode_commands([self.wire(args) for args in run.commands])
         elif run.need is OWN:
             pinning.introduce(self, lane)
@@ -483,7 +488,7 @@ class Session:
     def check_limits(self) -> None:
         """Redis takes little from those who have not authenticated yet."""
         self.reader.authenticated = self.identity.account is not None or not (
-            self.router.strangers or client_auth.outside(self)
+            self.router.strangers or client_auth.outside(self.identity, self.router.policy)
         )
 
     def complain(self, name: str, text: str) -> None:
@@ -627,7 +632,7 @@ class Session:
             if self.busy is not None or self.own is not None or self.ties is not None:
                 pinning.settled(self, now)
                 if not self.reader.authenticated:
-                    client_auth.screen(self)  # AUTH was denied: what came behind it was left until now
+                    self.screen()  # AUTH was denied: what came behind it was left until now
         self.pump(now)
 
     def _take_back(self) -> None:
