@@ -40,9 +40,9 @@ from rfproxy.core.work_items import LEFTOVER, Need, Run
 from rfproxy.session import outcome
 from rfproxy.upstream import long_reply_reissue
 from rfproxy.upstream.connection import Lane, LaneState
+from rfproxy.upstream.router_port import RouterPort
 
 if TYPE_CHECKING:
-    from rfproxy.routing.router import Router
     from rfproxy.session.session import Session
 
 LISTEN_EVERY: Final = 0.1
@@ -107,7 +107,9 @@ class _Sample:
 class Watch:
     """Of one router. Times are seconds of the caller's monotonic clock."""
 
-    def __init__(self, router: Router, kernel: Callable[[Lane], TcpInfo | None], report: Callable[[], None]) -> None:
+    def __init__(
+        self, router: RouterPort, kernel: Callable[[Lane], TcpInfo | None], report: Callable[[], None]
+    ) -> None:
         """`kernel` tells what the kernel knows of a lane's connection; `report` is called when `busy` changes."""
         self.busy: Mapping[Node, Occupation] = {}
         """Servers that are silent because of a command that may take long."""

@@ -85,7 +85,7 @@ class DurableRouter(Router):
         return lane
 
     def _durable_lane(self, key: LaneKey) -> DurableLane:
-        return DurableLane(key, self, self._durability, run_id=self._run_id(key))
+        return DurableLane(key, self, self._durability, waited=self._waited, run_id=self.run_id(key))
 
     def _new(self, key: LaneKey, *, exclusive: bool) -> Lane:
         if exclusive and key.duty is Duty.MASTER:
@@ -113,7 +113,7 @@ class DurableRouter(Router):
         if not lanes:
             self._turns.pop(lane.key, None)
 
-    def lane_waited(self, lane: Lane, shortfall: Shortfall | None) -> None:
+    def _waited(self, lane: Lane, shortfall: Shortfall | None) -> None:
         """WAIT was answered: say so when that is not as it was before."""
         self.stats.batches += 1
         identity = lane.key.identity

@@ -21,7 +21,6 @@ from rfprotocol.topology.topology import Node, Phase, Topology
 from rfproxy.core.attempts import NEVER_SENT, Attempts
 from rfproxy.core.counters import ChangeStats, Stats
 from rfproxy.core.identity import MASTER, REPLICA, Duty, Identity, LaneKey
-from rfproxy.core.peers import Peers
 from rfproxy.core.policy import Policy, Reads
 from rfproxy.core.ports import Log, Shell
 from rfproxy.core.server_contact import Contact
@@ -31,7 +30,6 @@ from rfproxy.health.server_silence import Watch
 from rfproxy.maintenance.access_recency import Recency, evicts_by_use
 from rfproxy.maintenance.script_cache import Scripts
 from rfproxy.maintenance.script_copies import Copies
-from rfproxy.maintenance.service_connection import Defect, Messenger, Moved
 from rfproxy.pinned import remote_redirect
 from rfproxy.pinned.blocked_departures import Leaving
 from rfproxy.pinned.remote_redirect import FarTarget
@@ -49,6 +47,7 @@ from rfproxy.upstream.connection import Lane, LaneState
 from rfproxy.upstream.handshake import Refusal, Welcome
 from rfproxy.upstream.handshake_policy import Reception
 from rfproxy.upstream.long_reply_isolation import Parking
+from rfproxy.upstream.router_port import RouterPort
 
 if TYPE_CHECKING:
     from rfproxy.session.session import Session
@@ -70,13 +69,11 @@ _TOO_MANY = "ERR max number of clients"
 """How a server refuses one connection that serves others well."""
 
 
-class Router:
+class Router(RouterPort):
     """All lanes of one proxy process, and the topology they follow."""
 
     def __init__(self, policy: Policy, shell: Shell, lease: Lease, stats: Stats, log: Log) -> None:
-        self.policy = policy
-        self.stats = stats
-        self.log = log
+        super().__init__(policy, stats, log)
         self.topology: Topology | None = None
         self.gate: Gate[Session] = Gate(
             lease, timeout=policy.hold_timeout, capacity=policy.hold_bytes, leaseless=policy.leaseless
@@ -94,7 +91,6 @@ class Router:
         self.copies = Copies(self, self.scripts)
         self.recency = Recency(self)
         self.pause: Pause | None = None
-        self.peers: Peers | None = None  # the other workers, when there are any
         self.far_targets: dict[int, FarTarget] = {}  # their clients that are told what clients of this one track
         self._reads_replicas = policy.reads is Reads.REPLICA
         self._look_again = math.inf  # when to let those who wait look again
@@ -268,7 +264,7 @@ class Router:
         return lane
 
     def _new(self, key: LaneKey, *, exclusive: bool) -> Lane:
-        lane = Lane(key, self, run_id=self._run_id(key))
+        lane = Lane(key, self, run_id=self.run_id(key))
         self._attach_recency(lane)
         return lane
 
@@ -276,18 +272,17 @@ class Router:
         counts = lane.duty is REPLICA and self.topology is not None and evicts_by_use(self.topology)
         lane.recency = self.recency.reads_of(lane.key.identity) if counts else None
 
-    def messenger(self, key: LaneKey, *, ready: Moved, over: Moved, defect: Defect) -> Messenger:
-        """A connection for what the proxy itself has to say there."""
-        lane = Messenger(key, self, run_id=self._run_id(key), ready=ready, over=over, defect=defect)
+    def connect_service(self, lane: Lane) -> None:
+        """Open a connection for what the proxy itself has to say to a server."""
         self._messengers[lane] = None
         self._shell.connect(lane)
-        return lane
 
     def wake_chores(self, when: float) -> None:
         """What nobody waits for is to be done then."""
         self._shell.wake_at(when)
 
-    def _run_id(self, key: LaneKey) -> str:
+    def run_id(self, key: LaneKey) -> str:
+        """The process that a lane with this key is to find there; empty when any will do."""
         return self.topology.run_id if self.topology and key.duty is not REPLICA else ""
 
     def _is_shared(self, lane: Lane) -> bool:

@@ -22,8 +22,9 @@ knowledge whether it was sent: what becomes of it is decided there.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -42,7 +43,6 @@ from rfproxy.upstream.handshake import Greeting, Welcome
 from rfproxy.upstream.latency import Pace
 
 if TYPE_CHECKING:
-    from rfproxy.maintenance.access_recency import Reads
     from rfproxy.session.session import Session
 
 
@@ -62,57 +62,88 @@ class Writer(Protocol):
         """Read again; harmless when it was not paused."""
 
 
-class LaneOwner(Protocol):
-    """Who looks after lanes (the router)."""
+class ReadObserver(ABC):
+    """Told of the reads that are sent to a replica."""
 
+    __slots__ = ("room",)
+
+    def __init__(self, *, room: bool) -> None:
+        self.room = room
+        """Whether it wants to be told."""
+
+    @abstractmethod
+    def saw(self, runs: Sequence[Run], now: float) -> None:
+        """These reads are sent."""
+
+
+class LaneOwner(ABC):
+    """What a lane asks of the router, and tells it."""
+
+    @abstractmethod
     def contact(self, node: Node) -> Contact:
         """What connections to this server show of it."""
 
+    @abstractmethod
     def lane_stands(self, lane: Lane) -> None:
         """The connection is there: call `lane.greet` as soon as it is known with which words."""
 
+    @abstractmethod
     def greet_otherwise(self, lane: Lane, welcome: Welcome, now: float) -> bool:
         """Not everything could be asked; whether the lane is being greeted once more, in another way."""
 
+    @abstractmethod
     def lane_refused(self, lane: Lane, welcome: Welcome) -> Welcome:
         """The server is not to be used; the same, or what to make of it when a password has been changed."""
 
+    @abstractmethod
     def lane_ready(self, lane: Lane, now: float) -> None:
         """The server is what it should be; runs are flowing."""
 
+    @abstractmethod
     def lane_proven(self, lane: Lane, now: float) -> None:
         """The server has replied to a command on this lane for the first time."""
 
+    @abstractmethod
     def lane_over(self, lane: Lane, now: float) -> None:
         """The lane is CLOSED, and its runs are back at their sessions but not yet looked at again."""
 
+    @abstractmethod
     def lane_dirty(self, lane: Lane) -> None:
         """The lane has something to flush."""
 
+    @abstractmethod
     def discard(self, lane: Lane, now: float) -> None:
         """Close a lane that nothing is wrong with."""
 
+    @abstractmethod
     def may_send(self, lane: Lane, now: float) -> bool:
         """Whether runs may be sent on this lane at this moment."""
 
+    @abstractmethod
     def may_not_yet(self, runs: Collection[Run], now: float) -> bool:
         """Whether these runs have to wait for the next turn of the loop, or longer."""
 
+    @abstractmethod
     def may_relay(self, lane: Lane, now: float) -> bool:
         """Whether a reply that arrives on this lane at this moment may be believed."""
 
+    @abstractmethod
     def lane_laden(self, lane: Lane, now: float) -> None:
         """A long reply has begun, or a client does not read: whatever is behind it on this lane has to wait."""
 
+    @abstractmethod
     def lane_light(self, lane: Lane, now: float) -> None:
         """A parked lane has no long reply any more."""
 
+    @abstractmethod
     def lane_slow(self, lane: Lane, now: float) -> None:
         """The server of this lane has taken long for its replies for a while."""
 
+    @abstractmethod
     def lane_unanswered(self, lane: Lane, now: float) -> None:
         """The server does not answer a connection, or the first words on it."""
 
+    @abstractmethod
     def lane_waits(self, lane: Lane) -> None:
         """What the lane may not relay, or send, at this moment it keeps until `go_on`, or until it is lost."""
 
@@ -154,8 +185,8 @@ class Lane:
         self.run_id = run_id
         self.guest = guest
         self.pace = Pace() if key.duty is Duty.REPLICA else None
-        self.recency: Reads | None = None
-        """Who is told what is read on it, where that matters."""
+        self.recency: ReadObserver | None = None
+        """Told what is read on it, where that matters."""
         self.writes = key.duty is Duty.MASTER  # it takes more than reads
         self.used = float("-inf")  # when runs were last sent; seconds
         self.heard = float("-inf")  # when anything last came from the server; seconds

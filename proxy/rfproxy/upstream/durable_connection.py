@@ -20,7 +20,8 @@ owe that to another connection's write which no replica has yet.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from rfprotocol.errors import ProtocolError
 from rfprotocol.resp import resp
@@ -134,20 +135,19 @@ class Fence:
         return Shortfall(node, f"to {replicas} within {durability.timeout:g} s")
 
 
-class DurableOwner(LaneOwner, Protocol):
-    """Who looks after durable lanes."""
-
-    def lane_waited(self, lane: Lane, shortfall: Shortfall | None) -> None:
-        """WAIT was answered."""
+Waited = Callable[[Lane, Shortfall | None], None]
+"""Told when WAIT was answered."""
 
 
 class DurableLane(Lane):
     """See the head of this module."""
 
-    def __init__(self, key: LaneKey, owner: DurableOwner, durability: Durability, *, run_id: str = "") -> None:
+    def __init__(
+        self, key: LaneKey, owner: LaneOwner, durability: Durability, *, waited: Waited, run_id: str = ""
+    ) -> None:
         """The server is a master."""
         super().__init__(key, owner, run_id=run_id)
-        self._waits_for = owner
+        self._waited = waited
         self._durability = durability
         self._fence: Fence | None = None
         self._shortfall: Shortfall | None = None  # of the batch that is being delivered
@@ -234,7 +234,7 @@ class DurableLane(Lane):
         elif fence.passed(self._scanner):
             shortfall = fence.shortfall(self.key.node, self._durability)
             self._fence = None
-            self._waits_for.lane_waited(self, shortfall)
+            self._waited(self, shortfall)
             self._release(fence.kept, shortfall, now)
             if not fence.in_step:
                 raise ProtocolError("nobody knows what the next reply belongs to")
@@ -242,7 +242,7 @@ class DurableLane(Lane):
         elif self.guest is not None and self.guest.blocked and fence.served:
             self.guest.was_served()
         if self._queue and not self.in_flight:
-            self._waits_for.lane_dirty(self)
+            self._owner.lane_dirty(self)
 
     def _release(self, kept: bytes, shortfall: Shortfall | None, now: float) -> None:
         """Deliver a batch as if it had arrived only now."""

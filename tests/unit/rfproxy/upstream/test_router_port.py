@@ -1,0 +1,18 @@
+"""Port of the router: both routers offer all of it."""
+
+from __future__ import annotations
+
+from rfproxy.core.durability import Durability
+from rfproxy.core.policy import Policy
+from rfproxy.upstream.router_port import RouterPort
+from tests.support.playbook import Playbook
+
+
+def test_port__every_policy__routers_offer_it() -> None:
+    for policy in (Policy(), Policy(durable=Durability())):
+        router: RouterPort = Playbook(policy).router
+        assert isinstance(router, RouterPort)
+        assert router.policy.durable is policy.durable
+        assert router.peers is None
+        assert router.epoch == -1
+        assert not router.lanes
