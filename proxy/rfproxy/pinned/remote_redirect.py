@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 from rfproxy.core.peers import Answers, owner
 from rfproxy.core.work_items import Place
 from rfproxy.pinned import redirect_connection
+from rfproxy.pinned.session_registry import sessions_of
 from rfproxy.semantics import tracking
 from rfproxy.semantics.tracking import NOBODY
 
@@ -266,7 +267,7 @@ def renew(router: Router, now: float) -> None:
     """Ask for the targets at other workers, and release those here that nobody has asked for."""
     for far in list(router.far_targets.values()):
         far.renew()
-    for session in list(router.sessions.values()) if router.peers is not None else []:
+    for session in list(sessions_of(router).values()) if router.peers is not None else []:
         callers = session.ties.callers if session.ties is not None else {}
         for caller in [one for one in callers if isinstance(one, FarCaller) and now - one.renewed > EXPIRES]:
             _leave(session, caller, now)
@@ -296,7 +297,7 @@ def _reach(router: Router, args: list[bytes], now: float) -> list[bytes] | None:
     numbers = _numbers(args, 2)
     if numbers is None:
         return None
-    target = router.sessions.get(numbers[0])
+    target = sessions_of(router).get(numbers[0])
     if target is None:
         return []
     caller = _caller(target, numbers[1])
@@ -311,7 +312,7 @@ def _left(router: Router, args: list[bytes], now: float) -> list[bytes] | None:
     numbers = _numbers(args, 2)
     if numbers is None:
         return None
-    target = router.sessions.get(numbers[0])
+    target = sessions_of(router).get(numbers[0])
     caller = _caller(target, numbers[1]) if target is not None else None
     if target is not None and caller is not None:
         _leave(target, caller, now)
@@ -322,7 +323,7 @@ def _forget(router: Router, args: list[bytes], now: float) -> list[bytes] | None
     numbers = _numbers(args, 2)
     if numbers is None:
         return None
-    target = router.sessions.get(numbers[0])
+    target = sessions_of(router).get(numbers[0])
     if target is not None:
         redirect_connection.forget_all(target, numbers[1])
     return []

@@ -11,21 +11,18 @@ while others with the same key are well, they do its work until another may be o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rfproxy.core.counters import Stats
 from rfproxy.core.durability import Durability, Shortfall
 from rfproxy.core.identity import Duty, Identity, LaneKey
 from rfproxy.core.policy import Policy
-from rfproxy.core.ports import Log, Shell
+from rfproxy.core.ports import Log
 from rfproxy.core.work_items import Need
+from rfproxy.routing.event_loop import Shell
 from rfproxy.routing.lease import Lease
 from rfproxy.routing.router import Router
+from rfproxy.routing.waiter import Waiter
 from rfproxy.upstream.connection import Lane
 from rfproxy.upstream.durable_connection import DurableLane
-
-if TYPE_CHECKING:
-    from rfproxy.session.session import Session
 
 LANES = 4
 """Shared lanes for writes of sessions with the same key, at most."""
@@ -50,7 +47,7 @@ class DurableRouter(Router):
         self._unreplicated: set[Identity] = set()
         """Whose latest batch was on too few replicas."""
 
-    def lane(self, session: Session, need: Need, now: float) -> Lane | None:
+    def lane(self, session: Waiter, need: Need, now: float) -> Lane | None:
         """The shared lane for a run of this session, or None when it has to wait. They take turns: none is kept."""
         return self.find(session.number, session.identity, need, now)
 

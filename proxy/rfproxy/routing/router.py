@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from rfprotocol.backoff import Backoff
 from rfprotocol.resp.command_table import Command, exists_in
@@ -22,7 +21,7 @@ from rfproxy.core.attempts import NEVER_SENT, Attempts
 from rfproxy.core.counters import ChangeStats, Stats
 from rfproxy.core.identity import MASTER, REPLICA, Duty, Identity, LaneKey
 from rfproxy.core.policy import Policy, Reads
-from rfproxy.core.ports import Log, Shell
+from rfproxy.core.ports import Log
 from rfproxy.core.server_contact import Contact
 from rfproxy.core.work_items import ANYWHERE, NEEDS_MASTER, URGENT, Need, Run, Verb
 from rfproxy.health.outage_log import Outages
@@ -35,10 +34,12 @@ from rfproxy.pinned.blocked_departures import Leaving
 from rfproxy.pinned.remote_redirect import FarTarget
 from rfproxy.routing.client_pause import Pause
 from rfproxy.routing.dedicated_pool import Dedicated
+from rfproxy.routing.event_loop import Shell
 from rfproxy.routing.hold_queue import OPEN, RESTING, Gate, GateState
 from rfproxy.routing.lease import Lease
 from rfproxy.routing.replica_selection import Denials, Replicas
 from rfproxy.routing.replication_grace import Settling
+from rfproxy.routing.waiter import Waiter
 from rfproxy.semantics import client_auth
 from rfproxy.semantics.retry_policy import lacks_replicas, refused
 from rfproxy.semantics.scan_cursors import Cursors
@@ -48,9 +49,6 @@ from rfproxy.upstream.handshake import Refusal, Welcome
 from rfproxy.upstream.handshake_policy import Reception
 from rfproxy.upstream.long_reply_isolation import Parking
 from rfproxy.upstream.router_port import RouterPort
-
-if TYPE_CHECKING:
-    from rfproxy.session.session import Session
 
 FIRST_REOPENING = 0.01
 LONGEST_REOPENING = 1.0
@@ -75,14 +73,14 @@ class Router(RouterPort):
     def __init__(self, policy: Policy, shell: Shell, lease: Lease, stats: Stats, log: Log) -> None:
         super().__init__(policy, stats, log)
         self.topology: Topology | None = None
-        self.gate: Gate[Session] = Gate(
+        self.gate: Gate[Waiter] = Gate(
             lease, timeout=policy.hold_timeout, capacity=policy.hold_bytes, leaseless=policy.leaseless
         )
         self.acknowledged = -1
         self.unfenced = False  # the record is one of Ruby's redis_failover, whose managers wait for no proxy
         self.versions: dict[Node, str] = {}
         """Of each server that has told it, when it last greeted a lane."""
-        self.sessions: dict[int, Session] = {}
+        self.sessions: dict[int, Waiter] = {}
         self.leaving = Leaving()
         self.strangers = False  # the servers want to know who speaks before they answer anything
         self.process = ""  # the master's, told from all others
@@ -117,7 +115,7 @@ class Router(RouterPort):
 
     # --- where to
 
-    def lane(self, session: Session, need: Need, now: float) -> Lane | None:
+    def lane(self, session: Waiter, need: Need, now: float) -> Lane | None:
         """The shared lane for a run of this session, or None when it has to wait."""
         lane = session.ways.known(need, self._turn)
         if lane is not None and lane.usable and (lane.duty is REPLICA or self.open(now)):
@@ -168,7 +166,7 @@ class Router(RouterPort):
 
     def exclusive(
         self,
-        session: Session,
+        session: Waiter,
         now: float,
         need: Need = Need.OWN,
         attempts: Attempts = NEVER_SENT,
@@ -414,7 +412,7 @@ class Router(RouterPort):
         else:
             self.rest(lane, now)
 
-    def served(self, session: Session) -> bool:
+    def served(self, session: Waiter) -> bool:
         """Whether the servers have accepted this session as what it is."""
         said_so = session.identity != client_auth.newcomer(self.policy)
         return said_so or session.born <= self._served.get(session.identity, -math.inf)
@@ -592,7 +590,7 @@ class Router(RouterPort):
         """Of the topology in force; -1 before the first."""
         return self.topology.epoch if self.topology else -1
 
-    def hold(self, session: Session, entries: int, size: int, now: float) -> bool:
+    def hold(self, session: Waiter, entries: int, size: int, now: float) -> bool:
         """A session cannot go on; False when there is no room for its `size` bytes."""
         if session.waits_since is None:
             session.waits_since = session.first_sent or now
@@ -608,7 +606,7 @@ class Router(RouterPort):
         """Whether this reply says that the command was not executed and belongs on another server, or later."""
         return refused(reply) or (self._settling.lasts(now) and lacks_replicas(reply))
 
-    def patience(self, session: Session) -> float:
+    def patience(self, session: Waiter) -> float:
         """For how many seconds the next command of this session may wait."""
         return min(PING_PATIENCE, self.policy.hold_timeout) if session.only_pings else self.policy.hold_timeout
 
@@ -621,19 +619,19 @@ class Router(RouterPort):
         serving = self.topology is not None and self.topology.master is not None
         return self.stats.disturbed(self.epoch, serving=serving)
 
-    def release(self, session: Session, now: float) -> None:
+    def release(self, session: Waiter, now: float) -> None:
         """A session goes on, or is gone."""
         waited = self.gate.release(session, now)
         if waited is not None:
             self.dedicated.leave(session)
             self.stats.change.waited(waited)
 
-    def forgive(self, session: Session, now: float) -> None:
+    def forgive(self, session: Waiter, now: float) -> None:
         """The same, and when it waits again its patience begins anew."""
         self.release(session, now)
         session.waits_since = None
 
-    def masterdown(self, session: Session, now: float, *, sent: bool) -> str:
+    def masterdown(self, session: Waiter, now: float, *, sent: bool) -> str:
         """The error for a command that waited too long; `sent`: a server was sent it, and did not execute it."""
         state = self.gate.state(now).value
         if why := self.dedicated.why(session) or self._outages.reason(self.topology.master if self.topology else None):

@@ -166,7 +166,7 @@ class Server:
         self.resolver.follow(self, {node.host for node in topology.nodes})
         self.router.apply(topology, self.now())
 
-    # --- what the core asks for (rfproxy.routing.router.Shell)
+    # --- what the core asks for (rfproxy.routing.event_loop.Shell)
 
     def connect(self, lane: Lane) -> None:
         """Open the connection of a lane, when it is its turn."""

@@ -26,7 +26,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Collection, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 import hiredis
 
@@ -35,15 +35,13 @@ from rfprotocol.resp import resp
 from rfprotocol.resp.reply_scanner import ReplyScanner, Taken
 from rfprotocol.topology.topology import Node
 from rfproxy.core.attempts import SUSPICIOUS, Loss
-from rfproxy.core.identity import Duty, LaneKey
+from rfproxy.core.identity import REPLICA, Duty, LaneKey
+from rfproxy.core.ports import UpstreamConnection
 from rfproxy.core.server_contact import Contact
-from rfproxy.core.work_items import LEFTOVER, NEEDS_MASTER, Form, Run
+from rfproxy.core.work_items import LEFTOVER, NEEDS_MASTER, Form, ReplyTarget, Run
 from rfproxy.semantics.blocking import took
-from rfproxy.upstream.handshake import Greeting, Welcome
+from rfproxy.upstream.handshake import Greeting, Refusal, Welcome
 from rfproxy.upstream.latency import Pace
-
-if TYPE_CHECKING:
-    from rfproxy.session.session import Session
 
 
 class Writer(Protocol):
@@ -169,16 +167,15 @@ _CLOSED: Final = LaneState.CLOSED
 _QUESTION: Final = resp.encode_command([b"HELLO"])
 
 
-class Lane:
+class Lane(UpstreamConnection):
     """See the drawing at the head of this module. All times are seconds of the caller's monotonic clock."""
 
     for_clients = True
     """Whether it carries what clients ask for."""
 
-    def __init__(self, key: LaneKey, owner: LaneOwner, *, run_id: str = "", guest: Session | None = None) -> None:
+    def __init__(self, key: LaneKey, owner: LaneOwner, *, run_id: str = "", guest: ReplyTarget | None = None) -> None:
         """`guest`: the only session of an exclusive lane; it is handed what the server sends unasked."""
-        self.key = key
-        self.duty = key.duty
+        super().__init__(key)
         self._contact = owner.contact(key.node)
         self._outlived = 0  # connections that the server had ended when it was asked what it has answered here
         self._asked = 0  # the same, when it was asked last
@@ -187,15 +184,11 @@ class Lane:
         self.pace = Pace() if key.duty is Duty.REPLICA else None
         self.recency: ReadObserver | None = None
         """Told what is read on it, where that matters."""
-        self.writes = key.duty is Duty.MASTER  # it takes more than reads
         self.used = float("-inf")  # when runs were last sent; seconds
         self.heard = float("-inf")  # when anything last came from the server; seconds
         self.answered = float("-inf")  # when the latest run that was answered had been sent; seconds
         self.proven = False  # the server has replied to a command on it
         self.failed = False  # the server ended it, or could not be reached
-        self.closed_at = float("-inf")
-        self.lapsed = False  # it was ended because the proxy had no lease any more
-        self.sent_head = 0.0  # when the oldest run in flight was sent, as the lane closed; seconds
         self.state = LaneState.CONNECTING
         self.welcome: Welcome | None = None
         self.lost_because = ""
@@ -222,6 +215,19 @@ class Lane:
         """Whether runs may be enqueued."""
         state = self.state
         return not self.parked and (state is _READY or state is _CONNECTING or state is _GREETING or state is _PROBING)
+
+    @property
+    def denial(self) -> str | None:
+        """The error by which the server refused the user, or None. A replica may only not have heard of the user."""
+        welcome = self.welcome
+        denied = welcome is not None and welcome.refusal is Refusal.DENIED and self.duty is not REPLICA
+        return welcome.text if welcome is not None and denied else None
+
+    @property
+    def refused_as_busy(self) -> bool:
+        """Whether the server refused the connection because a script runs."""
+        welcome = self.welcome
+        return welcome is not None and welcome.refusal is Refusal.UNFIT and welcome.text.startswith("BUSY ")
 
     @property
     def serving(self) -> bool:
@@ -326,7 +332,7 @@ class Lane:
         """Whether what is in the queue stays there when this turn of the loop ends."""
         return self.state is not _READY
 
-    def withdraw(self, session: Session) -> None:
+    def withdraw(self, session: ReplyTarget) -> None:
         """Do not send later what this session, whose client has left, has in the queue."""
         if self.sends_later:
             self._queue = [run for run in self._queue if run.session is not session]
@@ -445,7 +451,7 @@ class Lane:
             self._owner.lane_waits(self)
             return
         if self._tunnel and self.guest is not None:
-            self.guest.client.write(data)
+            self.guest.pass_on(data)
             return
         self._time(now)
         try:

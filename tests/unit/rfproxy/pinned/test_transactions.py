@@ -525,4 +525,4 @@ class Unread(bytes):
 
 def test_a_long_reply_to_exec_is_not_looked_through_when_no_write_fell_short(play: Playbook) -> None:
     reply = Unread(b"*1\r\n+OK\r\n")
-    assert told_of_exec(play.client().session, [[b"SET", b"k", b"v"]], reply) is reply
+    assert told_of_exec(None, play.stats, [[b"SET", b"k", b"v"]], reply) is reply
