@@ -30,8 +30,8 @@ from rfproxy.maintenance.access_recency import Recency, evicts_by_use
 from rfproxy.maintenance.script_cache import Scripts
 from rfproxy.maintenance.script_copies import Copies
 from rfproxy.pinned import remote_redirect
-from rfproxy.pinned.blocked_departures import Leaving
 from rfproxy.pinned.remote_redirect import FarTarget
+from rfproxy.routing.blocked_departures import Leaving
 from rfproxy.routing.client_pause import Pause
 from rfproxy.routing.dedicated_pool import Dedicated
 from rfproxy.routing.event_loop import Shell
