@@ -20,6 +20,7 @@ from rfprotocol.topology.topology import Node, Phase, Topology
 from rfproxy.core.attempts import NEVER_SENT, Attempts
 from rfproxy.core.counters import ChangeStats, Stats
 from rfproxy.core.identity import MASTER, REPLICA, Duty, Identity, LaneKey
+from rfproxy.core.peers import RemoteClient
 from rfproxy.core.policy import Policy, Reads
 from rfproxy.core.ports import Log
 from rfproxy.core.server_contact import Contact
@@ -29,8 +30,6 @@ from rfproxy.health.server_silence import Watch
 from rfproxy.maintenance.access_recency import Recency, evicts_by_use
 from rfproxy.maintenance.script_cache import Scripts
 from rfproxy.maintenance.script_copies import Copies
-from rfproxy.pinned import remote_redirect
-from rfproxy.pinned.remote_redirect import FarTarget
 from rfproxy.routing.blocked_departures import Leaving
 from rfproxy.routing.client_pause import Pause
 from rfproxy.routing.dedicated_pool import Dedicated
@@ -89,7 +88,7 @@ class Router(RouterPort):
         self.copies = Copies(self, self.scripts)
         self.recency = Recency(self)
         self.pause: Pause | None = None
-        self.far_targets: dict[int, FarTarget] = {}  # their clients that are told what clients of this one track
+        self.far_targets: dict[int, RemoteClient] = {}  # their clients that are told what clients of this one track
         self._reads_replicas = policy.reads is Reads.REPLICA
         self._look_again = math.inf  # when to let those who wait look again
         self._turn = 0  # counts what may lead sessions to other lanes
@@ -726,7 +725,8 @@ class Router(RouterPort):
             self.discard(lane, now)
         if not self.gate.trusts(now) and self.gate.stale_reads(now):
             self._part_with_master(now)  # there is no news: reads go on from whatever there is
-        remote_redirect.poll(self, now)
+        for far in list(self.far_targets.values()):
+            far.poll(now)
         self.copies.attend(now)
         self.recency.attend(now)
         if now >= self._look_again:  # else one of many has waited too long, which does not concern the others
@@ -784,7 +784,10 @@ class Router(RouterPort):
         self._denials.forget(now)
         self.reception.reap(now)
         self.recency.reap(now)
-        remote_redirect.renew(self, now)
+        for far in list(self.far_targets.values()):
+            far.renew()
+        for session in list(self.sessions.values()) if self.peers is not None else []:
+            session.release_expired(now)
         for lane in self.dedicated.reap(now):
             self.discard(lane, now)
         unused += [lane for lane in self._parking if lane.idle]

@@ -34,5 +34,9 @@ class Waiter(ReplyTarget):
         """Choose the limits for its commands anew: servers ask for AUTH, or no longer do."""
 
     @abstractmethod
+    def release_expired(self, now: float) -> None:
+        """Forget the workers whose clients had this one told, and that have not asked for it for long."""
+
+    @abstractmethod
     def give_up(self, now: float) -> None:
         """The longest wait is over."""

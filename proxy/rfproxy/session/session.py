@@ -35,7 +35,7 @@ from rfproxy.core.identity import Identity
 from rfproxy.core.memory_budget import NOTED
 from rfproxy.core.ports import UpstreamConnection
 from rfproxy.core.work_items import ANY_OWN, ANYWHERE, CURSOR, OWN, PLAIN, Entry, Form, Hangup, Need, Ready, Run, Verb
-from rfproxy.pinned import pinning, pubsub, tracking_redirect, transactions
+from rfproxy.pinned import pinning, pubsub, remote_redirect, tracking_redirect, transactions
 from rfproxy.pinned.pin_state import Ties
 from rfproxy.routing.router import Router
 from rfproxy.routing.waiter import Waiter
@@ -510,6 +510,10 @@ class Session(Waiter):
         """When the command that waits was sent for the first time, if its connection failed then; else 0. Seconds."""
         head = self.pending[0] if self.pending else None
         return head.attempts.first_sent if isinstance(head, Run) and head.attempts.failed else 0.0
+
+    def release_expired(self, now: float) -> None:
+        """Forget the workers whose clients had this one told, and that have not asked for it for long."""
+        remote_redirect.release_expired(self, now)
 
     def give_up(self, now: float) -> None:
         """The longest wait is over; without a command that waits, it only begins anew."""
