@@ -17,10 +17,10 @@ from rfproxy.core.attempts import Loss
 from rfproxy.core.identity import REPLICA
 from rfproxy.core.ports import UpstreamConnection
 from rfproxy.core.work_items import Entry, Form, Hangup, Need, Ready, Run, Verb
-from rfproxy.pinned import pinning, tracking_redirect, transactions
+from rfproxy.pinned import pinning, tracking_redirect
 from rfproxy.semantics.retry_policy import lacks_replicas, may_have_changed, may_resend
 from rfproxy.semantics.scan_cursors import marked
-from rfproxy.session import outcome
+from rfproxy.session import outcome, transactions
 from rfproxy.session.partial_reply import Midway
 from rfproxy.upstream import durable_connection, replication_barrier
 

@@ -35,13 +35,13 @@ from rfproxy.core.identity import Identity
 from rfproxy.core.memory_budget import NOTED
 from rfproxy.core.ports import UpstreamConnection
 from rfproxy.core.work_items import ANY_OWN, ANYWHERE, CURSOR, OWN, PLAIN, Entry, Form, Hangup, Need, Ready, Run, Verb
-from rfproxy.pinned import pinning, pubsub, remote_redirect, tracking_redirect, transactions
+from rfproxy.pinned import pinning, pubsub, remote_redirect, tracking_redirect
 from rfproxy.pinned.pin_state import Ties
 from rfproxy.routing.router import Router
 from rfproxy.routing.waiter import Waiter
 from rfproxy.semantics import client_auth
 from rfproxy.semantics.transaction_state import Transaction
-from rfproxy.session import batching, outcome, responses
+from rfproxy.session import batching, outcome, responses, transactions
 from rfproxy.session.input_buffer import Inbox
 from rfproxy.session.partial_reply import Midway
 from rfproxy.upstream.connection import Lane
