@@ -622,5 +622,5 @@ def test_tells_all_keys__what_the_specifications_say__decides(command: str, all_
         ("MODULE.DO k", True),
     ],
 )
-def test_may_replicate__what_replicas_are_sent__writes_scripts_and_messages(command: str, spreads: bool) -> None:
+def test_may_replicate_holds_for_writes_scripts_and_messages(command: str, spreads: bool) -> None:
     assert lookup([word.encode() for word in command.split()]).may_replicate is spreads

@@ -11,7 +11,7 @@ NODE = Node("m", 1)
 KEY = LaneKey(NODE, MASTER)
 
 
-def test_key__same_server_and_identity__shared() -> None:
+def test_key_is_shared_by_same_server_and_identity() -> None:
     assert {KEY: 1}[LaneKey(NODE, Duty.MASTER, Identity(0, 2))] == 1
 
 
@@ -25,13 +25,13 @@ def test_key__same_server_and_identity__shared() -> None:
         LaneKey(NODE, MASTER, Identity(account=Account(b"u", b"p"))),
     ],
 )
-def test_key__anything_differs__not_shared(other: LaneKey) -> None:
+def test_key_is_not_shared_if_anything_differs(other: LaneKey) -> None:
     assert other != KEY
 
 
-def test_account__proxys_own__differs_from_a_clients() -> None:
+def test_account_of_proxy_differs_from_clients() -> None:
     assert Account(b"u", b"p", own=True) != Account(b"u", b"p")
 
 
-def test_account__printed__without_its_password() -> None:
+def test_account_prints_no_password() -> None:
     assert "secret" not in repr(Identity(account=Account(b"u", b"secret")))

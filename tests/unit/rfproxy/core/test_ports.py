@@ -21,20 +21,20 @@ def connection(duty: Duty, welcome: Welcome | None = None) -> UpstreamConnection
 
 
 @pytest.mark.parametrize(("duty", "denial"), [(Duty.MASTER, "no"), (Duty.ANY, "no"), (Duty.REPLICA, None)])
-def test_denial__user_not_accepted__counts_at_the_master(duty: Duty, denial: str | None) -> None:
+def test_denial_counts_at_master_only(duty: Duty, denial: str | None) -> None:
     assert connection(duty, Welcome(Refusal.DENIED, "no")).denial == denial
 
 
-def test_denial__accepted_or_unfit__none() -> None:
+def test_denial_is_none_if_accepted_or_unfit() -> None:
     for welcome in (None, Welcome(), Welcome(Refusal.UNFIT, "it is not a master")):
         assert connection(Duty.MASTER, welcome).denial is None
 
 
-def test_refused_as_busy__only_while_a_script_runs() -> None:
+def test_refused_as_busy_only_while_script_runs() -> None:
     assert connection(Duty.MASTER, Welcome(Refusal.UNFIT, BUSY)).refused_as_busy
     assert not connection(Duty.MASTER, Welcome(Refusal.UNFIT, "LOADING")).refused_as_busy
     assert not connection(Duty.MASTER).refused_as_busy
 
 
-def test_writes__duty__only_to_a_master() -> None:
+def test_connection_writes_to_master_only() -> None:
     assert [connection(duty).writes for duty in Duty] == [True, False, False]

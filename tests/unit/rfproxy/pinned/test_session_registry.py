@@ -6,7 +6,7 @@ from rfproxy.pinned.session_registry import sessions_of
 from tests.support.playbook import Playbook
 
 
-def test_sessions__client_comes_and_leaves__listed_meanwhile() -> None:
+def test_sessions_are_listed_while_clients_are_there() -> None:
     play = Playbook()
     session = play.client().session
     assert sessions_of(play.router) == {session.number: session}

@@ -6,7 +6,7 @@ from rfproxy.routing.waiter import Waiter
 from tests.support.playbook import Playbook
 
 
-def test_waiter__new_session__waits_for_nothing() -> None:
+def test_session_waits_for_nothing_at_first() -> None:
     play = Playbook()
     waiter: Waiter = play.client().session
     assert isinstance(waiter, Waiter)
@@ -14,7 +14,7 @@ def test_waiter__new_session__waits_for_nothing() -> None:
     assert not waiter.only_pings
 
 
-def test_waiter__only_a_ping_waits__told() -> None:
+def test_session_tells_that_only_ping_waits() -> None:
     client = Playbook().client().says("PING")
     assert client.session.only_pings
     assert client.session.waits_since is not None

@@ -42,7 +42,7 @@ NOBODY = 9_000_000
 """An id that no client has."""
 
 
-def test_good_name__printable_bytes_without_blanks__only() -> None:
+def test_good_name_takes_printable_bytes_without_blanks() -> None:
     assert good_name(b"!~")
     assert not any(map(good_name, [b"\x20", b"\x7f", b"\n", b"\xff"]))
 

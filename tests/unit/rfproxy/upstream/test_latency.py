@@ -5,7 +5,7 @@ from __future__ import annotations
 from rfproxy.upstream.latency import SLOW, SLOW_FOR, Pace
 
 
-def test_pace__no_quick_reply_for_a_while__slow() -> None:
+def test_pace_is_slow_without_quick_reply_for_a_while() -> None:
     pace = Pace()
     assert not pace.replied(SLOW, 1.0)
     assert pace.slow

@@ -8,7 +8,7 @@ from rfproxy.upstream.router_port import RouterPort
 from tests.support.playbook import Playbook
 
 
-def test_port__every_policy__routers_offer_it() -> None:
+def test_routers_offer_port_under_every_policy() -> None:
     for policy in (Policy(), Policy(durable=Durability())):
         router: RouterPort = Playbook(policy).router
         assert isinstance(router, RouterPort)
