@@ -6,7 +6,7 @@ a question to the others, too. A question and its answer are lists of words, as 
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from math import inf
 from typing import Protocol
@@ -27,7 +27,7 @@ def owner(number: int) -> int:
     return number >> _BITS
 
 
-class RemoteClient(ABC):
+class RemoteClient:
     """A client of another worker that is told what clients of this one track, as the router sees it."""
 
     def __init__(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Protocol
 
 from rfproxy.core.identity import Duty, LaneKey
@@ -18,7 +18,7 @@ class Log(Protocol):
         """Something an operator should look at."""
 
 
-class UpstreamConnection(ABC):
+class UpstreamConnection:
     """A connection to a server, as far as it matters to the commands that were on it. Times are in seconds."""
 
     def __init__(self, key: LaneKey) -> None:

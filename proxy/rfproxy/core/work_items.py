@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
@@ -55,7 +55,7 @@ CURSOR: Final = Form.CURSOR
 LEFTOVER: Final = Form.LEFTOVER
 
 
-class ReplyTarget(ABC):
+class ReplyTarget:
     """What an upstream connection asks of the session that its replies are for.
 
     It stands here, and not with the other ports, since a run belongs to one, and is what most is asked about.

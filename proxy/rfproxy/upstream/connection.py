@@ -22,7 +22,7 @@ knowledge whether it was sent: what becomes of it is decided there.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Collection, Sequence
 from enum import Enum
@@ -60,7 +60,7 @@ class Writer(Protocol):
         """Read again; harmless when it was not paused."""
 
 
-class ReadObserver(ABC):
+class ReadObserver:
     """Told of the reads that are sent to a replica."""
 
     __slots__ = ("room",)
@@ -74,7 +74,7 @@ class ReadObserver(ABC):
         """These reads are sent."""
 
 
-class LaneOwner(ABC):
+class LaneOwner:
     """What a lane asks of the router, and tells it."""
 
     @abstractmethod
