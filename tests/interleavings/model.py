@@ -11,8 +11,8 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from rfprotocol.resp import resp
+from rfproxy.core.identity import Duty
 from rfproxy.core.work_items import Form
-from rfproxy.upstream.handshake import Duty
 from tests.support.playbook import FakeConnection, Playbook
 
 OK = resp.simple("OK")

@@ -14,7 +14,7 @@ from typing import Any
 
 import hiredis
 
-from rfproxy.upstream.handshake import Identity
+from rfproxy.core.identity import Identity
 from tests.interleavings.model import EFFECTS, token
 from tests.support.playbook import FakeClient
 

@@ -6,8 +6,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
+from rfproxy.core.durability import Durability
 from rfproxy.core.policy import Policy
-from rfproxy.upstream.durable_connection import Durability
 from tests.interleavings.test_interleavings import EVERYTHING, Interleavings, clients
 
 ANSWER = len(b":2\r\n")

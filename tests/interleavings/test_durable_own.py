@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rfproxy.core.attempts import FATAL
+from rfproxy.core.durability import Durability
 from rfproxy.core.policy import Policy
-from rfproxy.upstream.durable_connection import Durability
 from tests.support.durability import (
     ENOUGH,
     INVALID,

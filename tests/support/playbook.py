@@ -26,6 +26,7 @@ from rfprotocol.network.tcp_info import TcpInfo
 from rfprotocol.resp.resp import RequestReader, encode_command
 from rfprotocol.topology.topology import Change, Kind, Node, Phase, Topology
 from rfproxy.core.counters import Stats
+from rfproxy.core.identity import Duty
 from rfproxy.core.peers import first_number
 from rfproxy.core.policy import Policy
 from rfproxy.health.server_silence import LISTEN_EVERY
@@ -33,7 +34,6 @@ from rfproxy.routing.durable_router import create_router
 from rfproxy.routing.lease import Lease
 from rfproxy.session.session import Session
 from rfproxy.upstream.connection import Lane, LaneState
-from rfproxy.upstream.handshake import Duty
 
 
 class SilentLog:

@@ -90,6 +90,9 @@ class Command:
 
     So it needs a server that is surely the master, and what stood before it must not be executed behind it."""
 
+    may_replicate: bool = field(init=False)
+    """Executing it may send something to replicas. Of unknown commands that has to be assumed."""
+
     not_everywhere: bool = field(init=False)
     """A read that servers of a rolling upgrade may not have yet, while others do."""
 
@@ -98,6 +101,12 @@ class Command:
         object.__setattr__(self, "not_everywhere", recent and self.route is Route.REPLICA)
         object.__setattr__(self, "reads_only", self.replay is Replay.READ)
         object.__setattr__(self, "may_have_effect", self.replay is not Replay.READ)
+        spreads = "write" in self.flags or self.name in _SPREADS or not self.group
+        object.__setattr__(self, "may_replicate", spreads)
+
+
+_SPREADS = frozenset(["EVAL", "EVALSHA", "FCALL", "PUBLISH", "SPUBLISH"])
+"""What replicas may be sent besides writes."""
 
 
 def _names(text: str) -> frozenset[str]:

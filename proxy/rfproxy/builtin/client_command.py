@@ -16,6 +16,7 @@ from rfproxy.builtin.info import report
 from rfproxy.builtin.reply_mode import Replies
 from rfproxy.core.peers import Answers
 from rfproxy.core.work_items import Hangup, Ready, Verb
+from rfproxy.pinned.session_registry import sessions_of
 from rfproxy.semantics import tracking
 from rfproxy.semantics.blocking import nothing
 from rfproxy.semantics.client_syntax import (
@@ -28,6 +29,7 @@ from rfproxy.semantics.client_syntax import (
     ReplyMode,
     Tracking,
     Unblock,
+    good_name,
     kill_reply,
     line,
     listing,
@@ -115,11 +117,6 @@ def _tracking(session: Session) -> Tracking | None:
     return tracking.wanted(session.ties.settings.get("CLIENT|TRACKING", ())) if session.ties else None
 
 
-def good_name(name: bytes) -> bool:
-    """Whether a client may be called so (validateClientName in networking.c)."""
-    return all(33 <= byte <= 126 for byte in name)
-
-
 # --- what the server is asked
 
 
@@ -162,7 +159,7 @@ def _ask_unblock(session: Session, args: list[bytes]) -> list[bytes] | None:
 
 def place_of(router: Router, number: int) -> bytes:
     """The server's id of the connection that carries the blocking command of a client of this worker."""
-    blocked = router.sessions.get(number)
+    blocked = sessions_of(router).get(number)
     welcome = blocked.own.welcome if blocked and blocked.blocked and blocked.own else None
     if blocked and blocked.own:
         blocked.own.spoilt = True  # when this arrives, it must not be somebody else's
@@ -200,7 +197,7 @@ def _info(session: Session, args: list[bytes], reply: bytes, now: float) -> byte
 
 def lines(router: Router, wanted: ListFilter, now: float) -> list[tuple[int, bytes]]:
     """The clients of this worker, as CLIENT LIST shows them; each with its id."""
-    everyone = [describe(one, now) for one in router.sessions.values()]
+    everyone = [describe(one, now) for one in sessions_of(router).values()]
     return [(info.id, line(info)) for info in wanted.select(everyone)]
 
 
@@ -230,7 +227,7 @@ def _kill(session: Session, args: list[bytes], reply: bytes, now: float, others:
 
 def hang_up_on(router: Router, wanted: KillFilter, caller: int, by: str, now: float) -> list[Session]:
     """Close the clients of this worker that match; returns them. Not the caller: it is to hear the reply first."""
-    everyone = [(one, describe(one, now)) for one in router.sessions.values()]
+    everyone = [(one, describe(one, now)) for one in sessions_of(router).values()]
     killed = [one for one, info in everyone if matches(wanted, info, caller)]
     for one in killed:
         if one.number != caller:
@@ -251,7 +248,7 @@ def _unblock(session: Session, args: list[bytes], reply: bytes, now: float, othe
 
 def unblock(router: Router, wanted: Unblock, now: float) -> bool:
     """Answer a client of this worker whose blocking command waits for a master; whether there is such a client."""
-    waiting = router.sessions.get(wanted.id)
+    waiting = sessions_of(router).get(wanted.id)
     verb = waiting.pending[0] if waiting and waiting.pending and not waiting.outstanding else None
     if waiting is None or not isinstance(verb, Verb) or verb.command.route is not Route.BLOCKING:
         return False

@@ -18,13 +18,13 @@ from rfprotocol.resp import resp
 from rfprotocol.resp.command_table import Command, Route, arity_error, existence_error
 from rfproxy.builtin import client_command, reply_mode, worker_queries
 from rfproxy.builtin.reply_mode import Replies
-from rfproxy.core import client_auth
-from rfproxy.core.client_auth import NOAUTH
+from rfproxy.core.identity import Account, Identity
 from rfproxy.core.work_items import Form, Need, Run, Verb
 from rfproxy.pinned import pinning, pubsub
+from rfproxy.semantics import client_auth
+from rfproxy.semantics.client_auth import NOAUTH
 from rfproxy.semantics.hello_command import INTEGER, Hello, parse_hello
 from rfproxy.upstream.connection import Lane
-from rfproxy.upstream.handshake import Account, Identity
 
 if TYPE_CHECKING:
     from rfproxy.session.session import Session
@@ -163,7 +163,7 @@ def _quit(session: Session, verb: Verb, now: float) -> bool:
 
 def _reset(session: Session, verb: Verb, now: float) -> bool:
     session.become(client_auth.newcomer(session.router.policy))
-    client_auth.screen(session)
+    session.screen()
     session.name = b""
     reply_mode.say(session, Replies.ON)
     pinning.stand_down(session, now)

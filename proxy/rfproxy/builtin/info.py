@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rfproxy.core.identity import Duty
 from rfproxy.routing.hold_queue import GateState
-from rfproxy.upstream.handshake import Duty
 
 if TYPE_CHECKING:
     from rfproxy.routing.router import Router

@@ -6,7 +6,9 @@ a question to the others, too. A question and its answer are lists of words, as 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Collection, Sequence
+from math import inf
 from typing import Protocol
 
 _BITS = 31
@@ -23,6 +25,22 @@ def first_number(process: int) -> int:
 def owner(number: int) -> int:
     """The process that a client with this CLIENT ID belongs to, if there is such a client."""
     return number >> _BITS
+
+
+class RemoteClient:
+    """A client of another worker that is told what clients of this one track, as the router sees it."""
+
+    def __init__(self) -> None:
+        self.due = inf
+        """When to ask again where it is, because somebody waits; seconds, monotonic."""
+
+    @abstractmethod
+    def renew(self) -> None:
+        """Ask where it is."""
+
+    @abstractmethod
+    def poll(self, now: float) -> None:
+        """Ask again if it is time to."""
 
 
 class Peers(Protocol):

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from rfproxy.core.client_auth import ClientAuth
-from rfproxy.semantics.retry_policy import RetryWrites
-from rfproxy.upstream.durable_connection import Durability
-from rfproxy.upstream.handshake import Account
+from rfproxy.core.durability import Durability
+from rfproxy.core.identity import Account
 
 
 class Reads(Enum):
@@ -16,6 +14,21 @@ class Reads(Enum):
 
     REPLICA = "replica"
     MASTER = "master"
+
+
+class ClientAuth(Enum):
+    """Rights of a client that says no AUTH."""
+
+    REQUIRED = "required"
+    PROXY_USER = "proxy-user"
+
+
+class RetryWrites(Enum):
+    """Which writes that were sent and not answered are sent again."""
+
+    NEVER = "never"
+    IDEMPOTENT = "idempotent"
+    ALWAYS = "always"
 
 
 @dataclass(frozen=True, slots=True)

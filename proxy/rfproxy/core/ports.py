@@ -1,34 +1,11 @@
-"""What the core asks of the program around it."""
+"""Ports of the core: the logger, and an upstream connection as the sessions see it that it gives runs back to."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from abc import abstractmethod
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from rfprotocol.network.tcp_info import TcpInfo
-    from rfproxy.upstream.connection import Lane
-
-
-class Shell(Protocol):
-    """What the core asks of the event loop that drives it."""
-
-    def connect(self, lane: Lane) -> None:
-        """Open a connection to `lane.key.node`, then call `lane.connected`, or `lane.lose` with the reason."""
-
-    def flush_soon(self) -> None:
-        """Call `Router.flush` once, when what has arrived in this turn of the loop is dealt with."""
-
-    def wake_at(self, when: float) -> None:
-        """Call `Router.tick` at that time (seconds, monotonic), or earlier."""
-
-    def kernel(self, lane: Lane) -> TcpInfo | None:
-        """What the kernel knows of a lane's connection; None when there is none."""
-
-    def report_busy(self) -> None:
-        """Tell the managers which servers are busy: `Watch.busy` has changed."""
-
-    def acknowledge(self, epoch: int) -> None:
-        """Tell the managers that nothing is sent to a master of an earlier epoch any more."""
+from rfproxy.core.identity import Duty, LaneKey
 
 
 class Log(Protocol):
@@ -39,3 +16,38 @@ class Log(Protocol):
 
     def warning(self, event: str, **fields: object) -> object:
         """Something an operator should look at."""
+
+
+class UpstreamConnection:
+    """A connection to a server, as far as it matters to the commands that were on it. Times are in seconds."""
+
+    def __init__(self, key: LaneKey) -> None:
+        self.key = key
+        self.duty = key.duty
+        self.writes = key.duty is Duty.MASTER
+        """Whether it takes more than reads."""
+        self.closed_at = float("-inf")
+        self.sent_head = 0.0
+        """When the oldest run in flight was sent, as the connection closed."""
+        self.lapsed = False
+        """Whether it was ended because the proxy had no lease any more."""
+
+    @property
+    @abstractmethod
+    def usable(self) -> bool:
+        """Whether runs may be enqueued."""
+
+    @property
+    @abstractmethod
+    def took_nothing(self) -> bool:
+        """Whether a blocking command, the oldest in flight, has been answered that it took nothing."""
+
+    @property
+    @abstractmethod
+    def denial(self) -> str | None:
+        """The error by which the server refused the user, or None. A replica may only not have heard of the user."""
+
+    @property
+    @abstractmethod
+    def refused_as_busy(self) -> bool:
+        """Whether the server refused the connection because a script runs."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rfprotocol.resp.command_table import Command
+from rfprotocol.resp.reply_scanner import Taken
 from rfprotocol.resp.resp import RequestReader
-from rfproxy.core.attempts import NEVER_SENT, Attempts
-
-if TYPE_CHECKING:
-    from rfproxy.semantics.scan_cursors import Cursors
-    from rfproxy.session.session import Session
+from rfprotocol.topology.topology import Node
+from rfproxy.core.attempts import NEVER_SENT, Attempts, Loss
+from rfproxy.core.durability import Shortfall
+from rfproxy.core.identity import Identity
+from rfproxy.core.ports import UpstreamConnection
 
 
 class Need(Enum):
@@ -52,6 +55,134 @@ CURSOR: Final = Form.CURSOR
 LEFTOVER: Final = Form.LEFTOVER
 
 
+class ReplyTarget:
+    """What an upstream connection asks of the session that its replies are for.
+
+    It stands here, and not with the other ports, since a run belongs to one, and is what most is asked about.
+    """
+
+    def __init__(self, number: int, identity: Identity) -> None:
+        self.number = number
+        self.identity = identity
+        self.outstanding = 0
+        """Replies to come."""
+        self.choked = False
+        """Whether the client has much to read: nothing more is asked for it."""
+        self.output_limited = False
+        """Whether it is closed when too much waits, so what was asked for is read from servers."""
+        self.shortfall: Shortfall | None = None
+        """Of the replies that are being delivered."""
+
+    # --- its state
+
+    @property
+    @abstractmethod
+    def receptive(self) -> bool:
+        """Whether to read from the connection that it has for itself."""
+
+    @property
+    @abstractmethod
+    def blocked(self) -> bool:
+        """Whether a blocking command is under way."""
+
+    @property
+    @abstractmethod
+    def queued_commands(self) -> Iterable[list[bytes]]:
+        """The commands that the server has queued behind MULTI."""
+
+    @property
+    @abstractmethod
+    def answered_queueing(self) -> bool:
+        """Whether the next reply is that of a command queued behind MULTI."""
+
+    @abstractmethod
+    def exec_replicates(self, *, more_in_flight: bool) -> bool:
+        """Whether EXEC may send something to replicas; `more_in_flight` may become part of the transaction."""
+
+    @abstractmethod
+    def relays(self, run: Run) -> bool:
+        """Whether replies to this run go to the client unseen, so that a long one may go in parts."""
+
+    @abstractmethod
+    def waits_only_for(self, replies: int) -> bool:
+        """Whether these replies, which are relayed unseen, are all that it waits for."""
+
+    @abstractmethod
+    def rests_on(self, connection: UpstreamConnection) -> bool:
+        """Whether a planned change need not wait for this connection: it only waits for what others do."""
+
+    # --- replies
+
+    @abstractmethod
+    def deliver(self, run: Run, taken: Taken, now: float) -> None:
+        """Take replies to the oldest commands outstanding."""
+
+    @abstractmethod
+    def confirmed(self, run: Run, frame: bytes) -> bool:
+        """Take a confirmation; whether it is the last one that a STREAM gets."""
+
+    @abstractmethod
+    def unasked(self, frame: bytes) -> bool:
+        """Whether what the server sent on the session's own connection answers no command."""
+
+    @abstractmethod
+    def overhears(self, frame: bytes) -> bool:
+        """Take what answers no command; False if it does."""
+
+    @abstractmethod
+    def pass_on(self, data: bytes) -> None:
+        """Take bytes of a tunnel."""
+
+    @abstractmethod
+    def was_served(self) -> None:
+        """A blocking command has taken what it waited for: it must not be asked again when the connection dies."""
+
+    # --- its commands
+
+    @abstractmethod
+    def returned(self, run: Run, connection: UpstreamConnection, loss: Loss) -> None:
+        """Take a run back: the connection is closed, or may not be written to. Nothing is sent from here."""
+
+    @abstractmethod
+    def reissue(self, run: Run, again: Run, connection: UpstreamConnection) -> None:
+        """Wait no more for `run`, and send the same `again` on another connection."""
+
+    @abstractmethod
+    def decide_unanswered(self, run: Run, node: Node, now: float, *, oldest: bool) -> None:
+        """Decide about a run that a silent server may be about to die of; `oldest` of those of the session."""
+
+    @abstractmethod
+    def settle(self, now: float) -> None:
+        """Go on: a connection has no more for this session for the moment, or gave something back."""
+
+    @abstractmethod
+    def pump(self, now: float) -> None:
+        """Let go whatever may go now."""
+
+    # --- its connection
+
+    @abstractmethod
+    def lane_ready(self, now: float) -> None:
+        """The connection of its own is greeted."""
+
+    @abstractmethod
+    def lane_lost(self, connection: UpstreamConnection, now: float) -> None:
+        """The connection of its own is closed, and what was on it has been decided upon."""
+
+    # --- defects
+
+    def attend(self, what: Callable[[float], None], now: float) -> None:
+        """Do something of this session's for somebody who has others to attend to."""
+        try:
+            what(now)
+        except Exception as error:
+            self.fail(error, now)
+
+    @abstractmethod
+    def fail(self, error: Exception, now: float) -> None:
+        """Close the client: something went wrong that should not be possible."""
+
+
 class Run:
     """Consecutive commands that travel together: as the bytes they came in, and parsed, in case they go elsewhere."""
 
@@ -60,11 +191,11 @@ class Run:
         "asked_before",
         "attempts",
         "count",
-        "cursors",
         "flushes",
         "form",
         "home",
         "left",
+        "mark",
         "need",
         "raw",
         "reply",
@@ -74,7 +205,7 @@ class Run:
 
     def __init__(
         self,
-        session: Session,
+        session: ReplyTarget,
         commands: list[list[bytes]] | int,
         raw: bytes,
         need: Need,
@@ -93,8 +224,8 @@ class Run:
         """Replies still to come; a STREAM counts as one until its last confirmation."""
         self.reply = b""
         """Of a BLOCK or LAST: the replies so far. Of a STAND_IN or DOUBT: what the client gets."""
-        self.cursors: Cursors | None = None
-        """Of a CURSOR: the server process that it was sent to."""
+        self.mark = 0
+        """Of a CURSOR: the mark of the server process that it was sent to, see `Cursors`."""
         self.flushes = 0
         """Of one that needs a lane of its own: see Scripts.executed."""
         self.sent = 0.0

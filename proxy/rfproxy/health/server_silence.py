@@ -28,22 +28,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rfprotocol.network.tcp_info import TcpInfo, Unacknowledged
 from rfprotocol.resp.command_table import lookup
 from rfprotocol.topology.records import Occupation
 from rfprotocol.topology.topology import Node
-from rfproxy.core.attempts import Loss
-from rfproxy.core.work_items import LEFTOVER, Need, Run
-from rfproxy.session import outcome
+from rfproxy.core.identity import Duty
+from rfproxy.core.work_items import LEFTOVER, Need, ReplyTarget, Run
 from rfproxy.upstream import long_reply_reissue
 from rfproxy.upstream.connection import Lane, LaneState
-from rfproxy.upstream.handshake import Duty
-
-if TYPE_CHECKING:
-    from rfproxy.routing.router import Router
-    from rfproxy.session.session import Session
+from rfproxy.upstream.router_port import RouterPort
 
 LISTEN_EVERY: Final = 0.1
 """Seconds between two looks."""
@@ -83,7 +78,7 @@ class Quiet:
     """That may take long, and keep the server busy."""
     executing: Iterator[str] | None = None
     """What else there may be, see `_executing`."""
-    heavy: set[Session] = field(default_factory=set)
+    heavy: set[ReplyTarget] = field(default_factory=set)
     """Whose reads may take long."""
 
     def read_on(self, lane: Lane) -> str:
@@ -107,7 +102,9 @@ class _Sample:
 class Watch:
     """Of one router. Times are seconds of the caller's monotonic clock."""
 
-    def __init__(self, router: Router, kernel: Callable[[Lane], TcpInfo | None], report: Callable[[], None]) -> None:
+    def __init__(
+        self, router: RouterPort, kernel: Callable[[Lane], TcpInfo | None], report: Callable[[], None]
+    ) -> None:
         """`kernel` tells what the kernel knows of a lane's connection; `report` is called when `busy` changes."""
         self.busy: Mapping[Node, Occupation] = {}
         """Servers that are silent because of a command that may take long."""
@@ -185,11 +182,11 @@ class Watch:
 
     def _move(self, lane: Lane, quiet: Quiet, now: float, *, light: bool) -> None:
         """Ask for reads once more at another server; `light`: only for what should have been answered by now."""
-        waiting: dict[Session, list[Run]] = {}
+        waiting: dict[ReplyTarget, list[Run]] = {}
         for run in lane.in_flight:
             if run.form is not LEFTOVER:
                 waiting.setdefault(run.session, []).append(run)
-        moving: dict[Session, Lane] = {}
+        moving: dict[ReplyTarget, Lane] = {}
         for session, runs in waiting.items():
             if long_reply_reissue.may_go(session, runs) and not (light and _heavy(session, runs, quiet)):
                 target = self._router.find(session.number, session.identity, Need.ANY, now)
@@ -199,23 +196,12 @@ class Watch:
         suspected = next(iter(waiting), None)
         for session, target in moving.items():
             for run in waiting[session]:
-                session.outstanding -= run.left
                 if session is suspected:
-                    self._decide(run, lane, now, oldest=run is waiting[session][0])
+                    session.decide_unanswered(run, lane.key.node, now, oldest=run is waiting[session][0])
                 else:
-                    session.send(long_reply_reissue.once_more(run, lane, now), target)
+                    session.reissue(run, long_reply_reissue.once_more(run, lane, now), target)
         for session in moving:
             session.attend(session.settle if session is suspected else session.pump, now)
-
-    @staticmethod
-    def _decide(run: Run, lane: Lane, now: float, *, oldest: bool) -> None:
-        """What becomes of the reads of the session whose command the server may be silent about, or die of."""
-        loss = Loss.AT_HEAD if oldest else Loss.BESIDE
-        for args in run.unanswered():
-            attempts = run.attempts.after(loss, lane.key.node, run.sent, now)
-            answer = outcome.exhausted(run.session, args, attempts, now)
-            run.session.recover(answer or outcome.again(run.session, args, run.need, attempts))
-            loss = Loss.BESIDE
 
     # --- servers that are busy
 
@@ -251,7 +237,7 @@ class Watch:
             log.info("server_not_busy", node=str(node), epoch=epoch)
 
 
-def _heavy(session: Session, runs: list[Run], quiet: Quiet) -> bool:
+def _heavy(session: ReplyTarget, runs: list[Run], quiet: Quiet) -> bool:
     """Whether what a session waits for may take long. Each of its commands is read once."""
     if session not in quiet.heavy and any(map(any, map(_long_commands, runs))):
         quiet.heavy.add(session)
@@ -274,6 +260,6 @@ def _long_commands(run: Run) -> Iterator[str]:
     for args in run.unanswered():
         command = lookup(args)
         yield command.name if command.takes_long else ""
-        if command.name == "EXEC" and run.session.ties is not None and run.session.ties.transaction is not None:
-            for queued in run.session.ties.transaction.queued:
+        if command.name == "EXEC":
+            for queued in run.session.queued_commands:
                 yield lookup(queued).name if lookup(queued).takes_long else ""

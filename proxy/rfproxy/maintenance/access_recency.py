@@ -15,17 +15,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from rfprotocol.backoff import Backoff
 from rfprotocol.resp.command_table import keys, lookup
 from rfprotocol.topology.topology import Node, Topology
+from rfproxy.core.identity import MASTER, Account, Identity, LaneKey
 from rfproxy.core.work_items import Run
-from rfproxy.maintenance.service_connection import Messenger, Refused
-from rfproxy.upstream.handshake import MASTER, Account, Identity, LaneKey, Refusal
-
-if TYPE_CHECKING:
-    from rfproxy.routing.router import Router
+from rfproxy.maintenance.service_connection import Messenger, Refused, open_messenger
+from rfproxy.upstream.connection import ReadObserver
+from rfproxy.upstream.handshake import Refusal
+from rfproxy.upstream.router_port import RouterPort
 
 PERIOD: Final = 1.0
 """Seconds. LRU clocks of Redis count in seconds (LRU_CLOCK_RESOLUTION in server.h)."""
@@ -59,15 +59,14 @@ def evicts_by_use(topology: Topology) -> bool:
     return topology.eviction.endswith(("-lru", "-lfu"))
 
 
-class Reads:
+class Reads(ReadObserver):
     """What one identity has read in this period; its lanes share it."""
 
-    __slots__ = ("_whole", "identity", "keys", "room", "seen")
+    __slots__ = ("_whole", "identity", "keys", "seen")
 
     def __init__(self, identity: Identity, whole: Recency) -> None:
+        super().__init__(room=whole.room)
         self.identity = identity
-        self.room = whole.room
-        """Whether what is read is looked at."""
         self.seen: set[bytes] = set()  # packets
         self.keys: dict[bytes, None] = {}
         self._whole = whole
@@ -86,7 +85,7 @@ class Reads:
 class Recency:
     """Of one worker. Times are seconds of the caller's monotonic clock."""
 
-    def __init__(self, router: Router) -> None:
+    def __init__(self, router: RouterPort) -> None:
         self.due = inf
         """When the period ends."""
         self.room = True
@@ -219,7 +218,7 @@ class Recency:
                 self._failing.setdefault(speaker, Backoff(FIRST_WAIT, LONGEST_WAIT)).failed(now)
 
         key = LaneKey(master, MASTER, speaker)
-        lane = self._router.messenger(key, ready=ready, over=over, defect=self.give_up)
+        lane = open_messenger(self._router, key, ready=ready, over=over, defect=self.give_up)
         self._lanes[speaker] = lane
 
     def _touch(self, lane: Messenger, named: list[bytes], now: float) -> None:

@@ -21,7 +21,7 @@ from hashlib import sha1
 from math import inf
 from typing import TYPE_CHECKING
 
-from rfproxy.upstream.handshake import Account
+from rfproxy.core.identity import Account
 
 if TYPE_CHECKING:
     from rfproxy.upstream.connection import Lane

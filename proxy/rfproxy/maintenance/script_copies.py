@@ -23,17 +23,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from math import inf
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from rfprotocol.backoff import Backoff
 from rfprotocol.topology.topology import Node, Topology
+from rfproxy.core.identity import REPLICA, Account, Identity, LaneKey
 from rfproxy.core.peers import Answers
 from rfproxy.maintenance.script_cache import Claim, Scripts
-from rfproxy.maintenance.service_connection import Messenger, Refused
-from rfproxy.upstream.handshake import REPLICA, Account, Identity, LaneKey, Refusal
-
-if TYPE_CHECKING:
-    from rfproxy.routing.router import Router
+from rfproxy.maintenance.service_connection import Messenger, Refused, open_messenger
+from rfproxy.upstream.handshake import Refusal
+from rfproxy.upstream.router_port import RouterPort
 
 AT_ONCE: Final = 100
 """Scripts in a packet. To compile one takes a server some 30 us, and nobody is served meanwhile."""
@@ -60,7 +59,7 @@ REFUSED_FOR: Final = 60.0
 class Copies:
     """Those of one worker, for all replicas. Times are seconds of the caller's monotonic clock."""
 
-    def __init__(self, router: Router, scripts: Scripts) -> None:
+    def __init__(self, router: RouterPort, scripts: Scripts) -> None:
         self.due = inf
         """When there is something to do."""
         self._router = router
@@ -144,7 +143,7 @@ class Copies:
 class _Replica:
     """One replica, and what its process has of the scripts."""
 
-    def __init__(self, node: Node, copies: Copies, router: Router, scripts: Scripts) -> None:
+    def __init__(self, node: Node, copies: Copies, router: RouterPort, scripts: Scripts) -> None:
         self.node = node
         self._listed = True
         self._lane: Messenger | None = None
@@ -213,7 +212,7 @@ class _Replica:
             self._refused.clear()
         account = next(one for one in accounts if one not in self._refused)
         key = LaneKey(self.node, REPLICA, Identity(account=account))
-        self._lane = self._router.messenger(key, ready=self._ready, over=self._over, defect=self._copies.give_up)
+        self._lane = open_messenger(self._router, key, ready=self._ready, over=self._over, defect=self._copies.give_up)
 
     def _accounts(self) -> list[Account | None]:
         """Under which to try, in this order."""

@@ -19,8 +19,9 @@ import hiredis
 from rfprotocol.errors import without_arguments
 from rfprotocol.resp import resp
 from rfproxy.core.attempts import Loss
+from rfproxy.core.identity import LaneKey
 from rfproxy.upstream.connection import Lane, LaneOwner, LaneState
-from rfproxy.upstream.handshake import LaneKey
+from rfproxy.upstream.router_port import RouterPort
 
 REFUSALS: Final = ("NOPERM", "NOAUTH", "WRONGPASS", "ERR unknown")
 """How errors begin that an account gets whatever it says of this kind. A command that was renamed is unknown."""
@@ -113,6 +114,13 @@ class Messenger(Lane):
             what(now)
         except Exception as error:
             self._on_defect(error)
+
+
+def open_messenger(router: RouterPort, key: LaneKey, *, ready: Moved, over: Moved, defect: Defect) -> Messenger:
+    """Open a connection for what the proxy itself has to say there."""
+    lane = Messenger(key, router, run_id=router.run_id(key), ready=ready, over=over, defect=defect)
+    router.connect_service(lane)
+    return lane
 
 
 def _refused(text: str) -> Any:

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 from rfprotocol.resp import resp
 from rfprotocol.resp.command_table import Route, lookup
+from rfproxy.core.ports import UpstreamConnection
 from rfproxy.core.work_items import Form, Need, Run, Verb
 from rfproxy.pinned import tracking_redirect
 from rfproxy.pinned.pin_state import Ties, bring_back
 from rfproxy.semantics import tracking
 from rfproxy.semantics.blocking import WAITS, nothing, remaining
 from rfproxy.semantics.client_syntax import parse_tracking
-from rfproxy.upstream.handshake import REPLICA, Refusal
 from rfproxy.upstream.replication_barrier import replication_barrier
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def tie(session: Session, now: float) -> Ties | None:
     return session.ties if session.own.usable and session.router.open(now) else None
 
 
-def lane_lost(session: Session, lane: Lane, now: float) -> None:
+def lane_lost(session: Session, lane: UpstreamConnection, now: float) -> None:
     """The own connection is closed, and the commands on it have been decided upon."""
     if lane is not session.own:
         return
@@ -156,9 +156,8 @@ def lane_lost(session: Session, lane: Lane, now: float) -> None:
         ties.stream.asked = 0
     tracking_redirect.forget_all(session, ties)
     loosen(session, now)
-    denied = lane.welcome is not None and lane.welcome.refusal is Refusal.DENIED and lane.duty is not REPLICA
-    if session.ties is not None and lane.welcome is not None and denied:
-        session.complain("?", f"closed: {lane.welcome.text}")
+    if session.ties is not None and (denial := lane.denial) is not None:
+        session.complain("?", f"closed: {denial}")
         session.client.close()
         session.close(now)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rfproxy.core.identity import Duty
 from rfproxy.pinned.pin_state import Ties
 from rfproxy.semantics import tracking
-from rfproxy.upstream.handshake import Duty
 
 if TYPE_CHECKING:
     from rfproxy.session.session import Session

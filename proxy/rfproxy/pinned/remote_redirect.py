@@ -24,9 +24,10 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from rfproxy.core.peers import Answers, owner
+from rfproxy.core.peers import Answers, RemoteClient, owner
 from rfproxy.core.work_items import Place
 from rfproxy.pinned import redirect_connection
+from rfproxy.pinned.session_registry import sessions_of
 from rfproxy.semantics import tracking
 from rfproxy.semantics.tracking import NOBODY
 
@@ -44,17 +45,16 @@ EXPIRES = 4 * RENEWED
 MISSES = 3
 
 
-class FarTarget:
+class FarTarget(RemoteClient):
     """A client of another worker, as the one sees it whose clients have it told. Stands in for a Session there."""
 
     def __init__(self, router: Router, peers: Peers, number: int, process: int) -> None:
         """`process`: this worker's."""
+        super().__init__()
         self.number = number
         self.place: Place | None = None
         """Where the server finds it, as far as is known."""
         self.gone = False
-        self.due = math.inf
-        """When to ask again, because somebody waits."""
         self.callers: dict[Session, None] = {}
         self._router = router
         self._peers = peers
@@ -253,23 +253,15 @@ def find(session: Session, number: int) -> FarTarget | None:
     router, here = session.router, owner(session.number)
     if router.peers is None or owner(number) == here:
         return None
-    return router.far_targets.get(number) or FarTarget(router, router.peers, number, here)
+    known = router.far_targets.get(number)
+    return known if isinstance(known, FarTarget) else FarTarget(router, router.peers, number, here)
 
 
-def poll(router: Router, now: float) -> None:
-    """Ask again for those that somebody waits for."""
-    for far in list(router.far_targets.values()):
-        far.poll(now)
-
-
-def renew(router: Router, now: float) -> None:
-    """Ask for the targets at other workers, and release those here that nobody has asked for."""
-    for far in list(router.far_targets.values()):
-        far.renew()
-    for session in list(router.sessions.values()) if router.peers is not None else []:
-        callers = session.ties.callers if session.ties is not None else {}
-        for caller in [one for one in callers if isinstance(one, FarCaller) and now - one.renewed > EXPIRES]:
-            _leave(session, caller, now)
+def release_expired(session: Session, now: float) -> None:
+    """Release a target of other workers that have not asked for it for long."""
+    callers = session.ties.callers if session.ties is not None else {}
+    for caller in [one for one in callers if isinstance(one, FarCaller) and now - one.renewed > EXPIRES]:
+        _leave(session, caller, now)
 
 
 def _leave(target: Session, caller: FarCaller, now: float) -> None:
@@ -296,7 +288,7 @@ def _reach(router: Router, args: list[bytes], now: float) -> list[bytes] | None:
     numbers = _numbers(args, 2)
     if numbers is None:
         return None
-    target = router.sessions.get(numbers[0])
+    target = sessions_of(router).get(numbers[0])
     if target is None:
         return []
     caller = _caller(target, numbers[1])
@@ -311,7 +303,7 @@ def _left(router: Router, args: list[bytes], now: float) -> list[bytes] | None:
     numbers = _numbers(args, 2)
     if numbers is None:
         return None
-    target = router.sessions.get(numbers[0])
+    target = sessions_of(router).get(numbers[0])
     caller = _caller(target, numbers[1]) if target is not None else None
     if target is not None and caller is not None:
         _leave(target, caller, now)
@@ -322,7 +314,7 @@ def _forget(router: Router, args: list[bytes], now: float) -> list[bytes] | None
     numbers = _numbers(args, 2)
     if numbers is None:
         return None
-    target = router.sessions.get(numbers[0])
+    target = sessions_of(router).get(numbers[0])
     if target is not None:
         redirect_connection.forget_all(target, numbers[1])
     return []
@@ -333,7 +325,7 @@ def _moved(router: Router, args: list[bytes], now: float) -> list[bytes] | None:
     if numbers is None or len(args) > 3:
         return None
     far = router.far_targets.get(numbers[0])
-    if far is not None:
+    if isinstance(far, FarTarget):
         far.moved(args[1:], now)
     return []
 

@@ -16,6 +16,7 @@ from rfproxy.core.work_items import Place
 from rfproxy.pinned import redirect_connection, remote_redirect
 from rfproxy.pinned.pin_state import Ties, bring_back
 from rfproxy.pinned.remote_redirect import FarCaller, FarTarget
+from rfproxy.pinned.session_registry import sessions_of
 from rfproxy.semantics import tracking
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ TRACKING = "CLIENT|TRACKING"
 
 def find(session: Session, number: int) -> Session | FarTarget | None:
     """The client with that id: this worker's or another one's."""
-    target = session.router.sessions.get(number)
+    target = sessions_of(session.router).get(number)
     return target if target is not None else remote_redirect.find(session, number)
 
 

@@ -15,9 +15,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 
 from rfprotocol.errors import ConfigError
 from rfprotocol.topology.topology import Node
-
-BACKLOG = 4096
-"""Connections that may wait to be accepted, per socket; the kernel's net.core.somaxconn bounds it, too."""
+from rfproxy.runtime.server import BACKLOG
 
 _SYSTEMD_FIRST = 3
 _Place = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]

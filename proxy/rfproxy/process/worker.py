@@ -34,10 +34,10 @@ from rfprotocol.store.interface import TopologyStore
 from rfprotocol.store.zookeeper import ZkStore
 from rfprotocol.topology.znode_paths import Paths
 from rfproxy.builtin import worker_queries
-from rfproxy.core import client_auth
-from rfproxy.core.client_auth import ClientAuth
+from rfproxy.core.durability import Durability
+from rfproxy.core.identity import Account
 from rfproxy.core.peers import first_number
-from rfproxy.core.policy import Policy, Reads
+from rfproxy.core.policy import ClientAuth, Policy, Reads, RetryWrites
 from rfproxy.process import descriptor_budget
 from rfproxy.process.listen_sockets import address_of
 from rfproxy.process.worker_channel import Siblings
@@ -46,10 +46,8 @@ from rfproxy.runtime.client_limits import Limits
 from rfproxy.runtime.registration import Membership
 from rfproxy.runtime.server import Server
 from rfproxy.runtime.topology_cache import TopologyCache
-from rfproxy.semantics.retry_policy import RetryWrites
+from rfproxy.semantics import client_auth
 from rfproxy.settings import ProxyConfig
-from rfproxy.upstream.durable_connection import Durability
-from rfproxy.upstream.handshake import Account
 
 READY = signal.Signals(signal.SIGRTMIN)
 """To the supervisor: this worker serves. A real-time signal, as those of several workers are not merged into one."""

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from rfprotocol.resp.command_table import Command, lookup
 from rfproxy.core.work_items import Run, Verb
-from rfproxy.upstream.durable_connection import may_replicate
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,4 +25,4 @@ class Pause:
 
 def _held_back(command: Command) -> bool:
     """Whether CLIENT PAUSE ... WRITE holds it back (CMD_MAY_REPLICATE in Redis, which lists PFCOUNT)."""
-    return may_replicate(command) or command.name == "PFCOUNT"
+    return command.may_replicate or command.name == "PFCOUNT"

@@ -26,14 +26,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from itertools import count
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rfprotocol.backoff import Backoff
+from rfproxy.core.identity import LaneKey
+from rfproxy.core.work_items import ReplyTarget
+from rfproxy.routing.waiter import Waiter
 from rfproxy.upstream.connection import Lane
-from rfproxy.upstream.handshake import LaneKey
-
-if TYPE_CHECKING:
-    from rfproxy.session.session import Session
 
 MOST_SCRIPTS: Final = 64
 """Connections of one pool that carry commands which end by themselves."""
@@ -75,28 +74,28 @@ class Queue:
 
     def __init__(self) -> None:
         self._numbers = count()
-        self._ending: OrderedDict[Session, int] = OrderedDict()
-        self._lasting: OrderedDict[Session, int] = OrderedDict()
+        self._ending: OrderedDict[Waiter, int] = OrderedDict()
+        self._lasting: OrderedDict[Waiter, int] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._ending) + len(self._lasting)
 
-    def __contains__(self, session: Session) -> bool:
+    def __contains__(self, session: Waiter) -> bool:
         return session in self._ending or session in self._lasting
 
-    def join(self, session: Session, *, ends: bool) -> None:
+    def join(self, session: Waiter, *, ends: bool) -> None:
         """A session waits; one that does so already keeps its place."""
         line, other = (self._ending, self._lasting) if ends else (self._lasting, self._ending)
         other.pop(session, None)
         if session not in line:
             line[session] = next(self._numbers)
 
-    def leave(self, session: Session) -> None:
+    def leave(self, session: Waiter) -> None:
         """A session waits no more; no error if it did not."""
         self._ending.pop(session, None)
         self._lasting.pop(session, None)
 
-    def first(self, *, scripts: bool) -> Session | None:
+    def first(self, *, scripts: bool) -> Waiter | None:
         """The one that has waited longest; `scripts`: also among those with a command that ends by itself."""
         lines = [line for line in (self._ending if scripts else None, self._lasting) if line]
         if not lines:
@@ -128,7 +127,7 @@ class Pool:
         self.spares = floor
         self._floor = floor
         self._missed = False
-        self._before: dict[Lane, Session | None] = {}  # scripts that were under way when this window began
+        self._before: dict[Lane, ReplyTarget | None] = {}  # scripts that were under way when this window began
 
     def use(self, lane: Lane, *, ends: bool) -> None:
         """A session has this connection; `ends`: for a command that ends by itself."""
@@ -204,7 +203,7 @@ class Dedicated:
     def __len__(self) -> int:
         return len(self._of)
 
-    def take(self, key: LaneKey, session: Session, now: float, *, ends: bool) -> Lane | None:
+    def take(self, key: LaneKey, session: Waiter, now: float, *, ends: bool) -> Lane | None:
         """A connection for this session, or None: then it waits, and is called when it may try again.
 
         `ends`: what it will carry ends by itself.
@@ -367,12 +366,12 @@ class Dedicated:
             pool.waiting.leave(session)
             session.attend(session.pump, now)
 
-    def leave(self, session: Session) -> None:
+    def leave(self, session: Waiter) -> None:
         """A session waits no more."""
         for pool in self._pools.values():
             pool.waiting.leave(session)
 
-    def why(self, session: Session) -> str:
+    def why(self, session: Waiter) -> str:
         """Why this session waits for a connection, if it does."""
         for pool in self._pools.values():
             if session in pool.waiting:

@@ -11,20 +11,18 @@ while others with the same key are well, they do its work until another may be o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rfproxy.core.counters import Stats
+from rfproxy.core.durability import Durability, Shortfall
+from rfproxy.core.identity import Duty, Identity, LaneKey
 from rfproxy.core.policy import Policy
-from rfproxy.core.ports import Log, Shell
+from rfproxy.core.ports import Log
 from rfproxy.core.work_items import Need
+from rfproxy.routing.event_loop import Shell
 from rfproxy.routing.lease import Lease
 from rfproxy.routing.router import Router
+from rfproxy.routing.waiter import Waiter
 from rfproxy.upstream.connection import Lane
-from rfproxy.upstream.durable_connection import Durability, DurableLane, Shortfall
-from rfproxy.upstream.handshake import Duty, Identity, LaneKey
-
-if TYPE_CHECKING:
-    from rfproxy.session.session import Session
+from rfproxy.upstream.durable_connection import DurableLane
 
 LANES = 4
 """Shared lanes for writes of sessions with the same key, at most."""
@@ -49,7 +47,7 @@ class DurableRouter(Router):
         self._unreplicated: set[Identity] = set()
         """Whose latest batch was on too few replicas."""
 
-    def lane(self, session: Session, need: Need, now: float) -> Lane | None:
+    def lane(self, session: Waiter, need: Need, now: float) -> Lane | None:
         """The shared lane for a run of this session, or None when it has to wait. They take turns: none is kept."""
         return self.find(session.number, session.identity, need, now)
 
@@ -84,7 +82,7 @@ class DurableRouter(Router):
         return lane
 
     def _durable_lane(self, key: LaneKey) -> DurableLane:
-        return DurableLane(key, self, self._durability, run_id=self._run_id(key))
+        return DurableLane(key, self, self._durability, waited=self._waited, run_id=self.run_id(key))
 
     def _new(self, key: LaneKey, *, exclusive: bool) -> Lane:
         if exclusive and key.duty is Duty.MASTER:
@@ -112,7 +110,7 @@ class DurableRouter(Router):
         if not lanes:
             self._turns.pop(lane.key, None)
 
-    def lane_waited(self, lane: Lane, shortfall: Shortfall | None) -> None:
+    def _waited(self, lane: Lane, shortfall: Shortfall | None) -> None:
         """WAIT was answered: say so when that is not as it was before."""
         self.stats.batches += 1
         identity = lane.key.identity

@@ -24,7 +24,7 @@ FIRST_REST = 0.01
 LONGEST_REST = 0.25
 """Seconds between attempts to reach a master that nobody has declared dead; doubled from first to longest."""
 
-Waiter = TypeVar("Waiter", bound=Hashable)
+Held = TypeVar("Held", bound=Hashable)
 
 
 class GateState(Enum):
@@ -52,7 +52,7 @@ class _Wait:
     until: float
 
 
-class Gate(Generic[Waiter]):
+class Gate(Generic[Held]):
     """The waiting room. Waiters are sessions; it only compares them."""
 
     def __init__(self, lease: Lease, *, timeout: float, capacity: int, leaseless: bool = False) -> None:
@@ -63,7 +63,7 @@ class Gate(Generic[Waiter]):
         self._leaseless = leaseless
         self._topology: Topology | None = None
         self._backoff = Backoff(FIRST_REST, LONGEST_REST)
-        self._waiting: dict[Waiter, _Wait] = {}
+        self._waiting: dict[Held, _Wait] = {}
         self._bytes = 0
 
     def state(self, now: float) -> GateState:
@@ -110,7 +110,7 @@ class Gate(Generic[Waiter]):
         """The master has replied to a command. That it accepts connections does not show that it serves."""
         self._backoff.succeeded()
 
-    def hold(self, waiter: Waiter, size: int, since: float, patience: float | None = None) -> bool:
+    def hold(self, waiter: Held, size: int, since: float, patience: float | None = None) -> bool:
         """Let `waiter` wait with `size` bytes in all; False when there is no room for them.
 
         `since`: from when on it waits, in seconds of the clock. That may be long ago: it was let go in vain.
@@ -126,7 +126,7 @@ class Gate(Generic[Waiter]):
         self._waiting[waiter] = _Wait(since, size, since + timeout)
         return True
 
-    def release(self, waiter: Waiter, now: float) -> float | None:
+    def release(self, waiter: Held, now: float) -> float | None:
         """`waiter` waits no more; returns for how many seconds it did, or None if it did not wait."""
         wait = self._waiting.pop(waiter, None)
         if wait is None:
@@ -134,11 +134,11 @@ class Gate(Generic[Waiter]):
         self._bytes -= wait.size
         return now - wait.since
 
-    def waiting(self) -> list[Waiter]:
+    def waiting(self) -> list[Held]:
         """All who wait, in the order in which they were held."""
         return list(self._waiting)
 
-    def expired(self, now: float) -> list[Waiter]:
+    def expired(self, now: float) -> list[Held]:
         """Those who have waited for the whole timeout; they stay until released."""
         return [waiter for waiter, wait in self._waiting.items() if now >= wait.until]
 

@@ -10,27 +10,21 @@ rate. A reader of one that is silent would have to wait, so that one is tried by
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from math import inf
 from typing import Final
 
 from rfprotocol.backoff import Backoff
 from rfprotocol.topology.topology import Node
-from rfproxy.upstream.handshake import Identity
+from rfproxy.core.identity import Identity
 
 SHED: Final = 0.1
 LONGEST_SHED: Final = 2.0
 """Seconds for which a replica that failed is passed over, unless the topology changes before: doubled from first to
 longest."""
-SLOW: Final = 0.05
-"""Seconds that a reply may take."""
-SLOW_FOR: Final = 0.25
-"""Seconds without a reply that took less, after which a replica is passed over. A proxy that stood still finds all
-replies late once."""
 SLOW_REST: Final = 10.0
 """Seconds for which a slow replica is passed over the first time. When it is slow still, twice as long."""
 LONGEST_REST: Final = 160.0
-"""Seconds for which it is passed over at most: each look whether it is well again costs its readers SLOW_FOR."""
-
+"""Seconds for which it is passed over at most. Each look whether it is well again costs its readers SLOW_FOR of
+`upstream/latency.py`."""
 
 FIRST_TRIAL: Final = 0.25
 LONGEST_BETWEEN_TRIALS: Final = 2.0
@@ -77,26 +71,6 @@ class Denials:
     def times(self) -> Iterable[float]:
         """When to look again."""
         return (denial.due for denial in self._tries.values())
-
-
-class Pace:
-    """How long the replies on one lane have been slow."""
-
-    def __init__(self) -> None:
-        self._since = inf
-
-    @property
-    def slow(self) -> bool:
-        """Whether the latest reply was."""
-        return self._since < inf
-
-    def replied(self, took: float, now: float) -> bool:
-        """A reply came after so many seconds; True when it is time to read elsewhere."""
-        if took < SLOW:
-            self._since = inf
-            return False
-        self._since = min(self._since, now)
-        return now - self._since >= SLOW_FOR
 
 
 class Silent:

@@ -13,17 +13,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from rfprotocol.backoff import Backoff
 from rfprotocol.resp.command_table import Command, exists_in
 from rfprotocol.topology.topology import Node, Phase, Topology
-from rfproxy.core import client_auth
 from rfproxy.core.attempts import NEVER_SENT, Attempts
 from rfproxy.core.counters import ChangeStats, Stats
-from rfproxy.core.peers import Peers
+from rfproxy.core.identity import MASTER, REPLICA, Duty, Identity, LaneKey
+from rfproxy.core.peers import RemoteClient
 from rfproxy.core.policy import Policy, Reads
-from rfproxy.core.ports import Log, Shell
+from rfproxy.core.ports import Log
 from rfproxy.core.server_contact import Contact
 from rfproxy.core.work_items import ANYWHERE, NEEDS_MASTER, URGENT, Need, Run, Verb
 from rfproxy.health.outage_log import Outages
@@ -31,26 +30,24 @@ from rfproxy.health.server_silence import Watch
 from rfproxy.maintenance.access_recency import Recency, evicts_by_use
 from rfproxy.maintenance.script_cache import Scripts
 from rfproxy.maintenance.script_copies import Copies
-from rfproxy.maintenance.service_connection import Defect, Messenger, Moved
-from rfproxy.pinned import remote_redirect
-from rfproxy.pinned.blocked_departures import Leaving
-from rfproxy.pinned.remote_redirect import FarTarget
+from rfproxy.routing.blocked_departures import Leaving
 from rfproxy.routing.client_pause import Pause
 from rfproxy.routing.dedicated_pool import Dedicated
+from rfproxy.routing.event_loop import Shell
 from rfproxy.routing.hold_queue import OPEN, RESTING, Gate, GateState
 from rfproxy.routing.lease import Lease
 from rfproxy.routing.replica_selection import Denials, Replicas
 from rfproxy.routing.replication_grace import Settling
+from rfproxy.routing.waiter import Waiter
+from rfproxy.semantics import client_auth
 from rfproxy.semantics.retry_policy import lacks_replicas, refused
 from rfproxy.semantics.scan_cursors import Cursors
 from rfproxy.upstream import long_reply_reissue
 from rfproxy.upstream.connection import Lane, LaneState
-from rfproxy.upstream.handshake import MASTER, REPLICA, Duty, Identity, LaneKey, Refusal, Welcome
+from rfproxy.upstream.handshake import Refusal, Welcome
 from rfproxy.upstream.handshake_policy import Reception
 from rfproxy.upstream.long_reply_isolation import Parking
-
-if TYPE_CHECKING:
-    from rfproxy.session.session import Session
+from rfproxy.upstream.router_port import RouterPort
 
 FIRST_REOPENING = 0.01
 LONGEST_REOPENING = 1.0
@@ -69,22 +66,20 @@ _TOO_MANY = "ERR max number of clients"
 """How a server refuses one connection that serves others well."""
 
 
-class Router:
+class Router(RouterPort):
     """All lanes of one proxy process, and the topology they follow."""
 
     def __init__(self, policy: Policy, shell: Shell, lease: Lease, stats: Stats, log: Log) -> None:
-        self.policy = policy
-        self.stats = stats
-        self.log = log
+        super().__init__(policy, stats, log)
         self.topology: Topology | None = None
-        self.gate: Gate[Session] = Gate(
+        self.gate: Gate[Waiter] = Gate(
             lease, timeout=policy.hold_timeout, capacity=policy.hold_bytes, leaseless=policy.leaseless
         )
         self.acknowledged = -1
         self.unfenced = False  # the record is one of Ruby's redis_failover, whose managers wait for no proxy
         self.versions: dict[Node, str] = {}
         """Of each server that has told it, when it last greeted a lane."""
-        self.sessions: dict[int, Session] = {}
+        self.sessions: dict[int, Waiter] = {}
         self.leaving = Leaving()
         self.strangers = False  # the servers want to know who speaks before they answer anything
         self.process = ""  # the master's, told from all others
@@ -93,8 +88,7 @@ class Router:
         self.copies = Copies(self, self.scripts)
         self.recency = Recency(self)
         self.pause: Pause | None = None
-        self.peers: Peers | None = None  # the other workers, when there are any
-        self.far_targets: dict[int, FarTarget] = {}  # their clients that are told what clients of this one track
+        self.far_targets: dict[int, RemoteClient] = {}  # their clients that are told what clients of this one track
         self._reads_replicas = policy.reads is Reads.REPLICA
         self._look_again = math.inf  # when to let those who wait look again
         self._turn = 0  # counts what may lead sessions to other lanes
@@ -120,14 +114,14 @@ class Router:
 
     # --- where to
 
-    def lane(self, session: Session, need: Need, now: float) -> Lane | None:
+    def lane(self, session: Waiter, need: Need, now: float) -> Lane | None:
         """The shared lane for a run of this session, or None when it has to wait."""
         lane = session.ways.known(need, self._turn)
         if lane is not None and lane.usable and (lane.duty is REPLICA or self.open(now)):
             if need is ANYWHERE and lane.duty is MASTER and self._reads_replicas:
                 self.stats.spilled += 1
             return lane
-        if client_auth.outside(session):
+        if client_auth.outside(session.identity, self.policy):
             return None  # never under the proxy's account, should a command have come so far
         lane = self.find(session.number, session.identity, need, now)
         if lane is not None and lane.duty is not Duty.ANY:
@@ -171,7 +165,7 @@ class Router:
 
     def exclusive(
         self,
-        session: Session,
+        session: Waiter,
         now: float,
         need: Need = Need.OWN,
         attempts: Attempts = NEVER_SENT,
@@ -182,7 +176,7 @@ class Router:
 
         `attempts`: the earlier sendings of what is to be sent. `ends`: it ends by itself.
         """
-        if client_auth.outside(session):
+        if client_auth.outside(session.identity, self.policy):
             return None
         key = self._key(session.number, session.identity, need, now, attempts)
         if key is None:
@@ -267,7 +261,7 @@ class Router:
         return lane
 
     def _new(self, key: LaneKey, *, exclusive: bool) -> Lane:
-        lane = Lane(key, self, run_id=self._run_id(key))
+        lane = Lane(key, self, run_id=self.run_id(key))
         self._attach_recency(lane)
         return lane
 
@@ -275,18 +269,17 @@ class Router:
         counts = lane.duty is REPLICA and self.topology is not None and evicts_by_use(self.topology)
         lane.recency = self.recency.reads_of(lane.key.identity) if counts else None
 
-    def messenger(self, key: LaneKey, *, ready: Moved, over: Moved, defect: Defect) -> Messenger:
-        """A connection for what the proxy itself has to say there."""
-        lane = Messenger(key, self, run_id=self._run_id(key), ready=ready, over=over, defect=defect)
+    def connect_service(self, lane: Lane) -> None:
+        """Open a connection for what the proxy itself has to say to a server."""
         self._messengers[lane] = None
         self._shell.connect(lane)
-        return lane
 
     def wake_chores(self, when: float) -> None:
         """What nobody waits for is to be done then."""
         self._shell.wake_at(when)
 
-    def _run_id(self, key: LaneKey) -> str:
+    def run_id(self, key: LaneKey) -> str:
+        """The process that a lane with this key is to find there; empty when any will do."""
         return self.topology.run_id if self.topology and key.duty is not REPLICA else ""
 
     def _is_shared(self, lane: Lane) -> bool:
@@ -418,7 +411,7 @@ class Router:
         else:
             self.rest(lane, now)
 
-    def served(self, session: Session) -> bool:
+    def served(self, session: Waiter) -> bool:
         """Whether the servers have accepted this session as what it is."""
         said_so = session.identity != client_auth.newcomer(self.policy)
         return said_so or session.born <= self._served.get(session.identity, -math.inf)
@@ -596,7 +589,7 @@ class Router:
         """Of the topology in force; -1 before the first."""
         return self.topology.epoch if self.topology else -1
 
-    def hold(self, session: Session, entries: int, size: int, now: float) -> bool:
+    def hold(self, session: Waiter, entries: int, size: int, now: float) -> bool:
         """A session cannot go on; False when there is no room for its `size` bytes."""
         if session.waits_since is None:
             session.waits_since = session.first_sent or now
@@ -612,7 +605,7 @@ class Router:
         """Whether this reply says that the command was not executed and belongs on another server, or later."""
         return refused(reply) or (self._settling.lasts(now) and lacks_replicas(reply))
 
-    def patience(self, session: Session) -> float:
+    def patience(self, session: Waiter) -> float:
         """For how many seconds the next command of this session may wait."""
         return min(PING_PATIENCE, self.policy.hold_timeout) if session.only_pings else self.policy.hold_timeout
 
@@ -625,19 +618,19 @@ class Router:
         serving = self.topology is not None and self.topology.master is not None
         return self.stats.disturbed(self.epoch, serving=serving)
 
-    def release(self, session: Session, now: float) -> None:
+    def release(self, session: Waiter, now: float) -> None:
         """A session goes on, or is gone."""
         waited = self.gate.release(session, now)
         if waited is not None:
             self.dedicated.leave(session)
             self.stats.change.waited(waited)
 
-    def forgive(self, session: Session, now: float) -> None:
+    def forgive(self, session: Waiter, now: float) -> None:
         """The same, and when it waits again its patience begins anew."""
         self.release(session, now)
         session.waits_since = None
 
-    def masterdown(self, session: Session, now: float, *, sent: bool) -> str:
+    def masterdown(self, session: Waiter, now: float, *, sent: bool) -> str:
         """The error for a command that waited too long; `sent`: a server was sent it, and did not execute it."""
         state = self.gate.state(now).value
         if why := self.dedicated.why(session) or self._outages.reason(self.topology.master if self.topology else None):
@@ -732,7 +725,8 @@ class Router:
             self.discard(lane, now)
         if not self.gate.trusts(now) and self.gate.stale_reads(now):
             self._part_with_master(now)  # there is no news: reads go on from whatever there is
-        remote_redirect.poll(self, now)
+        for far in list(self.far_targets.values()):
+            far.poll(now)
         self.copies.attend(now)
         self.recency.attend(now)
         if now >= self._look_again:  # else one of many has waited too long, which does not concern the others
@@ -790,7 +784,10 @@ class Router:
         self._denials.forget(now)
         self.reception.reap(now)
         self.recency.reap(now)
-        remote_redirect.renew(self, now)
+        for far in list(self.far_targets.values()):
+            far.renew()
+        for session in list(self.sessions.values()) if self.peers is not None else []:
+            session.release_expired(now)
         for lane in self.dedicated.reap(now):
             self.discard(lane, now)
         unused += [lane for lane in self._parking if lane.idle]

@@ -18,19 +18,20 @@ import socket
 import struct
 import sys
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 from rfprotocol.network.tcp_info import HasOptions, TcpInfo, look
 from rfprotocol.resp import resp
 from rfprotocol.topology.topology import Node
+from rfproxy.core.counters import Stats
 from rfproxy.core.memory_budget import NOTED
+from rfproxy.core.ports import Log
 from rfproxy.health.connect_queue import Opening
-from rfproxy.runtime.client_limits import OutputLimit
+from rfproxy.routing.router import Router
+from rfproxy.runtime.client_limits import Limits, OutputLimit
+from rfproxy.session.client_departures import Departures
 from rfproxy.session.session import Session
 from rfproxy.upstream.connection import Lane, LaneState
-
-if TYPE_CHECKING:
-    from rfproxy.runtime.server import Server
 
 OUTPUT_NOTED: Final = NOTED
 """Bytes that may wait for a client to read them without being counted."""
@@ -73,6 +74,45 @@ class Transport(Protocol):
         """From how many bytes on `pause_writing` is called."""
 
 
+class ConnectionHost(Protocol):
+    """What connections ask of the server that they belong to. A protocol, since the server is not compiled."""
+
+    limits: Limits
+    stats: Stats
+    log: Log
+    router: Router
+    now: Callable[[], float]
+    """The time in seconds, monotonic."""
+    departures: Departures
+    upstreams: dict[Lane, Upstream]
+    """The connections to servers that stand."""
+
+    @property
+    def retiring(self) -> bool:
+        """Whether clients are parted with at a quiet moment."""
+
+    def admit(self, client: Client) -> int | None:
+        """The number of a new client, or None when there are too many."""
+
+    def gone(self, client: Client) -> None:
+        """A client is no more."""
+
+    def took(self, client: Client, size: int) -> None:
+        """Much was read from a client."""
+
+    def weigh(self, client: Client, size: int, *, unread: int, stuck: bool, unfinished: bool) -> None:
+        """A client holds so many bytes; see Budget."""
+
+    def stops(self, client: Client, *, unfinished: bool) -> bool:
+        """Whether a client is not to be read from."""
+
+    def strained(self, client: Client) -> None:
+        """Keep an eye on a client that is not read from, until it is again."""
+
+    def listen_for_replies(self) -> None:
+        """Look at what is unanswered until nothing is."""
+
+
 class Client:
     """The connection of one client."""
 
@@ -92,7 +132,7 @@ class Client:
         "_wrote",
     )
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: ConnectionHost) -> None:
         self._server = server
         self._time = server.now
         self._session: Session | None = None
@@ -324,7 +364,7 @@ class Client:
 class Upstream:
     """The connection of one lane."""
 
-    def __init__(self, server: Server, lane: Lane, opening: Opening) -> None:
+    def __init__(self, server: ConnectionHost, lane: Lane, opening: Opening) -> None:
         self._server = server
         self._time = server.now
         self._lane = lane

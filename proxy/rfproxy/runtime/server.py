@@ -18,20 +18,21 @@ from rfprotocol.network.resolver import Resolver
 from rfprotocol.network.tcp_info import TcpInfo
 from rfprotocol.topology.topology import Node, Topology
 from rfproxy.core.counters import Stats
+from rfproxy.core.identity import Duty
 from rfproxy.core.memory_budget import Budget
 from rfproxy.core.policy import Policy
 from rfproxy.core.ports import Log
 from rfproxy.health.connect_queue import Opening
 from rfproxy.health.server_silence import LISTEN_EVERY, SILENT
-from rfproxy.process.listen_sockets import BACKLOG
 from rfproxy.routing.durable_router import create_router
 from rfproxy.routing.lease import Lease
 from rfproxy.runtime.client_limits import Limits
 from rfproxy.runtime.connections import Client, Upstream, failure, notice_vanished
 from rfproxy.session.client_departures import Departures
 from rfproxy.upstream.connection import Lane
-from rfproxy.upstream.handshake import Duty
 
+BACKLOG = 4096
+"""Connections that may wait to be accepted, per socket; the kernel's net.core.somaxconn bounds it, too."""
 CONNECT_TIMEOUT = 1.0
 """Seconds for a connection to a server; on one that takes longer nobody should wait. Counted from when an address of
 it is known: the first look-up of a name has its own limit."""
@@ -165,7 +166,7 @@ class Server:
         self.resolver.follow(self, {node.host for node in topology.nodes})
         self.router.apply(topology, self.now())
 
-    # --- what the core asks for (rfproxy.routing.router.Shell)
+    # --- what the core asks for (rfproxy.routing.event_loop.Shell)
 
     def connect(self, lane: Lane) -> None:
         """Open the connection of a lane, when it is its turn."""

@@ -30,6 +30,11 @@ _TIMESTAMPS = 2**41  # above every time in milliseconds before the year 2039
 # --- a client and its line
 
 
+def good_name(name: bytes) -> bool:
+    """Whether a client may be called so (validateClientName in networking.c)."""
+    return all(33 <= byte <= 126 for byte in name)
+
+
 class ClientFlag(Flag):
     """What a line shows of the state of a client, in this order."""
 

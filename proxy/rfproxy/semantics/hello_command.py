@@ -12,8 +12,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from rfproxy.builtin.client_command import good_name
-from rfproxy.upstream.handshake import Account, Identity
+from rfproxy.core.identity import Account, Identity
+from rfproxy.semantics.client_syntax import good_name
 
 INTEGER = re.compile(rb"0|-?[1-9][0-9]{0,18}")
 """As string2ll in Redis' util.c reads it: no sign, blank or zero too many."""

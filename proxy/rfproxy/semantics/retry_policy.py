@@ -35,18 +35,9 @@ and written another one may see it return. That is the freedom used here. A call
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import Enum
 
 from rfprotocol.resp.command_table import Command, Route
-
-
-class RetryWrites(Enum):
-    """Which writes that were sent and not answered are sent again."""
-
-    NEVER = "never"
-    IDEMPOTENT = "idempotent"
-    ALWAYS = "always"
-
+from rfproxy.core.policy import RetryWrites
 
 REFUSALS = (
     b"-READONLY You can't write against a read only replica.",

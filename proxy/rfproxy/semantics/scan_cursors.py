@@ -36,7 +36,8 @@ class Cursors:
 
     def __init__(self, process: str) -> None:
         digest = blake2b(process.encode("utf-8", "surrogateescape"), digest_size=8).digest()
-        self._mark = 1 + int.from_bytes(digest, "big") % _MARKS
+        self.mark = 1 + int.from_bytes(digest, "big") % _MARKS
+        """The number that cursors of this process carry; never 0."""
 
     def incoming(self, args: list[bytes]) -> list[bytes]:
         """A command of the SCAN family as the process is to get it.
@@ -51,17 +52,22 @@ class Cursors:
         mark, position = divmod(int(cursor), 2**_BITS)
         if not 1 <= mark <= _MARKS:
             return args
-        return [*args[:place], b"%d" % (position if mark == self._mark else 0), *args[place + 1 :]]
+        return [*args[:place], b"%d" % (position if mark == self.mark else 0), *args[place + 1 :]]
 
     def outgoing(self, reply: bytes) -> bytes:
-        """The reply to such a command as the client is to get it: with a marked cursor.
+        """The reply to such a command of this process as the client is to get it."""
+        return marked(reply, self.mark)
 
-        Unchanged is what carries no cursor (errors, nulls, +QUEUED), the cursor 0, which ends an iteration, and a
-        cursor of 2**36 or more, which no table gives out that fits into memory.
-        """
-        match = _REPLY.match(reply)
-        cursor = int(match[1]) if match else 0
-        if match is None or not 0 < cursor < 2**_BITS:
-            return reply
-        marked = b"%d" % (self._mark << _BITS | cursor)
-        return b"".join([b"*2\r\n$%d\r\n%b\r\n" % (len(marked), marked), memoryview(reply)[match.end() :]])
+
+def marked(reply: bytes, mark: int) -> bytes:
+    """The reply of a process with this mark as the client is to get it: with a marked cursor.
+
+    Unchanged is what carries no cursor (errors, nulls, +QUEUED), the cursor 0, which ends an iteration, and a
+    cursor of 2**36 or more, which no table gives out that fits into memory.
+    """
+    match = _REPLY.match(reply)
+    cursor = int(match[1]) if match else 0
+    if match is None or not 0 < cursor < 2**_BITS:
+        return reply
+    given = b"%d" % (mark << _BITS | cursor)
+    return b"".join([b"*2\r\n$%d\r\n%b\r\n" % (len(given), given), memoryview(reply)[match.end() :]])

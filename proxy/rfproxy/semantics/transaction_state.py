@@ -15,7 +15,6 @@ from enum import Enum
 
 from rfprotocol.resp.command_table import lookup
 from rfproxy.core.peers import Answers
-from rfproxy.upstream.durable_connection import may_replicate
 
 LOST = "connection lost"
 GAVE_UP = "the client was told that EXEC will fail"
@@ -127,7 +126,7 @@ class Transaction:
     @property
     def replicates(self) -> bool:
         """Whether replicas may be sent what the server has queued."""
-        return any(may_replicate(lookup(args)) for args in self.queued)
+        return any(lookup(args).may_replicate for args in self.queued)
 
     def _catch_up(self) -> None:
         """The state that what is under way leads to."""

@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING
 
 from rfprotocol.resp import resp
 from rfprotocol.resp.command_table import Command, Route, keys, lookup, tells_all_keys
+from rfprotocol.topology.topology import Node
 from rfproxy.core.attempts import JUST_SENT, MOST_BLAMED, NEVER_SENT, Attempts, Loss
+from rfproxy.core.ports import UpstreamConnection
 from rfproxy.core.work_items import Entry, Form, Need, Ready, Run, Verb, alone
 from rfproxy.semantics.retry_policy import may_resend
 
 if TYPE_CHECKING:
     from rfproxy.session.session import Session
-    from rfproxy.upstream.connection import Lane
 
 
-def after_loss(session: Session, run: Run, commands: list[list[bytes]], lane: Lane, loss: Loss) -> Attempts:
+def after_loss(
+    session: Session, run: Run, commands: list[list[bytes]], lane: UpstreamConnection, loss: Loss
+) -> Attempts:
     """The record of commands of `run`, which was on `lane`, which is over.
 
     A server may die of the oldest run in flight, so the time since that was sent counts. How long a client has waited
@@ -58,7 +61,7 @@ def _spares_servers(command: Command) -> bool:
     return command.group in ("pubsub", "transactions") and command.reads_only
 
 
-def decide(session: Session, args: list[bytes], need: Need, lane: Lane, attempts: Attempts) -> Entry:
+def decide(session: Session, args: list[bytes], need: Need, lane: UpstreamConnection, attempts: Attempts) -> Entry:
     """For a command that was on `lane`, which is over; `attempts` says how it ended."""
     command, missing = lookup(args), why_missing(lane)
     harmless = command.reads_only or command.name == "EXEC"  # without MULTI; with one, `pledge` decides
@@ -71,7 +74,7 @@ def decide(session: Session, args: list[bytes], need: Need, lane: Lane, attempts
     return again(session, args, need, attempts)
 
 
-def of_busy(session: Session, run: Run, verb: Verb, lane: Lane, loss: Loss) -> Entry:
+def of_busy(session: Session, run: Run, verb: Verb, lane: UpstreamConnection, loss: Loss) -> Entry:
     """For a blocking command, or one that waits for the server's consent, that was on `lane`, which is over."""
     if loss is Loss.UNSENT:
         return verb
@@ -107,6 +110,16 @@ def exhausted(session: Session, args: list[bytes], attempts: Attempts, now: floa
     )
     session.complain(name, text)
     return Ready(resp.error(text))
+
+
+def by_silent_server(session: Session, run: Run, node: Node, now: float, *, oldest: bool) -> None:
+    """What becomes of reads that were sent to a server that is silent about one of them, or dies of it."""
+    loss = Loss.AT_HEAD if oldest else Loss.BESIDE
+    for args in run.unanswered():
+        attempts = run.attempts.after(loss, node, run.sent, now)
+        answer = exhausted(session, args, attempts, now)
+        session.recover(answer or again(session, args, run.need, attempts))
+        loss = Loss.BESIDE
 
 
 def _share(session: Session) -> None:
@@ -182,7 +195,7 @@ def answer_of(session: Session, run: Run, answer: Ready) -> Ready:
     return Ready(resp.simple("OK") + resp.simple("QUEUED") * (len(run.commands) - 2) + answer.reply)
 
 
-def why_missing(lane: Lane) -> str:
+def why_missing(lane: UpstreamConnection) -> str:
     """Why there is no reply to what was in flight on a lane to a master, which is over."""
     if lane.lapsed:
         return (

@@ -13,19 +13,19 @@ from rfprotocol.resp import resp
 from rfprotocol.resp.command_table import Route, keys, lookup
 from rfprotocol.resp.reply_scanner import Taken, split
 from rfproxy.builtin import dispatch, reply_mode
-from rfproxy.core import client_auth
 from rfproxy.core.attempts import Loss
+from rfproxy.core.identity import REPLICA
+from rfproxy.core.ports import UpstreamConnection
 from rfproxy.core.work_items import Entry, Form, Hangup, Need, Ready, Run, Verb
-from rfproxy.pinned import pinning, tracking_redirect, transactions
+from rfproxy.pinned import pinning, tracking_redirect
 from rfproxy.semantics.retry_policy import lacks_replicas, may_have_changed, may_resend
-from rfproxy.session import outcome
+from rfproxy.semantics.scan_cursors import marked
+from rfproxy.session import outcome, transactions
 from rfproxy.session.partial_reply import Midway
 from rfproxy.upstream import durable_connection, replication_barrier
-from rfproxy.upstream.handshake import REPLICA, Refusal
 
 if TYPE_CHECKING:
     from rfproxy.session.session import Session
-    from rfproxy.upstream.connection import Lane
 
 
 # --- replies
@@ -55,7 +55,7 @@ def _deliver_each(session: Session, run: Run, taken: Taken, now: float) -> None:
     for args, reply in zip(run.commands[first:], split(taken.data), strict=False):
         if run.need is Need.OWN and not reply.startswith(b"-") and reply != transactions.QUEUED:
             session.router.scripts.executed(args, run.flushes, now, session.identity.account)
-        _judge(session, run, args, run.cursors.outgoing(reply) if run.cursors else reply, now)
+        _judge(session, run, args, marked(reply, run.mark) if run.mark else reply, now)
 
 
 def _deliver_part(session: Session, run: Run, taken: Taken, now: float) -> None:
@@ -94,13 +94,13 @@ def _judge(session: Session, run: Run, args: list[bytes], reply: bytes, now: flo
     elif reply.startswith(_UNKNOWN) and session.lane is not None and session.lane.duty is REPLICA:
         session.recover(_at_the_master(session, args))
     elif session.recovered is None:
-        session.client.write(reply if session.shortfall is None else durable_connection.told(session, args, reply))
+        session.client.write(reply if session.shortfall is None else _told(session, args, reply))
     elif lookup(args).reads_only:  # beside something that was not executed: read again behind it
         session.recover(outcome.again(session, args, need), reply)
     else:
         if may_have_changed(lookup(args), reply):
             session.let_stand()
-        session.recover(Ready(reply if session.shortfall is None else durable_connection.told(session, args, reply)))
+        session.recover(Ready(reply if session.shortfall is None else _told(session, args, reply)))
 
 
 _SAME_ANYWHERE = (b"-ERR ", b"-WRONGTYPE ")
@@ -195,10 +195,15 @@ def _deliver_together(session: Session, run: Run, taken: Taken, now: float) -> N
 def _told_of_block(session: Session, run: Run, replies: list[bytes], *, began: bool) -> bytes:
     """What the client hears of a transaction that too few replicas have: EXEC's reply stands for all of it."""
     if began:
-        return b"".join([*replies[:-1], durable_connection.told_of_exec(session, run.commands, replies[-1])])
-    return b"".join(
-        durable_connection.told(session, args, reply) for args, reply in zip(run.commands, replies, strict=True)
-    )
+        told = durable_connection.told_of_exec(session.shortfall, session.router.stats, run.commands, replies[-1])
+        return b"".join([*replies[:-1], told])
+    return b"".join(_told(session, args, reply) for args, reply in zip(run.commands, replies, strict=True))
+
+
+def _told(session: Session, args: list[bytes], reply: bytes) -> bytes:
+    if session.shortfall is None:
+        return reply
+    return durable_connection.told(session.shortfall, session.router.stats, args, reply)
 
 
 def _deliver_consent(session: Session, run: Run, taken: Taken, now: float) -> None:
@@ -211,7 +216,7 @@ def _deliver_consent(session: Session, run: Run, taken: Taken, now: float) -> No
     elif taken.has_error:
         session.client.write(taken.data)
         tracking_redirect.refused(session, now)
-        client_auth.screen(session)  # if it was AUTH: what came behind it was left until now
+        session.screen()  # if it was AUTH: what came behind it was left until now
     else:
         dispatch.granted(session, verb, taken.data, now)
 
@@ -269,7 +274,7 @@ def _refused_in_doubt(session: Session, run: Run) -> Ready:
     return Ready(resp.error(text))
 
 
-def returned(session: Session, run: Run, lane: Lane, loss: Loss) -> None:
+def returned(session: Session, run: Run, lane: UpstreamConnection, loss: Loss) -> None:
     """A lane gives a run back: decide what becomes of it."""
     first = session.recovered is None and loss is not Loss.UNSENT and run.form is not Form.RESTORE
     if session.midway is not None and first:
@@ -285,8 +290,8 @@ def returned(session: Session, run: Run, lane: Lane, loss: Loss) -> None:
         transaction = None  # no connection holds it: the own one is that of a command that travels alone
     if run.form is Form.RESTORE:
         pass  # the ties know what has to be restored
-    elif lane.welcome is not None and lane.welcome.refusal is Refusal.DENIED and lane.duty is not REPLICA:
-        _denied(session, run, lane, lane.welcome.text)
+    elif (denial := lane.denial) is not None:
+        _denied(session, run, lane, denial)
     elif session.busy is not None:
         session.recover(outcome.of_busy(session, run, session.busy, lane, loss))
     elif transaction is not None and lane is session.own and not lane.usable and run.form is not Form.STREAM:
@@ -297,7 +302,7 @@ def returned(session: Session, run: Run, lane: Lane, loss: Loss) -> None:
         _returned_unanswered(session, run, lane, loss)
 
 
-def _denied(session: Session, run: Run, lane: Lane, text: str) -> None:
+def _denied(session: Session, run: Run, lane: UpstreamConnection, text: str) -> None:
     """The server does not accept who speaks. A replica may only not have heard of the user: others are asked.
 
     Redis asks for a password when a connection begins. So whoever was accepted before, and has used a password that was
@@ -316,7 +321,7 @@ def _denied(session: Session, run: Run, lane: Lane, text: str) -> None:
         session.recover(Hangup(b""))
 
 
-def _returned_unanswered(session: Session, run: Run, lane: Lane, loss: Loss) -> None:
+def _returned_unanswered(session: Session, run: Run, lane: UpstreamConnection, loss: Loss) -> None:
     if run.form is Form.BLOCK:
         run.attempts = outcome.after_loss(session, run, run.commands[1:-1], lane, loss)
         session.recover(_decide_block(session, run, lane))
@@ -333,7 +338,7 @@ def _returned_unanswered(session: Session, run: Run, lane: Lane, loss: Loss) -> 
                 loss = Loss.BEHIND_OWN
 
 
-def _decide_block(session: Session, run: Run, lane: Lane) -> Entry:
+def _decide_block(session: Session, run: Run, lane: UpstreamConnection) -> Entry:
     """A transaction that was sent as a whole is one write.
 
     One of reads alone may be repeated, and one of writes alone of which each may be. Reads beside writes would see

@@ -17,33 +17,34 @@ order in `recovered`, decided upon by the rules of `replay`, and goes back to th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum
 from itertools import takewhile
-from typing import Final
+from typing import Final, cast
 
 from rfprotocol.resp import resp
 from rfprotocol.resp.command_table import UNKNOWN, Route, lookup
 from rfprotocol.resp.fast_path import COMPILED, glance
 from rfprotocol.resp.reply_scanner import Taken
+from rfprotocol.topology.topology import Node
 from rfproxy.builtin import dispatch as verbs
 from rfproxy.builtin import reply_mode
 from rfproxy.builtin.reply_mode import ClientWriter, Replies
-from rfproxy.core import client_auth
 from rfproxy.core.attempts import NEVER_SENT, Attempts, Loss
+from rfproxy.core.identity import Identity
 from rfproxy.core.memory_budget import NOTED
+from rfproxy.core.ports import UpstreamConnection
 from rfproxy.core.work_items import ANY_OWN, ANYWHERE, CURSOR, OWN, PLAIN, Entry, Form, Hangup, Need, Ready, Run, Verb
-from rfproxy.pinned import pinning, pubsub, tracking_redirect, transactions
+from rfproxy.pinned import pinning, pubsub, remote_redirect, tracking_redirect
 from rfproxy.pinned.pin_state import Ties
-from rfproxy.routing.route_cache import Ways
 from rfproxy.routing.router import Router
-from rfproxy.session import batching, outcome, responses
+from rfproxy.routing.waiter import Waiter
+from rfproxy.semantics import client_auth
+from rfproxy.semantics.transaction_state import Transaction
+from rfproxy.session import batching, outcome, responses, transactions
 from rfproxy.session.input_buffer import Inbox
 from rfproxy.session.partial_reply import Midway
 from rfproxy.upstream.connection import Lane
-from rfproxy.upstream.durable_connection import Shortfall
-from rfproxy.upstream.handshake import Identity
 
 _ON: Final = Replies.ON
 MOST_IN_FLIGHT: Final = 512
@@ -69,7 +70,7 @@ _LEAVING: Final = Stage.LEAVING
 _GONE: Final = Stage.GONE
 
 
-class Session:
+class Session(Waiter):
     """See the head of this module. `now` is the caller's monotonic clock, in seconds."""
 
     def __init__(
@@ -84,32 +85,25 @@ class Session:
         now: float = 0.0,
     ) -> None:
         """`address` is the client's, `local` the one it connected to; `query_limit` in bytes, see RequestReader."""
-        self.number = number
+        super().__init__(number, client_auth.newcomer(router.policy), now)
         self.address = address
         self.local = local
         self.wire_to_client = client
         self.client: ClientWriter = client
         self.router = router
-        self.born = self.seen = now
+        self.seen = now
         self.name = b""
         self.latest = UNKNOWN  # the command that came last
         self.evictable = True  # for what all clients together hold: CLIENT NO-EVICT
-        self.identity = client_auth.newcomer(router.policy)
         self.inbox: Inbox | None = None  # what came behind more than BACKLOG
         self.pending: deque[Entry] = deque()
-        self.outstanding = 0  # replies to come
         self.busy: Verb | None = None  # one that nothing may overtake: blocking, or waiting for the server's consent
         self.ties: Ties | None = None
         self.own: Lane | None = None
         self.stage = _SPEAKING
-        self.waits_since: float | None = None  # for a master, in vain or not, since something was answered
         self.replies = Replies.ON
         self.tunnel: Lane | None = None
         self.midway: Midway | None = None
-        self.shortfall: Shortfall | None = None  # of the replies that are being delivered
-        self.choked = False  # the client has much to read: nothing more is asked for it
-        self.output_limited = False  # it is closed when too much waits, so what was asked for is read from servers
-        self.ways = Ways()
         self.lane: Lane | None = None  # the one that everything outstanding is on
         self.recovered: list[tuple[Entry, bytes]] | None = None  # to be answered first; and what the server said
         self.unsent: list[Entry] = []  # behind that
@@ -213,10 +207,15 @@ class Session:
                 self._parsed += len(requests.commands)
             self.latest = batching.queue(self, requests.commands, requests.raw)
             if not self.reader.authenticated:
-                client_auth.screen(self)
+                self.screen()
         if requests.error is not None and not (self.pending and isinstance(self.pending[-1], Hangup)):
             self.complain("?", str(requests.error))
             self.pending.append(Hangup(resp.error(requests.error.reply) if requests.error.reply else b""))
+
+    def screen(self) -> None:
+        """Answer what the client may not ask before it has authenticated."""
+        if self.busy is None and client_auth.outside(self.identity, self.router.policy):
+            client_auth.screen(self.pending, self.router.server_version)
 
     def _read_on(self) -> None:
         """A stranger's AUTH or HELLO is answered, or there is room again: take what came behind it."""
@@ -392,7 +391,7 @@ class Session:
     def dispatch(self, run: Run, lane: Lane) -> bool:
         """Put a run of the client's on a lane, in the form in which this server is to have it."""
         if run.form is CURSOR:
-            run.cursors = self.router.cursors
+            run.mark = self.router.cursors.mark
             run.raw = resp.encode_commands([self.wire(args) for args in run.commands])
         elif run.need is OWN:
             pinning.introduce(self, lane)
@@ -483,7 +482,7 @@ class Session:
     def check_limits(self) -> None:
         """Redis takes little from those who have not authenticated yet."""
         self.reader.authenticated = self.identity.account is not None or not (
-            self.router.strangers or client_auth.outside(self)
+            self.router.strangers or client_auth.outside(self.identity, self.router.policy)
         )
 
     def complain(self, name: str, text: str) -> None:
@@ -511,6 +510,10 @@ class Session:
         """When the command that waits was sent for the first time, if its connection failed then; else 0. Seconds."""
         head = self.pending[0] if self.pending else None
         return head.attempts.first_sent if isinstance(head, Run) and head.attempts.failed else 0.0
+
+    def release_expired(self, now: float) -> None:
+        """Forget the workers whose clients had this one told, and that have not asked for it for long."""
+        remote_redirect.release_expired(self, now)
 
     def give_up(self, now: float) -> None:
         """The longest wait is over; without a command that waits, it only begins anew."""
@@ -585,9 +588,13 @@ class Session:
         if self.busy is not None and self.busy.command.may_have_effect:
             self.busy = replace(self.busy, served=True)
 
+    def unasked(self, frame: bytes) -> bool:
+        """Whether what the server sent on the own lane answers no command."""
+        return self.ties is not None and self.ties.unasked(frame, self.identity.protocol)
+
     def overhears(self, frame: bytes) -> bool:
         """What the server sent on the own lane answers no command: the client is due it as it is."""
-        if self.ties is None or not self.ties.unasked(frame, self.identity.protocol):
+        if self.ties is None or not self.unasked(frame):
             return False
         reply_mode.push(self, tracking_redirect.overheard(self, self.ties, frame))
         return True
@@ -600,11 +607,51 @@ class Session:
         stream.asked -= 1
         return True
 
-    def returned(self, run: Run, lane: Lane, loss: Loss) -> None:
+    def pass_on(self, data: bytes) -> None:
+        """Bytes of the tunnel."""
+        self.client.write(data)
+
+    @property
+    def _transaction(self) -> Transaction | None:
+        return self.ties.transaction if self.ties is not None else None
+
+    @property
+    def queued_commands(self) -> list[list[bytes]]:
+        """The commands that the server has queued behind MULTI."""
+        transaction = self._transaction
+        return transaction.queued if transaction is not None else []
+
+    @property
+    def answered_queueing(self) -> bool:
+        """Whether the next reply is that of a command queued behind MULTI."""
+        transaction = self._transaction
+        return transaction is not None and transaction.answered_queueing
+
+    def exec_replicates(self, *, more_in_flight: bool) -> bool:
+        """Whether EXEC may send something to replicas; `more_in_flight` may become part of the transaction."""
+        transaction = self._transaction
+        return transaction is not None and (more_in_flight or transaction.replicates)
+
+    def waits_only_for(self, replies: int) -> bool:
+        """Whether these replies, which are relayed unseen, are all that it waits for."""
+        plain = self.ties is None and self.busy is None and self.recovered is None and self.midway is None
+        return self.stage is not _GONE and plain and self.outstanding == replies
+
+    def reissue(self, run: Run, again: Run, connection: UpstreamConnection) -> None:
+        """Wait no more for `run`, and send the same `again` on another lane."""
+        self.outstanding -= run.left
+        self.send(again, cast(Lane, connection))  # all that the router has are lanes
+
+    def decide_unanswered(self, run: Run, node: Node, now: float, *, oldest: bool) -> None:
+        """Decide about a run that a silent server may be about to die of; `oldest` of those of the session."""
+        self.outstanding -= run.left
+        outcome.by_silent_server(self, run, node, now, oldest=oldest)
+
+    def returned(self, run: Run, connection: UpstreamConnection, loss: Loss) -> None:
         """A lane gives a run back: it is closed, or may not be written to any more. Nothing is sent from here."""
         self.outstanding -= run.left
         if self.stage is not _GONE:
-            responses.returned(self, run, lane, loss)
+            responses.returned(self, run, connection, loss)
 
     def recover(self, entry: Entry, said: bytes = b"") -> None:
         """The next thing in order that replies could not be relayed for; `said`: what the server answered to it."""
@@ -627,7 +674,7 @@ class Session:
             if self.busy is not None or self.own is not None or self.ties is not None:
                 pinning.settled(self, now)
                 if not self.reader.authenticated:
-                    client_auth.screen(self)  # AUTH was denied: what came behind it was left until now
+                    self.screen()  # AUTH was denied: what came behind it was left until now
         self.pump(now)
 
     def _take_back(self) -> None:
@@ -644,16 +691,10 @@ class Session:
                 back = [*takewhile(lambda entry: isinstance(entry, Ready), back), Hangup(b"")]
             self.pending.extendleft(reversed(back))
 
-    def rests_on(self, lane: Lane) -> bool:
+    def rests_on(self, connection: UpstreamConnection) -> bool:
         """Whether a planned change need not wait for this lane: it only waits for what others do."""
-        return lane is self.own and (self.blocked or (self.listener and not self.outstanding) or self.tunnel is lane)
-
-    def attend(self, what: Callable[[float], None], now: float) -> None:
-        """Do something of this session's for somebody who has others to attend to."""
-        try:
-            what(now)
-        except Exception as error:
-            self.fail(error, now)
+        waits = self.blocked or (self.listener and not self.outstanding) or self.tunnel is connection
+        return connection is self.own and waits
 
     def fail(self, error: Exception, now: float) -> None:
         """Something went wrong that should not be possible: nothing that this session says can be relied upon."""
@@ -666,13 +707,13 @@ class Session:
         if self.ties is not None:
             tracking_redirect.call_back(self.ties, now)
 
-    def lane_lost(self, lane: Lane, now: float) -> None:
+    def lane_lost(self, connection: UpstreamConnection, now: float) -> None:
         """The lane of its own is closed, and what was on it has been decided upon."""
-        if self.stage is not _GONE and lane is self.tunnel:
+        if self.stage is not _GONE and connection is self.tunnel:
             self.client.close()
             self.close(now)
         elif self.stage is not _GONE:
-            pinning.lane_lost(self, lane, now)
+            pinning.lane_lost(self, connection, now)
 
 
 def _repeats(entry: Entry, unsent: list[Entry]) -> bool:

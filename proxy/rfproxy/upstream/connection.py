@@ -22,10 +22,11 @@ knowledge whether it was sent: what becomes of it is decided there.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 import hiredis
 
@@ -34,15 +35,13 @@ from rfprotocol.resp import resp
 from rfprotocol.resp.reply_scanner import ReplyScanner, Taken
 from rfprotocol.topology.topology import Node
 from rfproxy.core.attempts import SUSPICIOUS, Loss
+from rfproxy.core.identity import REPLICA, Duty, LaneKey
+from rfproxy.core.ports import UpstreamConnection
 from rfproxy.core.server_contact import Contact
-from rfproxy.core.work_items import LEFTOVER, NEEDS_MASTER, Form, Run
-from rfproxy.routing.replica_selection import Pace
+from rfproxy.core.work_items import LEFTOVER, NEEDS_MASTER, Form, ReplyTarget, Run
 from rfproxy.semantics.blocking import took
-from rfproxy.upstream.handshake import Duty, Greeting, LaneKey, Welcome
-
-if TYPE_CHECKING:
-    from rfproxy.maintenance.access_recency import Reads
-    from rfproxy.session.session import Session
+from rfproxy.upstream.handshake import Greeting, Refusal, Welcome
+from rfproxy.upstream.latency import Pace
 
 
 class Writer(Protocol):
@@ -61,57 +60,88 @@ class Writer(Protocol):
         """Read again; harmless when it was not paused."""
 
 
-class LaneOwner(Protocol):
-    """Who looks after lanes (the router)."""
+class ReadObserver:
+    """Told of the reads that are sent to a replica."""
 
+    __slots__ = ("room",)
+
+    def __init__(self, *, room: bool) -> None:
+        self.room = room
+        """Whether it wants to be told."""
+
+    @abstractmethod
+    def saw(self, runs: Sequence[Run], now: float) -> None:
+        """These reads are sent."""
+
+
+class LaneOwner:
+    """What a lane asks of the router, and tells it."""
+
+    @abstractmethod
     def contact(self, node: Node) -> Contact:
         """What connections to this server show of it."""
 
+    @abstractmethod
     def lane_stands(self, lane: Lane) -> None:
         """The connection is there: call `lane.greet` as soon as it is known with which words."""
 
+    @abstractmethod
     def greet_otherwise(self, lane: Lane, welcome: Welcome, now: float) -> bool:
         """Not everything could be asked; whether the lane is being greeted once more, in another way."""
 
+    @abstractmethod
     def lane_refused(self, lane: Lane, welcome: Welcome) -> Welcome:
         """The server is not to be used; the same, or what to make of it when a password has been changed."""
 
+    @abstractmethod
     def lane_ready(self, lane: Lane, now: float) -> None:
         """The server is what it should be; runs are flowing."""
 
+    @abstractmethod
     def lane_proven(self, lane: Lane, now: float) -> None:
         """The server has replied to a command on this lane for the first time."""
 
+    @abstractmethod
     def lane_over(self, lane: Lane, now: float) -> None:
         """The lane is CLOSED, and its runs are back at their sessions but not yet looked at again."""
 
+    @abstractmethod
     def lane_dirty(self, lane: Lane) -> None:
         """The lane has something to flush."""
 
+    @abstractmethod
     def discard(self, lane: Lane, now: float) -> None:
         """Close a lane that nothing is wrong with."""
 
+    @abstractmethod
     def may_send(self, lane: Lane, now: float) -> bool:
         """Whether runs may be sent on this lane at this moment."""
 
+    @abstractmethod
     def may_not_yet(self, runs: Collection[Run], now: float) -> bool:
         """Whether these runs have to wait for the next turn of the loop, or longer."""
 
+    @abstractmethod
     def may_relay(self, lane: Lane, now: float) -> bool:
         """Whether a reply that arrives on this lane at this moment may be believed."""
 
+    @abstractmethod
     def lane_laden(self, lane: Lane, now: float) -> None:
         """A long reply has begun, or a client does not read: whatever is behind it on this lane has to wait."""
 
+    @abstractmethod
     def lane_light(self, lane: Lane, now: float) -> None:
         """A parked lane has no long reply any more."""
 
+    @abstractmethod
     def lane_slow(self, lane: Lane, now: float) -> None:
         """The server of this lane has taken long for its replies for a while."""
 
+    @abstractmethod
     def lane_unanswered(self, lane: Lane, now: float) -> None:
         """The server does not answer a connection, or the first words on it."""
 
+    @abstractmethod
     def lane_waits(self, lane: Lane) -> None:
         """What the lane may not relay, or send, at this moment it keeps until `go_on`, or until it is lost."""
 
@@ -137,33 +167,28 @@ _CLOSED: Final = LaneState.CLOSED
 _QUESTION: Final = resp.encode_command([b"HELLO"])
 
 
-class Lane:
+class Lane(UpstreamConnection):
     """See the drawing at the head of this module. All times are seconds of the caller's monotonic clock."""
 
     for_clients = True
     """Whether it carries what clients ask for."""
 
-    def __init__(self, key: LaneKey, owner: LaneOwner, *, run_id: str = "", guest: Session | None = None) -> None:
+    def __init__(self, key: LaneKey, owner: LaneOwner, *, run_id: str = "", guest: ReplyTarget | None = None) -> None:
         """`guest`: the only session of an exclusive lane; it is handed what the server sends unasked."""
-        self.key = key
-        self.duty = key.duty
+        super().__init__(key)
         self._contact = owner.contact(key.node)
         self._outlived = 0  # connections that the server had ended when it was asked what it has answered here
         self._asked = 0  # the same, when it was asked last
         self.run_id = run_id
         self.guest = guest
         self.pace = Pace() if key.duty is Duty.REPLICA else None
-        self.recency: Reads | None = None
-        """Who is told what is read on it, where that matters."""
-        self.writes = key.duty is Duty.MASTER  # it takes more than reads
+        self.recency: ReadObserver | None = None
+        """Told what is read on it, where that matters."""
         self.used = float("-inf")  # when runs were last sent; seconds
         self.heard = float("-inf")  # when anything last came from the server; seconds
         self.answered = float("-inf")  # when the latest run that was answered had been sent; seconds
         self.proven = False  # the server has replied to a command on it
         self.failed = False  # the server ended it, or could not be reached
-        self.closed_at = float("-inf")
-        self.lapsed = False  # it was ended because the proxy had no lease any more
-        self.sent_head = 0.0  # when the oldest run in flight was sent, as the lane closed; seconds
         self.state = LaneState.CONNECTING
         self.welcome: Welcome | None = None
         self.lost_because = ""
@@ -190,6 +215,19 @@ class Lane:
         """Whether runs may be enqueued."""
         state = self.state
         return not self.parked and (state is _READY or state is _CONNECTING or state is _GREETING or state is _PROBING)
+
+    @property
+    def denial(self) -> str | None:
+        """The error by which the server refused the user, or None. A replica may only not have heard of the user."""
+        welcome = self.welcome
+        denied = welcome is not None and welcome.refusal is Refusal.DENIED and self.duty is not REPLICA
+        return welcome.text if welcome is not None and denied else None
+
+    @property
+    def refused_as_busy(self) -> bool:
+        """Whether the server refused the connection because a script runs."""
+        welcome = self.welcome
+        return welcome is not None and welcome.refusal is Refusal.UNFIT and welcome.text.startswith("BUSY ")
 
     @property
     def serving(self) -> bool:
@@ -294,7 +332,7 @@ class Lane:
         """Whether what is in the queue stays there when this turn of the loop ends."""
         return self.state is not _READY
 
-    def withdraw(self, session: Session) -> None:
+    def withdraw(self, session: ReplyTarget) -> None:
         """Do not send later what this session, whose client has left, has in the queue."""
         if self.sends_later:
             self._queue = [run for run in self._queue if run.session is not session]
@@ -413,7 +451,7 @@ class Lane:
             self._owner.lane_waits(self)
             return
         if self._tunnel and self.guest is not None:
-            self.guest.client.write(data)
+            self.guest.pass_on(data)
             return
         self._time(now)
         try:

@@ -20,82 +20,49 @@ owe that to another connection's write which no replica has yet.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
 
 from rfprotocol.errors import ProtocolError
 from rfprotocol.resp import resp
 from rfprotocol.resp.command_table import Command, lookup
 from rfprotocol.resp.reply_scanner import ReplyScanner, Taken
 from rfprotocol.topology.topology import Node
-from rfproxy.core.work_items import Form, Run
+from rfproxy.core.counters import Stats
+from rfproxy.core.durability import Durability, Shortfall
+from rfproxy.core.identity import LaneKey
+from rfproxy.core.work_items import Form, ReplyTarget, Run
 from rfproxy.semantics.blocking import took
 from rfproxy.upstream.connection import Lane, LaneOwner, Writer
-from rfproxy.upstream.handshake import LaneKey
 from rfproxy.upstream.replication_barrier import MESSAGE, PING, replication_barrier
 
-if TYPE_CHECKING:
-    from rfproxy.semantics.transaction_state import Transaction
-    from rfproxy.session.session import Session
 
-
-@dataclass(frozen=True, slots=True)
-class Durability:
-    """How many replicas must have a write, and how many seconds they get for it."""
-
-    replicas: int = 1
-    timeout: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Shortfall:
-    """Why the writes of a batch are not known to be on enough replicas."""
-
-    node: Node
-    reason: str
-
-    def error(self, command: Command) -> bytes:
-        """What a client hears instead of the reply to its write."""
-        name = command.name.replace("|", " ")
-        return resp.error(f"UNCERTAIN {name} was executed by master {self.node} but not replicated {self.reason}")
-
-
-_SPREADS = frozenset(["EVAL", "EVALSHA", "FCALL", "PUBLISH", "SPUBLISH"])
-"""What replicas may be sent besides writes."""
-
-
-def may_replicate(command: Command) -> bool:
-    """Whether executing it may send something to replicas. Of unknown commands that has to be assumed."""
-    return "write" in command.flags or command.name in _SPREADS or not command.group
-
-
-def told(session: Session, args: list[bytes], reply: bytes) -> bytes:
+def told(shortfall: Shortfall | None, stats: Stats, args: list[bytes], reply: bytes) -> bytes:
     """What the client hears: not that a write was done, if too few replicas have it."""
-    return _told(session, lookup(args), reply) if may_replicate(lookup(args)) else reply
+    return _told(shortfall, stats, lookup(args), reply) if lookup(args).may_replicate else reply
 
 
-def told_of_exec(session: Session, executed: list[list[bytes]], reply: bytes) -> bytes:
+def told_of_exec(shortfall: Shortfall | None, stats: Stats, executed: list[list[bytes]], reply: bytes) -> bytes:
     """The same for EXEC: its reply stands for all that was executed, and nil says that nothing was."""
-    if session.shortfall is None or reply in _NIL or not any(may_replicate(lookup(args)) for args in executed):
+    if shortfall is None or reply in _NIL or not any(lookup(args).may_replicate for args in executed):
         return reply
-    return _told(session, lookup([b"EXEC"]), reply)
+    return _told(shortfall, stats, lookup([b"EXEC"]), reply)
 
 
 _NIL = frozenset([resp.null_array(2), resp.null_array(3)])
 
 
-def _told(session: Session, command: Command, reply: bytes) -> bytes:
-    if session.shortfall is None or reply.startswith(b"-"):
+def _told(shortfall: Shortfall | None, stats: Stats, command: Command, reply: bytes) -> bytes:
+    if shortfall is None or reply.startswith(b"-"):
         return reply
-    session.router.stats.errors += 1
-    session.router.stats.unreplicated += 1
-    return session.shortfall.error(command)
+    stats.errors += 1
+    stats.unreplicated += 1
+    return shortfall.error(command)
 
 
 class Fence:
     """The replies of one batch until those to what was asked behind it are in."""
 
-    def __init__(self, replies: int, questions: list[bytes], listener: Session | None) -> None:
+    def __init__(self, replies: int, questions: list[bytes], listener: ReplyTarget | None) -> None:
         """`replies` to the batch, `questions` behind it; `listener`: to whom the server may speak unasked."""
         self._left = replies
         self._questions = questions
@@ -118,11 +85,11 @@ class Fence:
                 self._answers.append(taken.data)
         return True
 
-    def _unasked(self, listener: Session, frame: bytes) -> bool:
+    def _unasked(self, listener: ReplyTarget, frame: bytes) -> bool:
         """Whether a frame is no reply: then it is passed on at once, or kept behind the replies that are."""
         if not self._kept:
             return listener.overhears(frame)
-        unasked = listener.ties is not None and listener.ties.unasked(frame, listener.identity.protocol)
+        unasked = listener.unasked(frame)
         if unasked:
             self._kept.append(frame)
         return unasked
@@ -164,20 +131,19 @@ class Fence:
         return Shortfall(node, f"to {replicas} within {durability.timeout:g} s")
 
 
-class DurableOwner(LaneOwner, Protocol):
-    """Who looks after durable lanes."""
-
-    def lane_waited(self, lane: Lane, shortfall: Shortfall | None) -> None:
-        """WAIT was answered."""
+Waited = Callable[[Lane, Shortfall | None], None]
+"""Told when WAIT was answered."""
 
 
 class DurableLane(Lane):
     """See the head of this module."""
 
-    def __init__(self, key: LaneKey, owner: DurableOwner, durability: Durability, *, run_id: str = "") -> None:
+    def __init__(
+        self, key: LaneKey, owner: LaneOwner, durability: Durability, *, waited: Waited, run_id: str = ""
+    ) -> None:
         """The server is a master."""
         super().__init__(key, owner, run_id=run_id)
-        self._waits_for = owner
+        self._waited = waited
         self._durability = durability
         self._fence: Fence | None = None
         self._shortfall: Shortfall | None = None  # of the batch that is being delivered
@@ -236,19 +202,14 @@ class DurableLane(Lane):
         """Whether WAIT belongs behind the batch: not where it would be queued with the rest of a transaction."""
         if self.guest is not None and _apart(batch[0]):
             return False
-        transaction = self._transaction
-        if transaction is not None and transaction.answered_queueing and _name(batch[-1]) != "EXEC":
+        guest = self.guest
+        if guest is not None and guest.answered_queueing and _name(batch[-1]) != "EXEC":
             return False  # all of it is queued: nothing in flight can end that, and behind MULTI nothing is sent
-        return any(may_replicate(lookup(args)) for run in batch for args in run.commands) or (
-            transaction is not None
+        return any(lookup(args).may_replicate for run in batch for args in run.commands) or (
+            guest is not None
             and _name(batch[-1]) == "EXEC"
-            and (bool(self.in_flight) or transaction.replicates)  # what is in flight may be part of it
+            and guest.exec_replicates(more_in_flight=bool(self.in_flight))
         )
-
-    @property
-    def _transaction(self) -> Transaction | None:
-        ties = self.guest.ties if self.guest is not None else None
-        return ties.transaction if ties is not None else None
 
     def _questions(self) -> list[bytes]:
         timeout = max(1, round(self._durability.timeout * 1000))
@@ -264,7 +225,7 @@ class DurableLane(Lane):
         elif fence.passed(self._scanner):
             shortfall = fence.shortfall(self.key.node, self._durability)
             self._fence = None
-            self._waits_for.lane_waited(self, shortfall)
+            self._waited(self, shortfall)
             self._release(fence.kept, shortfall, now)
             if not fence.in_step:
                 raise ProtocolError("nobody knows what the next reply belongs to")
@@ -272,7 +233,7 @@ class DurableLane(Lane):
         elif self.guest is not None and self.guest.blocked and fence.served:
             self.guest.was_served()
         if self._queue and not self.in_flight:
-            self._waits_for.lane_dirty(self)
+            self._owner.lane_dirty(self)
 
     def _release(self, kept: bytes, shortfall: Shortfall | None, now: float) -> None:
         """Deliver a batch as if it had arrived only now."""

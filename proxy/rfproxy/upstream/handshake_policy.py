@@ -15,9 +15,10 @@ from dataclasses import replace
 
 from rfprotocol.settings.keyring import Keyring
 from rfprotocol.topology.topology import Node
+from rfproxy.core.identity import Account
 from rfproxy.core.ports import Log
 from rfproxy.upstream.connection import Lane
-from rfproxy.upstream.handshake import CHECKS, NEEDED, Account, Asker, Greeting, Refusal, Welcome
+from rfproxy.upstream.handshake import CHECKS, NEEDED, Asker, Greeting, Refusal, Welcome
 from rfproxy.upstream.probe_rights import Plan, Rights
 
 MOST_GREETINGS = 8

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from rfproxy.core.identity import LaneKey
 from rfproxy.upstream.connection import Lane, LaneState
-from rfproxy.upstream.handshake import LaneKey
 
 PARKED: Final = 3
 """Lanes to one server for one account. Beyond that, long replies share a lane with all that comes behind them."""

@@ -8,16 +8,12 @@ worth it, and why nobody is asked for more than twice.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rfprotocol.resp import resp
 from rfproxy.core.attempts import Loss
-from rfproxy.core.work_items import Form, Need, Run
-from rfproxy.upstream.connection import LaneState
-
-if TYPE_CHECKING:
-    from rfproxy.session.session import Session
-    from rfproxy.upstream.connection import Lane
+from rfproxy.core.work_items import Form, Need, ReplyTarget, Run
+from rfproxy.upstream.connection import Lane, LaneState
 
 WORTH: Final = 8 << 20
 """Bytes still to come of a reply that is overtaken: some ten milliseconds of a CPU."""
@@ -37,7 +33,7 @@ def overtake(parked: Iterable[Lane], lane: Lane, now: float) -> None:
 
 
 def _overtake(parked: Lane, lane: Lane, now: float) -> None:
-    behind: dict[Session, list[Run]] = {}
+    behind: dict[ReplyTarget, list[Run]] = {}
     for run in parked.in_flight:
         behind.setdefault(run.session, []).append(run)
     behind.pop(parked.in_flight[0].session)  # the client has a part of the reply, and what it asked for next comes next
@@ -45,18 +41,15 @@ def _overtake(parked: Lane, lane: Lane, now: float) -> None:
     parked.leave_behind({run for runs in moving.values() for run in runs})
     for session, runs in moving.items():
         for run in runs:
-            session.outstanding -= run.left
-            session.send(once_more(run, parked, now), lane)
+            session.reissue(run, once_more(run, parked, now), lane)
     for session in moving:
         session.attend(session.pump, now)
 
 
-def may_go(session: Session, runs: list[Run]) -> bool:
+def may_go(session: ReplyTarget, runs: list[Run]) -> bool:
     """Whether these are all that a client waits for, and reads, of which none has been asked for twice."""
-    there = session.number in session.router.sessions
-    plain = session.ties is None and session.busy is None and session.recovered is None and session.midway is None
     simple = all(run.form is Form.PLAIN and run.need is Need.ANY and not run.asked_before for run in runs)
-    return there and plain and simple and session.outstanding == sum(run.left for run in runs)
+    return simple and session.waits_only_for(sum(run.left for run in runs))
 
 
 def once_more(run: Run, lane: Lane, now: float) -> Run:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from rfprotocol.topology.topology import Node
-from rfproxy.upstream.handshake import CHECKS, Account, Asker, LaneKey, Welcome
+from rfproxy.core.identity import Account, LaneKey
+from rfproxy.upstream.handshake import CHECKS, Asker, Welcome
 
 FORGET = 600.0
 """Seconds after which an account that might not ask is tried again: an operator may have mended it."""

@@ -603,3 +603,24 @@ class TestBlock:
 )
 def test_tells_all_keys__what_the_specifications_say__decides(command: str, all_of_them: bool) -> None:
     assert tells_all_keys(lookup([command.encode(), b"k", b"v"])) is all_of_them
+
+
+@pytest.mark.parametrize(
+    ("command", "spreads"),
+    [
+        ("SET k v", True),
+        ("EVAL x 0", True),
+        ("EVAL_RO x 0", False),
+        ("FCALL x 0", True),
+        ("PUBLISH c m", True),
+        ("FUNCTION LOAD x", True),
+        ("SCRIPT LOAD x", False),
+        ("CONFIG SET a b", False),
+        ("GET k", False),
+        ("PFCOUNT k", False),
+        ("XREADGROUP GROUP g c STREAMS s >", True),
+        ("MODULE.DO k", True),
+    ],
+)
+def test_may_replicate_holds_for_writes_scripts_and_messages(command: str, spreads: bool) -> None:
+    assert lookup([word.encode() for word in command.split()]).may_replicate is spreads

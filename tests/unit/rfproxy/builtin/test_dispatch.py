@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from rfprotocol.resp.resp import encode_command
+from rfproxy.core.identity import Account
 from rfproxy.core.policy import Policy, Reads
 from rfproxy.semantics.tracking import NOBODY
-from rfproxy.upstream.handshake import Account
 from tests.support.playbook import FakeClient, Playbook
 
 OK = b"+OK\r\n"

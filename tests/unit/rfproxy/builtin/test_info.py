@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rfproxy.builtin.info import report
+from rfproxy.core.durability import Durability
 from rfproxy.core.policy import Policy
-from rfproxy.upstream.durable_connection import Durability
 from tests.support.playbook import Playbook
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from rfproxy.core.policy import Policy, Reads
-from rfproxy.semantics.retry_policy import RetryWrites
+from rfproxy.core.policy import Policy, Reads, RetryWrites
 
 
 def test_reads_go_to_replicas_and_only_what_may_happen_twice_is_sent_twice() -> None:

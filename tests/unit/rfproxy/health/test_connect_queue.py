@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from rfprotocol.topology.topology import Node
+from rfproxy.core.identity import MASTER, LaneKey
 from rfproxy.health.connect_queue import AT_ONCE, ERRANDS_AT_ONCE, Opening
 from rfproxy.maintenance.service_connection import Messenger
 from rfproxy.upstream.connection import Lane
-from rfproxy.upstream.handshake import MASTER, LaneKey
 from tests.support.playbook import Playbook
 
 MASTER_KEY = LaneKey(Node("m", 1), MASTER)

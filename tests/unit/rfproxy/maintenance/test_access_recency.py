@@ -8,9 +8,9 @@ import pytest
 
 from rfprotocol.resp.fast_path import COMPILED
 from rfprotocol.topology.topology import Node, Phase, Topology
+from rfproxy.core.identity import Account, Identity
 from rfproxy.core.policy import Policy, Reads
 from rfproxy.maintenance import access_recency
-from rfproxy.upstream.handshake import Account, Identity
 from tests.support.playbook import FakeClient, FakeConnection, Playbook
 
 VALUE = b"$1\r\nv\r\n"
@@ -237,7 +237,7 @@ def test_packets__of_more_accounts_than_are_served__are_not_kept(play: Playbook)
         word = f"{number}".rjust(60_000, "x")
         read(play, "GET", word, client=client)
     (lane,) = [one.lane for one in play.server("r:1").live if one.lane.key.identity.db == 3]
-    assert lane.recency is not None
+    assert isinstance(lane.recency, access_recency.Reads)
     assert not lane.recency.seen
     play.wait(access_recency.PERIOD)
     read(play, "GET", "b", client=client)

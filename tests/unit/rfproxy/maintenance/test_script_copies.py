@@ -9,9 +9,9 @@ import pytest
 
 from rfprotocol.resp.fast_path import COMPILED
 from rfproxy.builtin import worker_queries
+from rfproxy.core.identity import Account
 from rfproxy.core.policy import Policy
 from rfproxy.maintenance import script_copies
-from rfproxy.upstream.handshake import Account
 from tests.support.joined import Worker, join
 from tests.support.playbook import Playbook
 

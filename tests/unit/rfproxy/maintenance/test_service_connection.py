@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from rfprotocol.topology.topology import Node
-from rfproxy.maintenance.service_connection import Messenger, Refused
-from rfproxy.upstream.handshake import REPLICA, LaneKey
+from rfproxy.core.identity import REPLICA, LaneKey
+from rfproxy.maintenance.service_connection import Messenger, Refused, open_messenger
 from tests.support.playbook import Playbook
 
 
@@ -20,8 +20,8 @@ class Bench:
         self.play.topology(1, master="m:1", replicas=["r:1"])
         self.events: list[object] = []
         key = LaneKey(Node.parse("r:1"), REPLICA)
-        self.lane: Messenger = self.play.router.messenger(
-            key, ready=self._ready, over=self._over, defect=self.events.append
+        self.lane: Messenger = open_messenger(
+            self.play.router, key, ready=self._ready, over=self._over, defect=self.events.append
         )
         self.play.settle()
 
@@ -101,7 +101,8 @@ def test_defect__of_whoever_uses_it__reported_and_the_server_serves_on(what: str
     def pass_over(now: float) -> None:
         pass
 
-    lane = play.router.messenger(
+    lane = open_messenger(
+        play.router,
         LaneKey(Node.parse("r:1"), REPLICA),
         ready=fail if what == "ready" else pass_over,
         over=fail if what == "over" else pass_over,

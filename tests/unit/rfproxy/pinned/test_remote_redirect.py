@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rfproxy.builtin import worker_queries
-from rfproxy.pinned.remote_redirect import EXPIRES, MISSES, POLLED, RENEWED
+from rfproxy.pinned.remote_redirect import EXPIRES, MISSES, POLLED, RENEWED, FarTarget
 from tests.support.joined import Worker, join, talk
 from tests.support.playbook import FakeClient, FakeConnection
 
@@ -297,6 +297,7 @@ def test_target__moves_while_it_is_asked_for__newest_counts(workers: list[Worker
     target, client = there.client(), here.client()
     connection = redirect(workers, client, target)
     (far,) = here.router.far_targets.values()
+    assert isinstance(far, FarTarget)
     far.renew()
     far.moved([here.router.process.encode(), b"8001"], here.time)
     here.server("m:1").hears("CLIENT", "TRACKING", "OFF", exclusive=True)
@@ -316,6 +317,7 @@ def test_target__gone_from_where_the_server_is_told__tracker_stays(
     target, client = in_resp3(there), in_resp3(here) if protocol == 3 else here.client()
     connection = redirect(workers, client, target)
     (far,) = here.router.far_targets.values()
+    assert isinstance(far, FarTarget)
     far.moved([here.router.process.encode(), b"8001"], here.time)
     here.server("m:1").hears("CLIENT", "TRACKING", "OFF", exclusive=True)
     there.frozen = has_left

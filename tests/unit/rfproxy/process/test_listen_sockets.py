@@ -12,7 +12,8 @@ import pytest
 
 from rfprotocol.errors import ConfigError
 from rfprotocol.topology.topology import Node
-from rfproxy.process.listen_sockets import BACKLOG, address_of, adopt, from_systemd, open_sockets, share
+from rfproxy.process.listen_sockets import address_of, adopt, from_systemd, open_sockets, share
+from rfproxy.runtime.server import BACKLOG
 
 ANY_PORT = Node("127.0.0.1", 0)
 

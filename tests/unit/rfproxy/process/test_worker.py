@@ -15,14 +15,13 @@ import pytest
 import structlog
 
 from deploy.processes import free_port, wait_until
-from rfproxy.core.client_auth import ClientAuth
-from rfproxy.core.policy import Policy
+from rfproxy.core.durability import Durability
+from rfproxy.core.identity import Account
+from rfproxy.core.policy import ClientAuth, Policy
 from rfproxy.process import worker
 from rfproxy.process.worker import RETIRE, limits_of, policy_of
 from rfproxy.runtime.client_limits import Limits, OutputLimit, OutputLimits
 from rfproxy.settings import ProxyConfig
-from rfproxy.upstream.durable_connection import Durability
-from rfproxy.upstream.handshake import Account
 from tests.support.clock import Clock
 from tests.support.program import Program, accepts, recorded, worker_of
 from tests.support.redis import RedisServer

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from rfproxy.core.durability import Durability
 from rfproxy.core.policy import Policy, Reads
 from rfproxy.routing.durable_router import LANES, create_router
 from rfproxy.routing.hold_queue import FIRST_REST
 from rfproxy.routing.lease import NEWS
 from rfproxy.routing.router import FIRST_REOPENING, Router
-from rfproxy.upstream.durable_connection import Durability
 from tests.support.playbook import FakeClient, FakeConnection, Playbook
 
 OK = b"+OK\r\n"

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rfprotocol.lease_margin import good_until
+from rfproxy.core.durability import Durability
 from rfproxy.core.policy import Policy, Reads
 from rfproxy.routing.lease import NEWS, Lease
-from rfproxy.upstream.durable_connection import Durability
 from tests.support.playbook import FakeClient, Playbook
 
 

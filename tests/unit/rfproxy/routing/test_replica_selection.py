@@ -13,12 +13,10 @@ from rfproxy.routing.replica_selection import (
     LONGEST_REST,
     LONGEST_SHED,
     SHED,
-    SLOW,
-    SLOW_FOR,
     SLOW_REST,
-    Pace,
     Replicas,
 )
+from rfproxy.upstream.latency import SLOW, SLOW_FOR
 from tests.support.playbook import FakeClient, Playbook
 
 ONE, TWO = Node("r", 1), Node("r", 2)
@@ -74,16 +72,6 @@ def test_one_that_is_slow_whenever_it_is_tried_is_tried_less_and_less() -> None:
     for rest, longest in zip(rests, [1, 2, 4, 8, 16, 16, 16], strict=True):
         assert longest * (1 - JITTER) <= rest <= longest
     assert replicas.rest(ONE, now + 3 * LONGEST_REST) <= now + 3 * LONGEST_REST + SLOW_REST
-
-
-def test_replies_are_slow_when_none_was_quick_for_a_while() -> None:
-    pace = Pace()
-    assert not pace.replied(SLOW, 1.0)
-    assert pace.slow
-    assert not pace.replied(SLOW / 2, 1.1)
-    assert not pace.slow
-    assert not pace.replied(SLOW, 1.2)
-    assert pace.replied(SLOW, 1.2 + SLOW_FOR)
 
 
 def test_replicas__silent__passed_over_until_it_serves() -> None:

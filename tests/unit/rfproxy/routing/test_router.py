@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from rfproxy.core.identity import Identity
 from rfproxy.core.policy import Policy, Reads
 from rfproxy.routing.dedicated_pool import WINDOWS
 from rfproxy.routing.router import IDLE
 from rfproxy.session.session import Session
-from rfproxy.upstream.handshake import Identity
 from tests.support.playbook import Playbook
 
 OK = b"+OK\r\n"

@@ -22,6 +22,7 @@ import uvloop
 from rfprotocol.resp.resp import encode_command
 from rfprotocol.topology.topology import Node, Phase, Topology
 from rfproxy.core import memory_budget as budget_module
+from rfproxy.pinned.session_registry import sessions_of
 from rfproxy.runtime import server as server_module
 from rfproxy.runtime.client_limits import Limits, OutputLimit, OutputLimits
 from rfproxy.runtime.connections import Client, failure
@@ -414,7 +415,9 @@ def test_a_blocked_client_that_has_more_to_say_is_missed_when_it_vanishes(
             _, writer = await front.connect()
             writer.write(b"BLPOP nothing 0\r\n" + b"SET k %b\r\n" % (b"x" * 1000) * 2000)
             await writer.drain()
-            await eventually(lambda: any(one.unprocessed > 2_000_000 for one in front.server.router.sessions.values()))
+            await eventually(
+                lambda: any(one.unprocessed > 2_000_000 for one in sessions_of(front.server.router).values())
+            )
             if how == "reset":
                 vanish(writer)
             else:

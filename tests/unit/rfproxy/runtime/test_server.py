@@ -16,11 +16,10 @@ from rfprotocol.network.resolver import Resolver
 from rfprotocol.topology.topology import Node, Phase, Topology
 from rfproxy.core.policy import Policy
 from rfproxy.health import connect_queue as opening_module
-from rfproxy.process.listen_sockets import BACKLOG
 from rfproxy.runtime import server as server_module
 from rfproxy.runtime.client_limits import Limits
 from rfproxy.runtime.connections import Transport, Upstream
-from rfproxy.runtime.server import Server
+from rfproxy.runtime.server import BACKLOG, Server
 from rfproxy.upstream.connection import LaneState
 from tests.support.eventually import eventually
 from tests.support.front import Front, fronting

@@ -23,6 +23,7 @@ from rfproxy.semantics.client_syntax import (
     ReplyMode,
     Tracking,
     Unblock,
+    good_name,
     kill_reply,
     line,
     listing,
@@ -39,6 +40,11 @@ from tests.support.redis import RedisServer, wait_until
 
 NOBODY = 9_000_000
 """An id that no client has."""
+
+
+def test_good_name_takes_printable_bytes_without_blanks() -> None:
+    assert good_name(b"!~")
+    assert not any(map(good_name, [b"\x20", b"\x7f", b"\n", b"\xff"]))
 
 
 class Connection:

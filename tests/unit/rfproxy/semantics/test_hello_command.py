@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from rfproxy.core.identity import Account, Identity
 from rfproxy.semantics.hello_command import Hello, parse_hello
-from rfproxy.upstream.handshake import Account, Identity
 
 U = Account(b"u", b"pw")
 

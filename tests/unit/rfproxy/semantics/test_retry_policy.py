@@ -5,14 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rfprotocol.resp.command_table import lookup
-from rfproxy.semantics.retry_policy import (
-    RetryWrites,
-    idempotent,
-    lacks_replicas,
-    may_have_changed,
-    may_resend,
-    refused,
-)
+from rfproxy.core.policy import RetryWrites
+from rfproxy.semantics.retry_policy import idempotent, lacks_replicas, may_have_changed, may_resend, refused
 
 
 def words(text: str) -> list[bytes]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rfproxy.core.attempts import FATAL
-from rfproxy.core.policy import Policy, Reads
-from rfproxy.semantics.retry_policy import RetryWrites
-from rfproxy.upstream.handshake import Identity
+from rfproxy.core.identity import Identity
+from rfproxy.core.policy import Policy, Reads, RetryWrites
 from tests.support.playbook import FakeClient, FakeConnection, Playbook
 from tests.unit.rfproxy.session.test_responses import EXECABORT, LOADING, OK, QUEUED, READONLY, fail_over, told
 

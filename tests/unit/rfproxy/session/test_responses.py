@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from rfproxy.core.policy import Policy
+from rfproxy.core.identity import Account
+from rfproxy.core.policy import Policy, RetryWrites
 from rfproxy.routing.router import IDLE
-from rfproxy.semantics.retry_policy import RetryWrites
-from rfproxy.upstream.handshake import Account
 from tests.support.playbook import FakeClient, FakeConnection, Playbook, User
 
 OK = b"+OK\r\n"

@@ -6,10 +6,9 @@ import pytest
 
 from rfprotocol.resp.resp import encode_command
 from rfproxy.core.attempts import FATAL
-from rfproxy.core.policy import Policy, Reads
-from rfproxy.semantics.retry_policy import RetryWrites
+from rfproxy.core.identity import Identity
+from rfproxy.core.policy import Policy, Reads, RetryWrites
 from rfproxy.session.session import PARSED
-from rfproxy.upstream.handshake import Identity
 from tests.support.playbook import FakeClient, Playbook
 
 OK = b"+OK\r\n"

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from rfprotocol.resp.command_table import lookup
+from rfproxy.core.durability import Durability
 from rfproxy.core.policy import Policy
-from rfproxy.upstream.durable_connection import Durability, may_replicate
 from tests.support.durability import DENIED, ENOUGH, OK, PONG, QUEUED, READONLY, TOO_FEW, heard, short, waited
 from tests.support.playbook import FakeClient, Playbook
 
@@ -62,27 +61,6 @@ def test_what_the_proxy_does_not_know_may_be_a_write(play: Playbook) -> None:
     client = play.client().says("MODULE.DO", "k")
     waited(play, "MODULE.DO k", own=True).answers(OK + PONG + ENOUGH)
     client.hears(OK)
-
-
-@pytest.mark.parametrize(
-    ("command", "spreads"),
-    [
-        ("SET k v", True),
-        ("EVAL x 0", True),
-        ("EVAL_RO x 0", False),
-        ("FCALL x 0", True),
-        ("PUBLISH c m", True),
-        ("FUNCTION LOAD x", True),
-        ("SCRIPT LOAD x", False),
-        ("CONFIG SET a b", False),
-        ("GET k", False),
-        ("PFCOUNT k", False),
-        ("XREADGROUP GROUP g c STREAMS s >", True),
-        ("MODULE.DO k", True),
-    ],
-)
-def test_only_what_replicas_are_sent_is_waited_for(command: str, spreads: bool) -> None:
-    assert may_replicate(lookup([word.encode() for word in command.split()])) is spreads
 
 
 # --- batches

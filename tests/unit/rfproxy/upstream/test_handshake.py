@@ -6,8 +6,9 @@ import pytest
 
 from rfprotocol.resp.resp import encode_command
 from rfprotocol.topology.topology import Node
+from rfproxy.core.identity import Account, Duty, Identity, LaneKey
 from rfproxy.core.policy import Policy
-from rfproxy.upstream.handshake import CHECKS, Account, Asker, Duty, Greeting, Identity, LaneKey, Refusal, Welcome
+from rfproxy.upstream.handshake import CHECKS, Asker, Greeting, Refusal, Welcome
 from tests.support.playbook import Playbook
 
 NODE = Node("h", 1)

@@ -13,9 +13,8 @@ import pytest
 from rfprotocol.errors import ConfigError
 from rfprotocol.resp.resp import encode_command
 from rfproxy.builtin.info import report
-from rfproxy.core.client_auth import ClientAuth
-from rfproxy.core.policy import Policy
-from rfproxy.upstream.handshake import Account
+from rfproxy.core.identity import Account
+from rfproxy.core.policy import ClientAuth, Policy
 from rfproxy.upstream.probe_rights import FORGET
 from tests.support.eventually import eventually
 from tests.support.front import Front, fronting

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from rfprotocol.resp import resp
+from rfproxy.core.durability import Durability
 from rfproxy.core.policy import Policy, Reads
 from rfproxy.routing.router import IDLE
 from rfproxy.upstream.connection import LaneState
-from rfproxy.upstream.durable_connection import Durability
 from rfproxy.upstream.long_reply_isolation import PARKED
 from tests.support.playbook import FakeConnection, Playbook
 

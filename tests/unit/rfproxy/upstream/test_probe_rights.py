@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from rfprotocol.topology.topology import Node
-from rfproxy.upstream.handshake import CHECKS, Account, Asker, Duty, Identity, LaneKey, Refusal, Welcome
+from rfproxy.core.identity import Account, Duty, Identity, LaneKey
+from rfproxy.upstream.handshake import CHECKS, Asker, Refusal, Welcome
 from rfproxy.upstream.probe_rights import FORGET, MOST_ABLE, Plan, Rights
 
 NODE, OTHER = Node("m", 1), Node("r", 1)

@@ -16,26 +16,14 @@ from __future__ import annotations
 import ipaddress
 from collections import deque
 from collections.abc import Iterable
-from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rfprotocol.resp import resp
 from rfprotocol.resp.command_table import arity_error, existence_error, lookup
+from rfproxy.core.identity import Account, Identity
+from rfproxy.core.policy import ClientAuth, Policy
 from rfproxy.core.work_items import Entry, Ready, Run, Verb
 from rfproxy.semantics.hello_command import parse_hello
-from rfproxy.upstream.handshake import Account, Identity
-
-if TYPE_CHECKING:
-    from rfproxy.core.policy import Policy
-    from rfproxy.session.session import Session
-
-
-class ClientAuth(Enum):
-    """Who a client is that says no AUTH."""
-
-    REQUIRED = "required"
-    PROXY_USER = "proxy-user"
-
 
 NOAUTH = "NOAUTH Authentication required."
 """shared.noautherr in server.c."""
@@ -67,43 +55,39 @@ def newcomer(policy: Policy) -> Identity:
     return Identity(account=None if policy.client_auth is ClientAuth.REQUIRED else policy.account)
 
 
-def outside(session: Session) -> bool:
+def outside(identity: Identity, policy: Policy) -> bool:
     """Whether this client has to authenticate before anything is done for it."""
-    return session.identity.account is None and session.router.policy.client_auth is ClientAuth.REQUIRED
+    return identity.account is None and policy.client_auth is ClientAuth.REQUIRED
 
 
-def screen(session: Session) -> None:
-    """Answer what a client may not ask before it has authenticated, in its place in the queue.
+def screen(pending: deque[Entry], version: str) -> None:
+    """Answer what a client may not ask before it has authenticated, in its place in its queue.
 
-    What is behind a command that may authenticate it is left until that is answered.
+    What is behind a command that may authenticate it is left until that is answered. `version` is the server's.
     """
-    if session.busy is not None or not outside(session):
-        return
     screened: deque[Entry] = deque()
-    pending = session.pending
     while pending:
         entry = pending.popleft()
-        screened.extend(_screened(session, entry))
+        screened.extend(_screened(entry, version))
         if isinstance(entry, Verb) and entry.command.name in ("AUTH", "HELLO") and screened[-1] is entry:
             break
-    session.pending.extendleft(reversed(screened))
+    pending.extendleft(reversed(screened))
 
 
-def _screened(session: Session, entry: Entry) -> list[Entry]:
+def _screened(entry: Entry, version: str) -> list[Entry]:
     if isinstance(entry, Run):
-        return [Ready(b"".join(resp.error(_refusal(session, args)) for args in entry.commands))]
+        return [Ready(b"".join(resp.error(_refusal(args, version)) for args in entry.commands))]
     if not isinstance(entry, Verb):
         return [entry]
     if entry.command.name not in _LET_THROUGH:
-        return [Ready(resp.error(_refusal(session, entry.args)))]
+        return [Ready(resp.error(_refusal(entry.args, version)))]
     if entry.command.name == "HELLO" and not _authenticates(entry.args):
         return [Ready(resp.error(_HELLO_FIRST))]
     return [entry]
 
 
-def _refusal(session: Session, args: list[bytes]) -> str:
+def _refusal(args: list[bytes], version: str) -> str:
     """Redis looks at a command before it looks at the client (processCommand in server.c)."""
-    version = session.router.server_version
     return existence_error(args, version) or arity_error(lookup(args), args, version) or NOAUTH
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from rfproxy.core.client_auth import ClientAuth, beyond_loopback, default_of
-from rfproxy.core.policy import Policy
-from rfproxy.upstream.handshake import Account
+from rfproxy.core.identity import Account
+from rfproxy.core.policy import ClientAuth, Policy
+from rfproxy.semantics.client_auth import beyond_loopback, default_of
 from tests.support.playbook import FakeClient, Playbook
 
 OK = b"+OK\r\n"

@@ -8,13 +8,10 @@ and nothing else does.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rfprotocol.resp.command_table import keys, lookup, tells_all_keys
-from rfproxy.core.work_items import Run
-
-if TYPE_CHECKING:
-    from rfproxy.session.session import Session
+from rfproxy.core.work_items import ReplyTarget, Run
 
 LONGEST: Final = 0.5
 """Seconds for which commands wait at most: clients that come only to leave must not hold them up for ever."""
@@ -27,7 +24,7 @@ class Leaving:
     """Of one process. Times are seconds of the core's clock."""
 
     def __init__(self) -> None:
-        self._sessions: dict[Session, None] = {}
+        self._sessions: dict[ReplyTarget, None] = {}
         self._keys: set[bytes] = set()
         """That any of them waited for; none when nothing has to wait any more."""
         self._since = 0.0
@@ -36,7 +33,7 @@ class Leaving:
     def __bool__(self) -> bool:
         return bool(self._keys)
 
-    def add(self, session: Session, args: list[bytes], now: float) -> None:
+    def add(self, session: ReplyTarget, args: list[bytes], now: float) -> None:
         """The client of this session has left; it was blocked by this command."""
         if not self._keys or self._over(now):
             self._keys.clear()
@@ -44,7 +41,7 @@ class Leaving:
         self._sessions[session] = None
         self._keys.update(keys(args))
 
-    def gone(self, session: Session, now: float) -> None:
+    def gone(self, session: ReplyTarget, now: float) -> None:
         """It has been parted with; no error if it was not here."""
         if session in self._sessions:
             del self._sessions[session]

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import pytest
 
+from rfproxy.core.durability import Durability
 from rfproxy.core.policy import Policy
-from rfproxy.upstream.durable_connection import Durability, told_of_exec
+from rfproxy.upstream.durable_connection import told_of_exec
 from tests.support.playbook import Playbook
 from tests.support.transactions import (
     EXECABORT,
@@ -524,4 +525,4 @@ class Unread(bytes):
 
 def test_a_long_reply_to_exec_is_not_looked_through_when_no_write_fell_short(play: Playbook) -> None:
     reply = Unread(b"*1\r\n+OK\r\n")
-    assert told_of_exec(play.client().session, [[b"SET", b"k", b"v"]], reply) is reply
+    assert told_of_exec(None, play.stats, [[b"SET", b"k", b"v"]], reply) is reply

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rfprotocol.resp.resp import encode_command
-from rfproxy.pinned.blocked_departures import LONGEST, NOTICED
+from rfproxy.routing.blocked_departures import LONGEST, NOTICED
 from tests.support.playbook import FakeClient, FakeConnection, Playbook
 
 OK = b"+OK\r\n"

@@ -13,6 +13,7 @@ from rfprotocol.resp import resp
 from rfprotocol.resp.command_table import Command, Route, arity_error, lookup
 from rfproxy.builtin import dispatch, worker_queries
 from rfproxy.core.attempts import Attempts, Loss
+from rfproxy.core.ports import UpstreamConnection
 from rfproxy.core.work_items import Entry, Form, Need, Ready, Run, Verb
 from rfproxy.pinned import pinning
 from rfproxy.semantics.blocking import WAITS, nothing
@@ -22,7 +23,6 @@ from rfproxy.semantics.subscriptions import Stream
 from rfproxy.semantics.transaction_state import ENDED, VERBS, State, Transaction
 from rfproxy.session import outcome
 from rfproxy.upstream import durable_connection
-from rfproxy.upstream.handshake import Refusal
 from rfproxy.upstream.replication_barrier import counts_writes_only
 
 if TYPE_CHECKING:
@@ -268,7 +268,9 @@ def _words(entry: Run | Verb) -> list[bytes]:
 
 
 def _told(session: Session, args: list[bytes], reply: bytes) -> bytes:
-    return reply if session.shortfall is None else durable_connection.told(session, args, reply)
+    if session.shortfall is None:
+        return reply
+    return durable_connection.told(session.shortfall, session.router.stats, args, reply)
 
 
 def _verb_answered(session: Session, transaction: Transaction, args: list[bytes], reply: bytes, now: float) -> bytes:
@@ -286,7 +288,7 @@ def _verb_answered(session: Session, transaction: Transaction, args: list[bytes]
         for executed in transaction.queued if reply[:1] == b"*" and reply[1:2] != b"-" else ():
             scripts.executed(executed, scripts.flushes, now, session.identity.account)
         reply = durable_connection.told_of_exec(
-            session, transaction.queued, _put_right(session, reply, transaction, now)
+            session.shortfall, session.router.stats, transaction.queued, _put_right(session, reply, transaction, now)
         )
     transaction.heard(event)
     return reply
@@ -340,7 +342,7 @@ def _waited_inside(session: Session, name: str, reply: bytes) -> bytes:
     return reply if reply.startswith(b"-") or not counts_writes_only(version) else nothing(name, 2)
 
 
-def returned(session: Session, run: Run, transaction: Transaction, lane: Lane, loss: Loss) -> None:
+def returned(session: Session, run: Run, transaction: Transaction, lane: UpstreamConnection, loss: Loss) -> None:
     """The connection died with these commands unanswered: answer them as far as that can be known."""
     for args in run.unanswered():
         if loss is Loss.UNSENT and _begins_at_a_busy_server(args, transaction, lane):
@@ -359,19 +361,23 @@ def returned(session: Session, run: Run, transaction: Transaction, lane: Lane, l
             session.recover(_fate(session, transaction, args, run.need, lane, attempts))
 
 
-def _begins_at_a_busy_server(args: list[bytes], transaction: Transaction, lane: Lane) -> bool:
+def _begins_at_a_busy_server(args: list[bytes], transaction: Transaction, lane: UpstreamConnection) -> bool:
     """Whether this is MULTI for a server that greets nobody while a script runs.
 
     It takes MULTI on connections that stand, refuses what is to be queued, and aborts EXEC. A client that sends one
     command after the other is told the same: if MULTI waited, and failed in the end, what follows would be executed.
     """
-    welcome = lane.welcome
-    busy = welcome is not None and welcome.refusal is Refusal.UNFIT and welcome.text.startswith("BUSY ")
-    return busy and transaction.answered is State.NONE and lookup(args).name == "MULTI" and len(args) == 1
+    begins = transaction.answered is State.NONE and lookup(args).name == "MULTI" and len(args) == 1
+    return begins and lane.refused_as_busy
 
 
 def _fate(
-    session: Session, transaction: Transaction, args: list[bytes], need: Need, lane: Lane, attempts: Attempts
+    session: Session,
+    transaction: Transaction,
+    args: list[bytes],
+    need: Need,
+    lane: UpstreamConnection,
+    attempts: Attempts,
 ) -> Entry:
     """What becomes of a command that was sent."""
     command = lookup(args)
