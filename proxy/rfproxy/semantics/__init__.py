@@ -1,6 +1,7 @@
 """The meaning of Redis commands, as pure functions and values.
 
 blocking.py           remaining timeout of a blocking command, and its reply after it
+client_auth.py        what a client may do before it has authenticated
 client_syntax.py      lines of CLIENT LIST and INFO; arguments of CLIENT commands
 exec_reply.py         splits and joins the reply to EXEC
 hello_command.py      arguments of HELLO, and their effect on the session

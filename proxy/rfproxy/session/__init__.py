@@ -7,4 +7,5 @@ outcome.py            decides for a lost command: send it again, or answer -UNCE
 partial_reply.py      reply whose beginning was delivered before its connection died
 responses.py          errors, replies that need a change, and lost replies
 session.py            queue, state, and order of one client
+transactions.py       WATCH, MULTI, EXEC, and DISCARD
 """
