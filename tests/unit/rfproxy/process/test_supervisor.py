@@ -246,7 +246,7 @@ supervisor.os.fork = fork
 def supervise(otherwise: str) -> subprocess.CompletedProcess[str]:
     """A supervisor for which something is otherwise."""
     code = f"""
-from rfproxy import supervisor
+from rfproxy.process import supervisor
 from rfproxy.settings import ProxyConfig
 {otherwise}
 config = ProxyConfig.model_validate({{"nodes": "a:1", "listen": "127.0.0.1:0"}})
@@ -334,7 +334,7 @@ def test_supervisor__trial_run_takes_long__signals_are_heard() -> None:
     """Workers that end meanwhile are replaced, and SIGTERM ends everything, the trial run too."""
     code = """
 import signal, sys
-from rfproxy import supervisor
+from rfproxy.process import supervisor
 from rfproxy.settings import ProxyConfig
 
 def work(*_, **__):

@@ -115,7 +115,8 @@ def test_worker__listening_fails__ends_and_says_why(tmp_path: Path) -> None:
     """A worker of a reload listens when it knows the servers; that it cannot do so must not be lost with a task."""
     code = """
 import os, socket, sys
-from rfproxy import server, worker
+from rfproxy.process import worker
+from rfproxy.runtime import server
 from rfproxy.settings import ProxyConfig
 
 async def listen(self, sockets):
@@ -146,7 +147,7 @@ def test_worker__manager_inside_dies__ends_and_says_why(tmp_path: Path) -> None:
     code = """
 import os, socket, sys
 from rfmanager.monitoring.prober import Prober
-from rfproxy import worker
+from rfproxy.process import worker
 from rfproxy.settings import ProxyConfig
 
 async def probe(self):
