@@ -73,7 +73,7 @@ def _compile(folder: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "mypyc", "--strict", *copies],
         cwd=folder,
-        env={**os.environ, "MYPYPATH": str(_FOLDER.parent)},
+        env={**os.environ, "MYPYPATH": str(_FOLDER.parents[1])},
         capture_output=True,
         text=True,
         check=False,
