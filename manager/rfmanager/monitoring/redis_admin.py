@@ -594,7 +594,7 @@ class Canary(asyncio.Protocol):
         return self._closed is not None
 
     def unacknowledged(self, now: float) -> float:
-        """Seconds that the other host has acknowledged nothing of what it was sent, see `tcpinfo`."""
+        """Seconds that the other host has acknowledged nothing of what it was sent, see `tcp_info`."""
         info = look(self._transport.get_extra_info("socket")) if self._transport is not None and self.alive else None
         return 0.0 if info is None else self._silence.seconds(info, now)
 

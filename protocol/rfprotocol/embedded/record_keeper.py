@@ -1,4 +1,4 @@
-"""Keeps the records of a store in memory in a file, in a thread of its own: `memstore.Keeper`.
+"""Keeps the records of a store in memory in a file, in a thread of its own: `memory.Keeper`.
 
 Of the states that wait for the disk only the newest is written. Whoever commits or reads waits until that is done, but
 not for a disk that is slow: after PATIENCE the store goes on without it, until the disk has caught up. So a disk that

@@ -1,4 +1,4 @@
-"""A store that another process serves over a unix socket: `storeserver`, of which this is the client.
+"""A store that another process serves over a unix socket: `socket_server`, of which this is the client.
 
 It connects, and connects again when that process is replaced. Each connection is a session: what was announced in the
 one before is gone. Calls during an interruption are refused with StoreUnavailable, as by every store.
@@ -24,7 +24,7 @@ from rfprotocol.store.interface import Change, Entry, Fence, StoreState
 RETRY = 0.1
 """Seconds between two attempts to connect."""
 ALIVE = 2.0
-"""Seconds between two signs of life: several within `storeserver.SILENCE`."""
+"""Seconds between two signs of life: several within `socket_server.SILENCE`."""
 _BROKEN = (OSError, EOFError, ValueError, TypeError, KeyError, RecursionError)
 
 

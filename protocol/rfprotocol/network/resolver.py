@@ -1,6 +1,6 @@
 """Connects to servers by name, without waiting for the name service: one object per process.
 
-What is known, and when to look up, is decided by `addresscache`; here are the look-ups, the timer between them and the
+What is known, and when to look up, is decided by `address_cache`; here are the look-ups, the timer between them and the
 sockets. Each look-up has a thread of its own, which ends with the process at the latest. With the event loop's own
 `getaddrinfo` a silent name service holds up all other look-ups (uvloop has two threads for them) and the end of the
 process: 20 s were measured.

@@ -1,6 +1,6 @@
 """Options of a program, as a pydantic model: one field gives a flag, an environment variable, a file key and help.
 
-A program derives its model from `CommonOptions` and describes each field with a `Flag`; `optionparser` reads
+A program derives its model from `CommonOptions` and describes each field with a `Flag`; `cli_parser` reads
 the values. The types here accept what both programs, and the gem's files, write: text, or lists and mappings of it.
 """
 

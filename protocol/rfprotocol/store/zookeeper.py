@@ -1,4 +1,4 @@
-"""The topology store on ZooKeeper. (kazoo itself is handled in `zklink`.)
+"""The topology store on ZooKeeper. (kazoo itself is handled in `zookeeper_session`.)
 
 What makes it safe to rely on:
 
@@ -9,7 +9,7 @@ What makes it safe to rely on:
   has committed cannot be newer than such a successor.
 * What was announced or claimed is judged by the session that owns it, never by its mere existence: that of an
   earlier session, also of the same program before a restart, may linger.
-* Watches are one-shot and set again, see `zkwatch`.
+* Watches are one-shot and set again, see `zookeeper_watches`.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ worker does not answer in time is missing from the reply, and is not done.
     SCRIPTS                                     claim body claim body ..., see `scripts`
     FLUSHED moment                              OK: SCRIPT FLUSH was answered then, or a replica has done it meanwhile
 
-Those about CLIENT TRACKING ... REDIRECT are listed in `fartargets`.
+Those about CLIENT TRACKING ... REDIRECT are listed in `remote_redirect`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 
 Both need connections of their own, and the target's comes first, since the server has to be given its id. When the
 target has another connection the redirection is made anew. In between something may have changed untold, so that the
-target is told to forget everything. The target may be a client of another worker (`fartargets`).
+target is told to forget everything. The target may be a client of another worker (`remote_redirect`).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A worker that is replaced, or a reload, would else know less than the one before: its clients would wait for the name
 service although all servers are well. The file is as good as the look-ups it comes from, for as long as they are
-(`addresscache.STALE`). It is written by a thread, as a disk may take for ever.
+(`address_cache.STALE`). It is written by a thread, as a disk may take for ever.
 """
 
 from __future__ import annotations

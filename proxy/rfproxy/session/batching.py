@@ -130,6 +130,6 @@ def _end_of_block(commands: list[list[bytes]], start: int) -> int:
         command = lookup(commands[place])
         if command.name == "EXEC":  # which ends it even when it is refused; DISCARD may be denied to a user
             return place + 1 if len(commands[place]) == 1 else 0
-        if command.route not in _IN_BLOCKS or command.name in WAITS:  # `pledge` puts their numbers right
+        if command.route not in _IN_BLOCKS or command.name in WAITS:  # `transactions` puts their numbers right
             return 0
     return 0

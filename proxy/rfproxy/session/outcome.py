@@ -64,7 +64,7 @@ def _spares_servers(command: Command) -> bool:
 def decide(session: Session, args: list[bytes], need: Need, lane: UpstreamConnection, attempts: Attempts) -> Entry:
     """For a command that was on `lane`, which is over; `attempts` says how it ended."""
     command, missing = lookup(args), why_missing(lane)
-    harmless = command.reads_only or command.name == "EXEC"  # without MULTI; with one, `pledge` decides
+    harmless = command.reads_only or command.name == "EXEC"  # without MULTI; with one, `transactions` decides
     if not harmless and not may_resend(command, args, session.router.policy.retry_writes):
         return uncertain(session, args, missing)
     if not harmless:

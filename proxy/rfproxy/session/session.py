@@ -8,7 +8,7 @@ Everything a client says passes through `pending`. The head leaves it when it ma
 answer to the client, a verb (what is about the connection) to `verbs`. All that a session has outstanding is on
 *one* lane at any time, so its replies arrive in the order of its commands and are relayed as they are. Hence a read
 goes to the master while a write of the same session is unanswered there, and a write waits for the replies of reads
-on a replica. A session that a shared lane cannot carry has one of its own: `apart`, and for transactions `pledge`.
+on a replica. A session that a shared lane cannot carry has one of its own: `pinning`, and `transactions`.
 
 When a lane dies, or a server refuses what it should have executed, the relaying stops: what remains is collected in
 order in `recovered`, decided upon by the rules of `replay`, and goes back to the head of `pending`.
