@@ -41,9 +41,7 @@ class Form(Enum):
     STAND_IN = "stand-in"  # replaced by `reply`
     STREAM = "stream"  # one command of SUBSCRIBE and its kin: answered by a confirmation for each channel
     RESTORE = "restore"  # not relayed: it brings a new connection to where the former one was
-    LEFTOVER = (
-        "leftover"  # replies to be dropped: asked again on another lane (`long_reply_reissue`)
-    )
+    LEFTOVER = "leftover"  # replies to be dropped: asked again on another lane (`long_reply_reissue`)
 
 
 # By name, and final: looking up a member of an enumeration, or a variable of a module, costs several times as much.
