@@ -10,12 +10,15 @@ import struct
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
+from kazoo.handlers.threading import SequentialThreadingHandler
 from kazoo.protocol.states import Callback
+from packaging.requirements import Requirement
 from structlog.testing import capture_logs
 
 from rfprotocol.errors import ConfigError, StoreConflict, StoreUnavailable
@@ -560,3 +563,14 @@ def test_pauses__while_all_servers_are_crowded__grow_for_who_is_patient_and_has_
     wire.has_session = False
     assert sum(pauses(wire, _TurnedAway.NOT_SERVING)) == pytest.approx(0.5)
     assert sum(pauses(wire, None)) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("name", ["spawn", "dispatch_callback", "create_connection", "select"])
+def test_kazoo__what_is_overridden__is_there_and_the_release_is_bounded(name: str) -> None:
+    """Kazoo promises nothing about these: a release that renames one would quietly go on without ours. So a later one
+    is only let in (pyproject.toml) when these tests have passed with it."""
+    assert name in vars(_Wire)
+    assert callable(getattr(SequentialThreadingHandler, name))
+    project = tomllib.loads((Path(__file__).parents[4] / "pyproject.toml").read_text())["project"]
+    needed = Requirement(next(line for line in project["dependencies"] if line.startswith("kazoo")))
+    assert not needed.specifier.contains("2.12.0")
