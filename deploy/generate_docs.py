@@ -89,7 +89,7 @@ def _package(folder: Path) -> Iterator[str]:
 def _first_sentence(path: Path) -> str:
     text = ast.get_docstring(ast.parse(path.read_text())) or ""
     paragraph = " ".join(text.partition("\n\n")[0].split())
-    sentence = re.split(r"(?<=[.!?]) (?=[A-Z`(])", paragraph)[0]
+    sentence = re.split(r"(?<=[.!?])(?<![.][.][.]) (?=[A-Z`(])", paragraph)[0]
     return sentence.rstrip(".:").replace("|", r"\|")
 
 

@@ -1,6 +1,6 @@
 """What both programs ask of the place where the topology is kept.
 
-Two implementations share one contract test: `memory` (embedded mode, tests) and `zookeeper` (ZooKeeper).
+Three implementations share one contract test: `memory` (embedded mode, tests), `zookeeper` and `socket_client`.
 The interface is deliberately small: read with a version, change several records in one transaction under
 a fencing token, watch, hold a record for as long as the session lives, lead, and prove that the session lives.
 
