@@ -125,3 +125,10 @@ def test_nothing_depends_on_the_machine_it_was_written_on() -> None:
         if path.suffix not in {".pyc", ".so"} and personal.search(path.read_text(errors="replace"))
     ]
     assert not found
+
+
+def test_package__what_is_installed__is_the_three_packages_and_nothing_else() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]
+    assert project["namespaces"] is False, "else folders without __init__.py are packages, too"
+    names = {init.parent.name for root in project["where"] for init in (ROOT / root).glob("*/__init__.py")}
+    assert names == set(PACKAGES)

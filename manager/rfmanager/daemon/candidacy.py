@@ -165,7 +165,7 @@ class Candidacy:
     async def _prove_once(self) -> None:
         sent, session, covered = clock.now(), self._store.session, self.tenure.covers(clock.now())
         await self._store.prove_alive()
-        seats = await asyncio.gather(*(self._store.read(seat.path) for seat in self._seats))
+        seats = [await self._store.read(seat.path) for seat in self._seats]
         if any(seat is None or seat.owner != session for seat in seats):
             self.end("another manager took over")
             return

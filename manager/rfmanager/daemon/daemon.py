@@ -203,11 +203,13 @@ class Daemon:
         except ExceptionGroup as died:
             raise died.exceptions[0] from None
         finally:
-            self._mirror.stop()
-            await self._executor.stop()
-            await self._withdraw()
-            await self._servers.close()
-            self._stopped.set()
+            try:
+                self._mirror.stop()
+                await self._executor.stop()
+                await self._withdraw()
+                await self._servers.close()
+            finally:
+                self._stopped.set()
 
     async def stop(self) -> None:
         """End `run` and wait for its end."""

@@ -19,6 +19,7 @@ from typing import TypeVar
 
 from structlog.typing import FilteringBoundLogger
 
+from rfmanager.daemon.event_wait import all_done
 from rfmanager.daemon.leadership import Tenure
 from rfmanager.daemon.store_mirror import Mirror
 from rfmanager.decision.fencing import most_disturbed
@@ -376,13 +377,7 @@ class Executor:
         if all(said.epoch >= epoch for said in self._mirror.proxies.values()):
             self._note("acknowledged")  # not so when the master restarted: its replicas are detached at once
         await self._halt(step.nodes)
-        sealing = [asyncio.ensure_future(self._seal_one(node, epoch)) for node in step.nodes]
-        try:
-            await asyncio.gather(*sealing)
-        finally:
-            for task in sealing:
-                task.cancel()
-            await asyncio.gather(*sealing, return_exceptions=True)
+        await all_done([asyncio.ensure_future(self._seal_one(node, epoch)) for node in step.nodes])
         self._note("sealed")
         self._failpoint("after-seal")
 

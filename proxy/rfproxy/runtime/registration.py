@@ -154,7 +154,8 @@ class Membership:
         while self._store.session == session:
             await self._read()
             if (sent := self._server.now()) >= proof_due:
-                _, own = await asyncio.gather(self._store.prove_alive(), self._store.read(self._path))
+                await self._store.prove_alive()
+                own = await self._store.read(self._path)
                 if self._store.session != session:
                     return
                 if own is None or own.owner != session:
