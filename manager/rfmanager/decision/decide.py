@@ -167,7 +167,7 @@ def _agreed(view: View, topology: Topology, change: Change, target: Node) -> Ste
     report = view.fresh(target)
     if report is not None and report.role == "master" and report.run_id == topology.run_id:
         return publish(view, topology, change, report)
-    if report is None and not view.unavailable(target):  # who does not reach it leaves the role to one that does
+    if report is None and not view.unavailable(target):  # only others reach it: `unseen` hands the role to one of them
         return Wait(f"looking at {target}, which the servers agreed upon")
     lost = f"{change.cause}; then {target} was lost"
     return fence(view, topology, replace(change, cause=lost, former=target))

@@ -28,7 +28,6 @@ from rfproxy.upstream.connection import Lane
 
 if TYPE_CHECKING:
     from rfproxy.session.session import Session
-    from rfproxy.upstream.connection import Lane
 
 OK = resp.simple("OK")
 
